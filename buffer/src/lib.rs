@@ -1,0 +1,1 @@
+//! The sled-backed store-and-forward log.

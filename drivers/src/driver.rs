@@ -1,0 +1,130 @@
+//! The contract between a device and the agent.
+//!
+//! A [`Driver`] is checked settings; it opens a [`Session`]. A session reads when it is asked, or hands
+//! over what its device sends by itself. It never sleeps, never retries and never reconnects on its own:
+//! timing, back-off and the circuit breaker belong to the agent's poller.
+//!
+//! An outer [`SessionError`] means that the session is broken and must be opened again. A tag that
+//! failed while the session lives is a bad-quality sample in the reading.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use millrace_tags::{Reading, Receipt, TagId};
+
+/// Checked settings of one device; opening it is the first thing that touches the network.
+#[async_trait]
+pub trait Driver: Send + Sync {
+    /// Tags that are read together, with their interval. A driver that subscribes has none.
+    fn poll_groups(&self) -> &[PollGroup];
+
+    /// Every tag of the device: those of the poll groups and those that are subscribed.
+    fn tags(&self) -> Vec<TagId>;
+
+    /// Connects. Bounded by the device's own timeout.
+    async fn open(&self) -> Result<Box<dyn Session>, SessionError>;
+}
+
+/// A live connection to a device.
+#[async_trait]
+pub trait Session: Send {
+    /// Reads poll group number `group` of [`Driver::poll_groups`] once: one sample for each of its tags.
+    ///
+    /// Not cancel-safe: a session whose read was dropped must be closed.
+    async fn read(&mut self, group: usize) -> Result<Reading, SessionError>;
+
+    /// The next samples that the device sends by itself. Pending for ever where there is no subscription.
+    ///
+    /// Cancel-safe: what was not returned is returned by the next call.
+    async fn notified(&mut self) -> Result<Reading, SessionError>;
+
+    /// The samples of this receipt are on disk: the device may forget them.
+    fn settle(&mut self, receipt: Receipt);
+
+    /// What the session knows of its device and its tags that an operator should see: one line each.
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Says goodbye where the protocol has a way to.
+    async fn close(&mut self);
+}
+
+/// Tags of a device that are read together at one interval.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PollGroup {
+    /// From one read to the next.
+    pub interval: Duration,
+    /// Whose values a read brings.
+    pub tags: Vec<TagId>,
+}
+
+/// Why a session is broken, or was never opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// No connection could be made: open again after a pause.
+    #[error("cannot connect to {address}")]
+    Connect {
+        /// Where to.
+        address: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The device did not answer in time: open again after a pause.
+    #[error("{device} did not answer {request} within {} ms", .timeout.as_millis())]
+    Timeout {
+        /// Who.
+        device: String,
+        /// What was asked.
+        request: String,
+        /// How long we waited.
+        timeout: Duration,
+    },
+    /// The connection broke: open again at once, then after a pause.
+    #[error("lost the connection to {device}")]
+    Lost {
+        /// To whom.
+        device: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The device sent something that is no answer to the request; nothing on this connection can be trusted.
+    #[error("{device} sent {found} where {expected} was expected")]
+    Protocol {
+        /// Who.
+        device: String,
+        /// What came.
+        found: String,
+        /// What should have come.
+        expected: String,
+    },
+    /// The device refuses us and will go on doing so until somebody changes something: retry slowly.
+    #[error("{device} refuses the session: {message}; {hint}")]
+    Refused {
+        /// Who.
+        device: String,
+        /// What it said.
+        message: String,
+        /// What to change.
+        hint: String,
+    },
+}
+
+impl SessionError {
+    /// Whether trying again soon is pointless and may lock an account.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, SessionError::Refused { .. })
+    }
+
+    /// The reason that a tag's sample carries while this error holds.
+    pub fn reason(&self) -> millrace_tags::Reason {
+        match self {
+            SessionError::Timeout { .. } => millrace_tags::Reason::Timeout,
+            SessionError::Protocol { .. } => millrace_tags::Reason::InvalidReply,
+            _ => millrace_tags::Reason::NotConnected,
+        }
+    }
+}

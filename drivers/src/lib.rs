@@ -1,0 +1,8 @@
+//! Device sessions (Modbus, OPC UA), the read planner, simulated devices.
+//!
+//! [`driver`] is the contract with the agent; each protocol has a folder; [`sim`] holds devices that
+//! behave well, or badly on request.
+
+pub mod driver;
+
+pub use driver::{Driver, PollGroup, Session, SessionError};

@@ -1,0 +1,1 @@
+//! Model bundles, windows, scores and events.

@@ -1,0 +1,1 @@
+//! End-to-end tests: foreign servers, real brokers, faults, crashes.

@@ -1,0 +1,1 @@
+//! The MQTT session, cloud profiles, codecs and bootstrap providers.
