@@ -4,5 +4,6 @@
 //! behave well, or badly on request.
 
 pub mod driver;
+pub mod modbus;
 
 pub use driver::{Driver, PollGroup, Session, SessionError};

@@ -1,0 +1,334 @@
+//! One poll group, read once and again: the plan, and what it learned of the device.
+//!
+//! A request that the device refuses as illegal (exceptions 02, 03) is halved until the refused points
+//! stand alone, in the same read. They deliver `illegal-address`, are left out of later requests, and
+//! are asked for alone now and then. Where both halves work and the whole does not, the device does not
+//! allow to read across the place between: that becomes a [`Barrier`].
+
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use millrace_tags::{Clock, Moment, Reading, Reason, Sample, TagId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_modbus::ExceptionCode;
+
+use super::decode::Extract;
+use super::link::{Link, Reply};
+use super::pdu::{Answer, ReadRequest};
+use super::plan::{Barrier, Limits, Request, plan_around, request, span};
+use super::point::{Point, PointSpec};
+use crate::SessionError;
+
+/// How long an illegal address is left out before it is tried again: often enough that a device whose
+/// program was changed is whole within a coffee break, too seldom to cost anything.
+pub(crate) const ILLEGAL_RETRY: Duration = Duration::from_secs(600);
+
+/// Illegal addresses tried again in one read, so that a device full of holes is still read in time.
+const RETRIES_PER_READ: usize = 4;
+
+/// Reads the points of one poll group.
+#[derive(Debug, Clone)]
+pub(crate) struct GroupReader {
+    points: Points,
+    limits: Limits,
+    steps: Vec<Step>,
+    barriers: Vec<Barrier>,
+    excluded: Vec<Excluded>,
+}
+
+/// The points by index: `tags[i]` is worth what `specs[i]` says.
+#[derive(Debug, Clone)]
+struct Points {
+    tags: Vec<TagId>,
+    specs: Vec<PointSpec>,
+}
+
+/// One request, ready to be sent and decoded.
+#[derive(Debug, Clone)]
+struct Step {
+    request: ReadRequest,
+    slots: Vec<Slot>,
+}
+
+/// One point's part of a reply.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    point: usize,
+    tag: TagId,
+    extract: Extract,
+}
+
+/// A point that the device does not have.
+#[derive(Debug, Clone, Copy)]
+struct Excluded {
+    point: usize,
+    retry_at: Moment,
+}
+
+/// What a read taught.
+#[derive(Default)]
+struct Findings {
+    illegal: Vec<usize>,
+    barriers: Vec<Barrier>,
+}
+
+impl GroupReader {
+    pub(crate) fn new(points: &[Point], limits: Limits) -> Self {
+        let mut reader = Self {
+            points: Points {
+                tags: points.iter().map(|point| point.tag).collect(),
+                specs: points.iter().map(|point| point.spec).collect(),
+            },
+            limits,
+            steps: Vec::new(),
+            barriers: Vec::new(),
+            excluded: Vec::new(),
+        };
+        reader.replan();
+        reader
+    }
+
+    /// One sample for each point, in order of arrival.
+    pub(crate) async fn read<S>(
+        &mut self,
+        link: &mut Link<S>,
+        clock: &dyn Clock,
+    ) -> Result<Reading, SessionError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let mut samples = Vec::with_capacity(self.points.tags.len());
+        let mut findings = Findings::default();
+        for step in &self.steps {
+            let Reply { answer, at } = link.exchange(&step.request, clock).await?;
+            match answer {
+                Answer::Data(data) => step.deliver(data, at, &mut samples),
+                Answer::Exception(code) if is_illegal(code) => {
+                    let row: Vec<usize> = step.slots.iter().map(|slot| slot.point).collect();
+                    let mut isolation = Isolation {
+                        points: &self.points,
+                        link,
+                        clock,
+                        samples: &mut samples,
+                        findings: &mut findings,
+                    };
+                    isolation.divide(&row, at).await?;
+                }
+                Answer::Exception(code) => step.fail(reason(code), at, &mut samples),
+            }
+        }
+        let regained = self.retry_excluded(link, clock, &mut samples).await?;
+        if self.learn(findings, clock.now()) || regained {
+            self.replan();
+        }
+        Ok(Reading {
+            samples,
+            receipt: None,
+        })
+    }
+
+    /// One line for each illegal address.
+    pub(crate) fn remarks(&self, now: Moment) -> impl Iterator<Item = String> {
+        self.excluded.iter().map(move |excluded| {
+            format!(
+                "{} is no address of the device; it is tried again in {} s",
+                self.points.specs[excluded.point].address(),
+                excluded.retry_at.since(now).as_secs()
+            )
+        })
+    }
+
+    /// Samples for the excluded points; asks again for those whose time has come. Whether one is back.
+    async fn retry_excluded<S>(
+        &mut self,
+        link: &mut Link<S>,
+        clock: &dyn Clock,
+        samples: &mut Vec<Sample>,
+    ) -> Result<bool, SessionError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let mut regained = Vec::new();
+        let mut retries = 0;
+        for excluded in &mut self.excluded {
+            let now = clock.now();
+            let tag = self.points.tags[excluded.point];
+            if excluded.retry_at > now || retries == RETRIES_PER_READ {
+                samples.push(Sample::bad(tag, Reason::IllegalAddress, now));
+                continue;
+            }
+            retries += 1;
+            let Some(step) = self.points.step(&[excluded.point]) else {
+                continue;
+            };
+            let Reply { answer, at } = link.exchange(&step.request, clock).await?;
+            match answer {
+                Answer::Data(data) => {
+                    step.deliver(data, at, samples);
+                    regained.push(excluded.point);
+                }
+                Answer::Exception(code) => {
+                    excluded.retry_at = at + ILLEGAL_RETRY;
+                    step.fail(reason(code), at, samples);
+                }
+            }
+        }
+        self.excluded.retain(|e| !regained.contains(&e.point));
+        for point in &regained {
+            let edges = self.points.edges(*point);
+            self.barriers.retain(|barrier| !edges.contains(barrier));
+        }
+        Ok(!regained.is_empty())
+    }
+
+    /// Takes over what a read taught; whether that changes the plan.
+    fn learn(&mut self, findings: Findings, now: Moment) -> bool {
+        let learned = !findings.illegal.is_empty() || !findings.barriers.is_empty();
+        for point in findings.illegal {
+            self.barriers.extend(self.points.edges(point));
+            self.excluded.push(Excluded {
+                point,
+                retry_at: now + ILLEGAL_RETRY,
+            });
+        }
+        self.barriers.extend(findings.barriers);
+        self.barriers.sort_unstable();
+        self.barriers.dedup();
+        learned
+    }
+
+    fn replan(&mut self) {
+        let mut chosen: Vec<usize> = (0..self.points.specs.len()).collect();
+        chosen.retain(|&i| !self.excluded.iter().any(|e| e.point == i));
+        let requests = plan_around(&self.points.specs, &chosen, &self.limits, &self.barriers);
+        self.steps = requests.iter().map(|r| self.points.prepare(r)).collect();
+    }
+}
+
+impl Points {
+    fn prepare(&self, request: &Request) -> Step {
+        let slot = |&point: &usize| Slot {
+            point,
+            tag: self.tags[point],
+            extract: Extract::new(&self.specs[point], request),
+        };
+        Step {
+            request: ReadRequest {
+                table: request.table,
+                start: request.start,
+                count: request.count,
+            },
+            slots: request.points.iter().map(slot).collect(),
+        }
+    }
+
+    /// The step that reads these points alone.
+    fn step(&self, row: &[usize]) -> Option<Step> {
+        request(&self.specs, row).map(|request| self.prepare(&request))
+    }
+
+    /// No request may read across a point that the device does not have.
+    fn edges(&self, point: usize) -> [Barrier; 2] {
+        let spec = &self.specs[point];
+        let table = spec.address().table;
+        [spec.start(), spec.end()].map(|at| Barrier { table, at })
+    }
+}
+
+impl Step {
+    fn deliver(&self, data: &[u8], at: Moment, samples: &mut Vec<Sample>) {
+        samples.extend(
+            self.slots
+                .iter()
+                .map(|slot| match slot.extract.value(data) {
+                    Ok(value) => Sample::good(slot.tag, value, at),
+                    Err(reason) => Sample::bad(slot.tag, reason, at),
+                }),
+        );
+    }
+
+    fn fail(&self, reason: Reason, at: Moment, samples: &mut Vec<Sample>) {
+        samples.extend(
+            self.slots
+                .iter()
+                .map(|slot| Sample::bad(slot.tag, reason, at)),
+        );
+    }
+}
+
+/// The search for the illegal points of a refused request.
+struct Isolation<'a, S> {
+    points: &'a Points,
+    link: &'a mut Link<S>,
+    clock: &'a dyn Clock,
+    samples: &'a mut Vec<Sample>,
+    findings: &'a mut Findings,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Isolation<'_, S> {
+    /// Delivers the points of `row`, a request for which was refused at `refused_at`.
+    ///
+    /// Ends because each half is smaller; costs two requests a halving, 2 n at the very worst.
+    fn divide<'b>(
+        &'b mut self,
+        row: &'b [usize],
+        refused_at: Moment,
+    ) -> BoxFuture<'b, Result<(), SessionError>> {
+        Box::pin(async move {
+            if let &[point] = row {
+                let tag = self.points.tags[point];
+                let bad = Sample::bad(tag, Reason::IllegalAddress, refused_at);
+                self.samples.push(bad);
+                self.findings.illegal.push(point);
+                return Ok(());
+            }
+            let (left, right) = row.split_at(row.len() / 2);
+            let left_works = self.ask(left).await?;
+            let right_works = self.ask(right).await?;
+            if left_works && right_works {
+                self.findings.barriers.push(Barrier {
+                    table: self.points.specs[left[0]].address().table,
+                    at: span(&self.points.specs, right).start,
+                });
+            }
+            Ok(())
+        })
+    }
+
+    /// Asks for one half; whether it worked as a whole.
+    async fn ask(&mut self, row: &[usize]) -> Result<bool, SessionError> {
+        let Some(step) = self.points.step(row) else {
+            return Ok(true);
+        };
+        let Reply { answer, at } = self.link.exchange(&step.request, self.clock).await?;
+        match answer {
+            Answer::Data(data) => {
+                step.deliver(data, at, self.samples);
+                return Ok(true);
+            }
+            Answer::Exception(code) if is_illegal(code) => self.divide(row, at).await?,
+            Answer::Exception(code) => step.fail(reason(code), at, self.samples),
+        }
+        Ok(false)
+    }
+}
+
+/// Whether the device refuses the place, not the moment.
+fn is_illegal(code: ExceptionCode) -> bool {
+    matches!(
+        code,
+        ExceptionCode::IllegalDataAddress | ExceptionCode::IllegalDataValue
+    )
+}
+
+/// The reason that an exception gives to the tags of its request.
+pub(crate) fn reason(code: ExceptionCode) -> Reason {
+    match code {
+        ExceptionCode::IllegalFunction => Reason::IllegalFunction,
+        code if is_illegal(code) => Reason::IllegalAddress,
+        _ => Reason::DeviceFailure,
+    }
+}
+
+#[cfg(test)]
+mod tests;
