@@ -1,0 +1,226 @@
+//! The client of the local API: HTTP/1 over the agent's Unix socket.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1;
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use super::{Failure, Global};
+use crate::report::ApiError;
+
+/// Where the packaged agent listens.
+const SOCKET_DEFAULT: &str = "/run/millrace/millrace.sock";
+/// The socket's name in a data directory.
+const SOCKET_NAME: &str = "millrace.sock";
+/// An answer above this is not from our agent: 100,000 tags are about 20 MB.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+/// One line of a stream: a tag, or an event.
+const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// Talks to a running agent.
+pub(crate) struct Client {
+    sockets: Vec<PathBuf>,
+}
+
+impl Client {
+    /// The agent that the options and the environment name. Nothing is opened yet.
+    pub(crate) fn new(global: &Global) -> Self {
+        let sockets = match &global.socket {
+            Some(socket) => vec![socket.clone()],
+            None => vec![
+                PathBuf::from(SOCKET_DEFAULT),
+                global.data_dir().join(SOCKET_NAME),
+            ],
+        };
+        Self { sockets }
+    }
+
+    /// Asks.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        block_on(async { decode(self.send(Method::GET, path, None).await?).await })
+    }
+
+    /// Tells, and takes the answer.
+    pub(crate) fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let body = serde_json::to_vec(body)?;
+        block_on(async { decode(self.send(Method::POST, path, Some(body)).await?).await })
+    }
+
+    /// Hands over every object of an endless answer as it comes, until the agent stops or Ctrl-C.
+    pub(crate) fn follow<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut each: impl FnMut(T) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        block_on(async {
+            let answer = succeeded(self.send(Method::GET, path, None).await?).await?;
+            tokio::select! {
+                followed = each_line(answer.into_body(), |line| {
+                    each(serde_json::from_slice(line).map_err(unreadable)?)
+                }) => followed,
+                _ = tokio::signal::ctrl_c() => Ok(()),
+            }
+        })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> anyhow::Result<Response<Incoming>> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // It ends with the answer's body; an error of it comes out of the request.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "millrace")
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+        Ok(sender.send_request(request).await.map_err(|error| {
+            Failure::new("the agent hung up before it answered")
+                .because(error)
+                .hint("its log says why")
+        })?)
+    }
+
+    async fn connect(&self) -> anyhow::Result<UnixStream> {
+        let mut tried = Vec::new();
+        for socket in &self.sockets {
+            match UnixStream::connect(socket).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                    return Err(not_permitted(socket).into());
+                }
+                Err(error) => tried.push(format!("{} ({})", socket.display(), reason(&error))),
+            }
+        }
+        Err(
+            Failure::new(format!("no agent listens on {}", tried.join(" or on ")))
+                .hint(
+                    "is it running? `millrace run` starts it; --socket or MILLRACE_SOCKET names \
+                 another socket",
+                )
+                .into(),
+        )
+    }
+}
+
+fn not_permitted(socket: &Path) -> Failure {
+    Failure::new(format!("{} may not be opened by you", socket.display()))
+        .hint("become a member of group millrace (`adduser YOU millrace`, then log in again), or use sudo")
+}
+
+fn reason(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "no such file",
+        ErrorKind::ConnectionRefused => "nobody answers",
+        _ => "it cannot be opened",
+    }
+}
+
+/// Runs one exchange on a runtime of its own: a command has nothing else to do.
+pub(crate) fn block_on<T>(
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+async fn decode<T: DeserializeOwned>(answer: Response<Incoming>) -> anyhow::Result<T> {
+    let answer = succeeded(answer).await?;
+    let body = collect(answer.into_body()).await?;
+    Ok(serde_json::from_slice(&body).map_err(unreadable)?)
+}
+
+/// The answer, or what the agent has against the request.
+async fn succeeded(answer: Response<Incoming>) -> anyhow::Result<Response<Incoming>> {
+    let status = answer.status();
+    if status.is_success() {
+        return Ok(answer);
+    }
+    let body = collect(answer.into_body()).await?;
+    let failure = match serde_json::from_slice::<ApiError>(&body) {
+        Ok(ApiError { error, hint }) => {
+            let failure = Failure::new(error);
+            match hint {
+                Some(hint) => failure.hint(hint),
+                None => failure,
+            }
+        }
+        Err(_) => Failure::new(format!("the agent answered {status}"))
+            .hint("compare `millrace --version` with the agent's version in its log"),
+    };
+    Err(failure.into())
+}
+
+fn unreadable(error: serde_json::Error) -> Failure {
+    Failure::new("the agent's answer cannot be read")
+        .because(error)
+        .hint("the running agent may be of another version: restart it after an upgrade")
+}
+
+async fn collect(body: Incoming) -> anyhow::Result<Bytes> {
+    Ok(http_body_util::Limited::new(body, ANSWER_BYTES_MAX)
+        .collect()
+        .await
+        .map_err(|error| Failure::new("the agent's answer broke off").because(error))?
+        .to_bytes())
+}
+
+async fn each_line(
+    mut body: Incoming,
+    mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let mut pending = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Failure::new("the agent stopped while we were following").because(error)
+        })?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        pending.extend_from_slice(data);
+        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = pending.drain(..=end).collect();
+            if line.len() > 1 {
+                each(&line)?;
+            }
+        }
+        if pending.len() > LINE_BYTES_MAX {
+            return Err(Failure::new("the agent sent a line without an end").into());
+        }
+    }
+    Ok(())
+}
+
+/// Text as it may stand in a query.
+pub(crate) fn query(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/*".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests;
