@@ -1,3 +1,12 @@
 //! End-to-end tests as one binary: the program, foreign devices, a real broker, faults and crashes.
 
+mod bad_input;
+mod bootstrap;
+mod command_line;
+mod demo;
 mod layering;
+mod ledger;
+mod outage;
+mod plant;
+mod replay;
+mod uplink;
