@@ -1,1 +1,35 @@
 //! Model bundles, windows, scores and events.
+//!
+//! A [`Bundle`] is one version of a model: `model.toml`, `model.onnx` and golden vectors. A [`Detector`]
+//! is that model, built and proved. A [`Monitor`] makes windows of samples, has them scored and decides
+//! when an anomaly begins and ends. The way of a sample: [`Monitor::feed`] -> grid -> window ->
+//! [`Detector::score`] -> decision -> [`Output`].
+//!
+//! # Promises
+//! - Nothing here has a clock, a thread, or does I/O but [`Bundle::load`]. Rows follow the gateway time of
+//!   samples: what is replayed gets the same scores and events as when it was live.
+//! - A window that is scored holds finite numbers only, and spans no gap. A window that cannot be scored
+//!   says why.
+//! - A model that does not run here is refused when it is built, by name and with the way out; a model
+//!   whose numbers differ from those of its golden vectors is refused too.
+//! - A broken bundle, a panic of the engine and an endless gap are errors or outputs, never the end of the
+//!   program.
+//!
+//! # Absent on purpose
+//! Signatures (`model.sig` is not read), calibrated thresholds, tree ensembles and quantised models: the
+//! last three are refused by name. Time budgets belong to the caller, who has the threads.
+
+mod bundle;
+mod decision;
+mod grid;
+mod monitor;
+mod onnx;
+mod window;
+
+pub use bundle::{
+    Bundle, BundleError, DecisionRule, FILE_BYTES_MAX, Fill, Golden, GoldenError, GoldenFile,
+    GoldenWindow, Grid, Input, Layout, MANIFEST_FILE, Manifest, ModelFile, Normalisation,
+    OutputNames, Problem, Threshold, Window,
+};
+pub use monitor::{Monitor, NotScored, Output};
+pub use onnx::{BuildError, Cause, Detector, RefusedOperator, ScoreError, Scored};

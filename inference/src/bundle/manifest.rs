@@ -1,0 +1,168 @@
+//! model.toml: what a bundle says about its model.
+
+mod read;
+
+use std::time::Duration;
+
+/// One input of a model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    /// What the input is to the model; the configuration binds it to a tag.
+    pub role: String,
+    /// The unit that the model was trained with; empty where there is none.
+    pub unit: String,
+    /// How rows between samples are filled.
+    pub fill: Fill,
+    /// Smallest and largest plausible value; what lies outside is not a good input.
+    pub range: Option<(f64, f64)>,
+    /// Whether a window without this input is a gap. Of an input that is not required, the last good
+    /// value is used, however old it is, and counts as not good.
+    pub required: bool,
+}
+
+/// How a row between two samples is filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fill {
+    /// The last good value.
+    Hold,
+    /// On the straight line to the next good value; the row waits for that value, at most `max_gap`.
+    Linear,
+}
+
+/// When a row is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grid {
+    /// One row at the end of each poll cycle.
+    Scan,
+    /// One row at each multiple of this, in event time.
+    Every(Duration),
+}
+
+/// How samples become windows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Window {
+    /// Rows of a window.
+    pub len: usize,
+    /// Rows from one window to the next.
+    pub stride: usize,
+    /// When a row is taken.
+    pub grid: Grid,
+    /// How long a value may stand in for newer ones. Longer, and the window starts anew.
+    pub max_gap: Duration,
+    /// Share of good cells below which a window is not scored.
+    pub min_good_share: f64,
+    /// Scaling before the model, where the model does not scale by itself.
+    pub normalisation: Option<Normalisation>,
+}
+
+/// `(value - mean) / scale` for each input, clipped.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Normalisation {
+    /// Mean of each input.
+    pub mean: Vec<f64>,
+    /// Scale of each input, above zero.
+    pub scale: Vec<f64>,
+    /// Largest magnitude that is handed to the model.
+    pub clip: Option<f64>,
+}
+
+/// The shape that the model takes its window in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// `[1, rows, inputs]`.
+    Ntf,
+    /// `[1, inputs, rows]`.
+    Nft,
+    /// `[1, rows * inputs]`, row after row.
+    Nf,
+}
+
+/// The model file and how it is fed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelFile {
+    /// Name of the file in the bundle.
+    pub file: String,
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+    /// Operator set that the model was exported for, where the manifest says.
+    pub opset: Option<usize>,
+    /// Name of the graph's input, where the manifest says.
+    pub input: Option<String>,
+    /// The shape that the model takes its window in.
+    pub layout: Layout,
+}
+
+/// Names of the graph's outputs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutputNames {
+    /// The score: one number, larger is less normal.
+    pub score: String,
+    /// One number for each input: its part in the score.
+    pub contribution: Option<String>,
+}
+
+/// How the score that begins an event is found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Threshold {
+    /// It is given.
+    Fixed(f64),
+    /// From a quantile of the first windows.
+    Quantile,
+    /// From the tail of the first windows, peaks over threshold.
+    Pot,
+}
+
+/// When scores become events.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DecisionRule {
+    /// The decision looks at the median of this many scores.
+    pub smoothing: usize,
+    /// Windows above the threshold that begin an event...
+    pub on: usize,
+    /// ...among this many.
+    pub on_of: usize,
+    /// Windows in a row below `off_ratio` times the threshold that end an event.
+    pub off: usize,
+    /// See `off`.
+    pub off_ratio: f64,
+    /// Time after an event in which no other begins.
+    pub cooldown: Duration,
+}
+
+/// Windows with known scores, to prove that the model runs here as it did where it was trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GoldenFile {
+    /// Name of the file in the bundle.
+    pub file: String,
+    /// SHA-256 of the file, hex.
+    pub sha256: String,
+    /// Relative tolerance.
+    pub rtol: f64,
+    /// Absolute tolerance.
+    pub atol: f64,
+}
+
+/// A checked model.toml.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Manifest {
+    /// Name of the model.
+    pub name: String,
+    /// Version of the bundle.
+    pub version: String,
+    /// When it was made, as written.
+    pub created: Option<String>,
+    /// The model file.
+    pub model: ModelFile,
+    /// The inputs, in the order of the window's columns.
+    pub inputs: Vec<Input>,
+    /// How samples become windows.
+    pub window: Window,
+    /// Names of the graph's outputs.
+    pub output: OutputNames,
+    /// The score that begins an event.
+    pub threshold: Threshold,
+    /// When scores become events.
+    pub decision: DecisionRule,
+    /// Golden vectors, where the bundle has them.
+    pub golden: Option<GoldenFile>,
+}

@@ -1,0 +1,405 @@
+//! Reads model.toml. The whole file is read before anything is refused, so that one run names every problem.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use toml::de::DeTable;
+
+use super::{
+    DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile, Normalisation,
+    OutputNames, Threshold, Window,
+};
+use crate::bundle::fields::{Fields, Findings};
+use crate::bundle::problem::Problem;
+
+/// Rows of a window. A longer memory belongs into a coarser grid.
+const WINDOW_ROWS_MAX: usize = 10_000;
+/// Inputs of one model; its tags are bound one by one, by hand.
+const INPUTS_MAX: usize = 256;
+/// Rows times inputs: 4 MiB of f32 that are copied for each score.
+const WINDOW_VALUES_MAX: usize = 1 << 20;
+/// No driver polls faster than this.
+const GRID_MIN: Duration = Duration::from_millis(1);
+/// A day between rows; slower processes need no gateway.
+const GRID_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Rows that one sample may be held for or bridged over, so that one sample cannot make endless rows.
+const HOLD_ROWS_MAX: u32 = 10_000;
+/// Scores that smoothing or a decision look back over.
+const DECISION_WINDOWS_MAX: usize = 1_000;
+
+const MAX_GAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+const COOLDOWN_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+const TEXT_CHARS_MAX: usize = 128;
+
+/// Share of good inputs below which a window is not scored, where the manifest does not say.
+const MIN_GOOD_SHARE_DEFAULT: f64 = 0.9;
+/// An event ends below this part of the threshold, so that noise at the threshold makes one event, not many.
+const OFF_RATIO_DEFAULT: f64 = 0.9;
+/// Relative tolerance of golden scores: f32 sums in another order, never another model.
+const GOLDEN_RTOL_DEFAULT: f64 = 1e-3;
+/// Absolute tolerance of golden scores, for scores near zero.
+const GOLDEN_ATOL_DEFAULT: f64 = 1e-5;
+
+impl Manifest {
+    /// Reads a manifest from its TOML.
+    ///
+    /// # Errors
+    /// Every problem of the text, in the order of its lines.
+    pub fn parse(text: &str) -> Result<Self, Vec<Problem>> {
+        let table = DeTable::parse(text).map_err(|error| vec![syntax(text, &error)])?;
+        let findings = Findings::new(text);
+        let manifest = read(Fields::root(&findings, table.get_ref()));
+        let problems = findings.into_problems();
+        match manifest {
+            Some(manifest) if problems.is_empty() => Ok(manifest),
+            _ => Err(problems),
+        }
+    }
+}
+
+fn syntax(text: &str, error: &toml::de::Error) -> Problem {
+    let at = error.span().map_or(0, |span| span.start);
+    let (line, column) = Findings::place(text, at);
+    Problem {
+        line,
+        column,
+        key: "model.toml".to_owned(),
+        value: Some("not TOML".to_owned()),
+        expected: "valid TOML".to_owned(),
+        hint: Some(error.message().to_owned()),
+    }
+}
+
+/// `None` only where a problem was noted.
+fn read(root: Fields<'_>) -> Option<Manifest> {
+    let name = name(&root, "name");
+    let version = version(&root);
+    let created = root.text("created", "a date and time as text", is_short);
+    let model = model(root.table("model"));
+    let inputs = inputs(&root);
+    let window = window(root.table("window"), &inputs);
+    let output = output(root.table("output"));
+    let threshold = threshold(root.table("threshold"));
+    let decision = decision(root.table("decision"));
+    let golden = root.has("golden").then(|| golden(root.table("golden")));
+    // Free text for people: any keys.
+    root.table("provenance");
+    root.finish();
+    Some(Manifest {
+        name: name?,
+        version: version?,
+        created,
+        model: model?,
+        inputs,
+        window: window?,
+        output: output?,
+        threshold: threshold?,
+        decision: decision?,
+        golden: match golden {
+            Some(golden) => Some(golden?),
+            None => None,
+        },
+    })
+}
+
+fn is_short(text: &str) -> bool {
+    !text.is_empty() && text.chars().count() <= TEXT_CHARS_MAX
+}
+
+fn is_name(text: &str) -> bool {
+    is_short(text)
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'))
+}
+
+fn is_file_name(text: &str) -> bool {
+    is_name(text) && !text.starts_with('.')
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+fn name(fields: &Fields<'_>, key: &'static str) -> Option<String> {
+    let expected = "a name of letters, digits, `.`, `_` and `-`";
+    fields.required(key, expected, fields.text(key, expected, is_name))
+}
+
+fn version(fields: &Fields<'_>) -> Option<String> {
+    let expected = "a version such as \"1.2.0\"";
+    let accept = |text: &str| {
+        is_short(text)
+            && text.starts_with(|c: char| c.is_ascii_digit())
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-'))
+    };
+    fields.required(
+        "version",
+        expected,
+        fields.text("version", expected, accept),
+    )
+}
+
+fn sha256(fields: &Fields<'_>) -> Option<String> {
+    let expected = "the SHA-256 of the file, 64 hexadecimal digits";
+    let digest = fields.required(
+        "sha256",
+        expected,
+        fields.text("sha256", expected, is_sha256),
+    );
+    digest.map(|digest| digest.to_ascii_lowercase())
+}
+
+fn file(fields: &Fields<'_>) -> Option<String> {
+    let expected = "the name of a file in the bundle, without a path";
+    fields.required(
+        "file",
+        expected,
+        fields.text("file", expected, is_file_name),
+    )
+}
+
+fn model(fields: Fields<'_>) -> Option<ModelFile> {
+    let file = file(&fields);
+    let sha256 = sha256(&fields);
+    let opset = fields.count("opset", "an ONNX operator set, 9 to 20", 9..=20);
+    let input = fields.text("input", "the name of the graph's input", is_short);
+    let layout = fields.word("layout", &["NTF", "NFT", "NF"]);
+    if fields
+        .text("dtype", "a type", is_short)
+        .is_some_and(|t| t != "f32")
+    {
+        fields.wrong(
+            "dtype",
+            "\"f32\"",
+            Some("export the model in single precision".to_owned()),
+        );
+    }
+    fields.finish();
+    Some(ModelFile {
+        file: file?,
+        sha256: sha256?,
+        opset,
+        input,
+        layout: match layout {
+            Some(1) => Layout::Nft,
+            Some(2) => Layout::Nf,
+            _ => Layout::Ntf,
+        },
+    })
+}
+
+fn inputs(root: &Fields<'_>) -> Vec<Input> {
+    let expected = "one [[input]] for each column of the window";
+    let tables = root.tables("input", expected);
+    if !root.has("input") || tables.len() > INPUTS_MAX {
+        let expected = format!("{expected}, at most {INPUTS_MAX}");
+        root.wrong("input", &expected, None);
+    }
+    let mut roles = BTreeSet::new();
+    tables
+        .into_iter()
+        .filter_map(|fields| input(fields, &mut roles))
+        .collect()
+}
+
+fn input(fields: Fields<'_>, roles: &mut BTreeSet<String>) -> Option<Input> {
+    let role = name(&fields, "role");
+    if let Some(role) = &role
+        && !roles.insert(role.clone())
+    {
+        fields.wrong("role", "a role that no other input has", None);
+    }
+    let unit = fields.text("unit", "a unit", |text| {
+        text.chars().count() <= TEXT_CHARS_MAX
+    });
+    let fill = fields.word("fill", &["hold", "linear"]);
+    let range = fields.numbers(
+        "range",
+        "[smallest, largest]",
+        |range| matches!(range, [smallest, largest] if smallest < largest),
+    );
+    let required = fields.flag("required");
+    fields.finish();
+    Some(Input {
+        role: role?,
+        unit: unit.unwrap_or_default(),
+        fill: if fill == Some(1) {
+            Fill::Linear
+        } else {
+            Fill::Hold
+        },
+        range: range.map(|range| (range[0], range[1])),
+        required: required.unwrap_or(true),
+    })
+}
+
+fn window(fields: Fields<'_>, inputs: &[Input]) -> Option<Window> {
+    let len_max = WINDOW_ROWS_MAX.min(WINDOW_VALUES_MAX / inputs.len().max(1));
+    let rows = format!("a whole number of rows, 1 to {len_max}");
+    let len = fields.required("len", &rows, fields.count("len", &rows, 1..=len_max));
+    let stride = fields.count("stride", &rows, 1..=len_max);
+    let grid = grid(&fields);
+    let gap = "how long a value may stand in for newer ones, such as \"2s\"";
+    let max_gap = fields.duration("max_gap", gap, GRID_MIN..=MAX_GAP_MAX);
+    let max_gap = fields.required("max_gap", gap, max_gap);
+    if let (Some(Grid::Every(grid)), Some(max_gap)) = (grid, max_gap)
+        && (max_gap < grid || max_gap > grid.saturating_mul(HOLD_ROWS_MAX))
+    {
+        let expected = format!("at least the grid, and at most {HOLD_ROWS_MAX} times it");
+        fields.wrong("max_gap", &expected, None);
+    }
+    if grid == Some(Grid::Scan) && inputs.iter().any(|input| input.fill == Fill::Linear) {
+        fields.wrong(
+            "grid",
+            "a duration, since an input has fill = \"linear\"",
+            Some("a scan takes the values of its own poll cycle; use fill = \"hold\"".to_owned()),
+        );
+    }
+    let share = |share: f64| share > 0.0 && share <= 1.0;
+    let min_good_share = fields.number("min_good_share", "a share above 0, up to 1", share);
+    let normalisation = fields
+        .has("normalisation")
+        .then(|| normalisation(fields.table("normalisation"), inputs.len()));
+    fields.finish();
+    Some(Window {
+        len: len?,
+        stride: stride.unwrap_or(1),
+        grid: grid?,
+        max_gap: max_gap?,
+        min_good_share: min_good_share.unwrap_or(MIN_GOOD_SHARE_DEFAULT),
+        normalisation: match normalisation {
+            Some(normalisation) => Some(normalisation?),
+            None => None,
+        },
+    })
+}
+
+fn grid(fields: &Fields<'_>) -> Option<Grid> {
+    let expected = "\"scan\", or a duration from 1ms to 1day";
+    let text = fields.required("grid", expected, fields.text("grid", expected, is_short))?;
+    if text == "scan" {
+        return Some(Grid::Scan);
+    }
+    let duration = fields.duration("grid", expected, GRID_MIN..=GRID_MAX);
+    duration.map(Grid::Every)
+}
+
+fn normalisation(fields: Fields<'_>, inputs: usize) -> Option<Normalisation> {
+    let expected = format!("{inputs} numbers, one for each input");
+    let mean = fields.numbers("mean", &expected, |mean| mean.len() == inputs);
+    let mean = fields.required("mean", &expected, mean);
+    let expected = format!("{inputs} numbers above 0, one for each input");
+    let scale = fields.numbers("scale", &expected, |scale| {
+        scale.len() == inputs && scale.iter().all(|scale| *scale > 0.0)
+    });
+    let scale = fields.required("scale", &expected, scale);
+    let clip = fields.number("clip", "a number above 0", |clip| clip > 0.0);
+    fields.finish();
+    Some(Normalisation {
+        mean: mean?,
+        scale: scale?,
+        clip,
+    })
+}
+
+fn output(fields: Fields<'_>) -> Option<OutputNames> {
+    let expected = "the name of the graph's output that is the score";
+    let score = fields.required("score", expected, fields.text("score", expected, is_short));
+    let contribution = fields.text(
+        "contribution",
+        "the name of the graph's output with one number for each input",
+        is_short,
+    );
+    fields.finish();
+    Some(OutputNames {
+        score: score?,
+        contribution,
+    })
+}
+
+fn threshold(fields: Fields<'_>) -> Option<Threshold> {
+    let methods = ["fixed", "quantile", "pot"];
+    let method = fields.word("method", &methods);
+    let method = fields.required("method", "\"fixed\"", method);
+    let expected = "a score above 0";
+    let value = fields.number("value", expected, |value| value > 0.0);
+    fields.number("q", "a quantile between 0 and 1", |q| q > 0.0 && q < 1.0);
+    fields.number("factor", "a number above 0", |factor| factor > 0.0);
+    fields.count("windows", "a whole number of windows", 1..=1_000_000);
+    if method == Some(0) {
+        fields.required("value", expected, value);
+    }
+    fields.finish();
+    match method? {
+        0 => Some(Threshold::Fixed(value?)),
+        1 => Some(Threshold::Quantile),
+        _ => Some(Threshold::Pot),
+    }
+}
+
+fn decision(fields: Fields<'_>) -> Option<DecisionRule> {
+    let windows = format!("a whole number of windows, 1 to {DECISION_WINDOWS_MAX}");
+    let range = 1..=DECISION_WINDOWS_MAX;
+    let smoothing = fields.count("smoothing", &windows, range.clone());
+    let (on, on_of) = if fields.is_table("on") {
+        let table = fields.table("on");
+        let k = table.required("k", &windows, table.count("k", &windows, range.clone()));
+        let expected = "a whole number of windows, at least k";
+        let least = k.unwrap_or(1);
+        let of = table.count("of", expected, least..=DECISION_WINDOWS_MAX);
+        table.finish();
+        (k, of.or(k))
+    } else {
+        let k = fields.count("on", &windows, range.clone());
+        (k, k)
+    };
+    let (off, off_ratio) = if fields.is_table("off") {
+        let table = fields.table("off");
+        let ratio = table.number(
+            "ratio",
+            "a part of the threshold, above 0, up to 1",
+            |ratio| ratio > 0.0 && ratio <= 1.0,
+        );
+        let k = table.count("k", &windows, range);
+        table.finish();
+        (k, ratio)
+    } else {
+        (fields.count("off", &windows, range), None)
+    };
+    let expected = "a duration such as \"30s\"";
+    let cooldown = fields.duration("cooldown", expected, Duration::ZERO..=COOLDOWN_MAX);
+    if fields.has("severity") {
+        fields.wrong(
+            "severity",
+            "no such key in this version",
+            Some("remove it; `ratio` tells how far a score is above the threshold".to_owned()),
+        );
+    }
+    fields.finish();
+    Some(DecisionRule {
+        smoothing: smoothing.unwrap_or(1),
+        on: on.unwrap_or(1),
+        on_of: on_of.unwrap_or(1),
+        off: off.unwrap_or(1),
+        off_ratio: off_ratio.unwrap_or(OFF_RATIO_DEFAULT),
+        cooldown: cooldown.unwrap_or(Duration::ZERO),
+    })
+}
+
+fn golden(fields: Fields<'_>) -> Option<GoldenFile> {
+    let file = file(&fields);
+    let sha256 = sha256(&fields);
+    let positive = |tolerance: f64| (0.0..1.0).contains(&tolerance);
+    let rtol = fields.number("rtol", "a relative tolerance from 0 to 1", positive);
+    let atol = fields.number("atol", "an absolute tolerance from 0 to 1", positive);
+    fields.finish();
+    Some(GoldenFile {
+        file: file?,
+        sha256: sha256?,
+        rtol: rtol.unwrap_or(GOLDEN_RTOL_DEFAULT),
+        atol: atol.unwrap_or(GOLDEN_ATOL_DEFAULT),
+    })
+}

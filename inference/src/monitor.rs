@@ -1,0 +1,305 @@
+//! Monitors: one configured model on its way from samples to scores and events.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_tags::{Event, Moment, Sample, Share};
+
+use crate::bundle::{Bundle, Grid, Threshold};
+use crate::decision::{Decision, Judged};
+use crate::grid::InputLine;
+use crate::onnx::{Detector, ScoreError, Scored};
+use crate::window::Rows;
+
+/// What a monitor says about one window.
+#[derive(Debug)]
+pub enum Output {
+    /// The window has a score.
+    Score {
+        /// End of the window: the time of its newest row.
+        at: Moment,
+        /// The time of its oldest row.
+        window_start: Moment,
+        /// The score as the model gave it.
+        score: f64,
+        /// Score divided by threshold.
+        ratio: f64,
+        /// Each input's share in the score, in the order of the inputs; empty where the model does not tell.
+        share: Vec<(Arc<str>, f64)>,
+        /// Share of good cells in the window, 0 to 1.
+        good: f64,
+    },
+    /// There is no score, and why.
+    NotScored {
+        /// Time of the newest row.
+        at: Moment,
+        /// Why not.
+        reason: NotScored,
+    },
+    /// An anomaly begins, grows or ends.
+    Event(Event),
+}
+
+/// Why a window has no score.
+#[derive(Debug)]
+pub enum NotScored {
+    /// Rows are still missing since the start or the last gap.
+    WarmingUp {
+        /// Rows so far.
+        rows: usize,
+        /// Rows of a window.
+        len: usize,
+    },
+    /// Too many values are stand-ins for values that are not good.
+    TooFewGood {
+        /// Share of good cells in the window.
+        good: f64,
+        /// The inputs that are to blame.
+        roles: Vec<Arc<str>>,
+    },
+    /// Inputs were without a good value for longer than `max_gap`; the window starts anew.
+    Gap {
+        /// The inputs that are missing; all of them where there were no rows at all.
+        roles: Vec<Arc<str>>,
+    },
+    /// The model failed.
+    Failed(ScoreError),
+}
+
+impl fmt::Display for NotScored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NotScored::WarmingUp { rows, len } => write!(f, "warming up, {rows} of {len} rows"),
+            NotScored::TooFewGood { good, roles } => {
+                let percent = good * 100.0;
+                write!(
+                    f,
+                    "only {percent:.0} % good values, for want of {}",
+                    roles.join(", ")
+                )
+            }
+            NotScored::Gap { roles } => write!(f, "no good value of {}", roles.join(", ")),
+            NotScored::Failed(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// Makes windows of samples, scores them and decides on events. It has no clock: rows follow the
+/// gateway time of samples, so that replayed samples get the same scores.
+pub struct Monitor {
+    detector: Detector,
+    decision: Decision,
+    threshold: f64,
+    grid: Grid,
+    max_gap: Duration,
+    min_good_share: f64,
+    len: usize,
+    stride: usize,
+    roles: Vec<Arc<str>>,
+    lines: Vec<InputLine>,
+    rows: Rows,
+    /// Rows since the last output, so that there is one output a stride.
+    rows_since: usize,
+    /// The next row of a grid in time; `None` until the first sample.
+    next_row: Option<Moment>,
+    /// The last scan.
+    last_scan: Option<Moment>,
+}
+
+impl Monitor {
+    /// A monitor for the model of a bundle and the detector that was built from it.
+    pub fn new(bundle: &Bundle, detector: Detector) -> Self {
+        let window = bundle.window();
+        let manifest = bundle.manifest();
+        // A detector is only built for a fixed threshold.
+        let threshold = match manifest.threshold {
+            Threshold::Fixed(value) => value,
+            Threshold::Quantile | Threshold::Pot => f64::INFINITY,
+        };
+        let line = |input| InputLine::new(input, window.max_gap);
+        let rule = manifest.decision.clone();
+        Self {
+            detector,
+            decision: Decision::new(rule, threshold, bundle.version(), bundle.sha256()),
+            threshold,
+            grid: window.grid,
+            max_gap: window.max_gap,
+            min_good_share: window.min_good_share,
+            len: window.len,
+            stride: window.stride,
+            roles: bundle
+                .inputs()
+                .iter()
+                .map(|input| Arc::from(input.role.as_str()))
+                .collect(),
+            lines: bundle.inputs().iter().map(line).collect(),
+            rows: Rows::new(window.len, bundle.inputs().len()),
+            rows_since: 0,
+            next_row: None,
+            last_scan: None,
+        }
+    }
+
+    /// Takes a sample of the tag that is bound to an input. Samples may come in any order; one that is
+    /// older than the last row of its input is left out. An input that does not exist is ignored.
+    pub fn feed(&mut self, input: usize, sample: &Sample) {
+        if let Some(line) = self.lines.get_mut(input) {
+            line.push(sample);
+        }
+    }
+
+    /// A poll cycle has ended: with `grid = "scan"`, its samples are one row. Other grids do not care.
+    pub fn end_scan(&mut self, at: Moment) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        if self.grid != Grid::Scan {
+            return outputs;
+        }
+        if self
+            .last_scan
+            .is_some_and(|last| at.since(last) > self.max_gap)
+        {
+            self.break_off(at, self.roles.clone(), &mut outputs);
+        }
+        self.last_scan = Some(at);
+        self.row(at, &mut outputs);
+        outputs
+    }
+
+    /// All samples up to `to` have been fed: the rows of a grid in time up to there are made. With
+    /// `grid = "scan"` nothing happens.
+    pub fn advance(&mut self, to: Moment) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        let Grid::Every(grid) = self.grid else {
+            return outputs;
+        };
+        let grid = i64::try_from(grid.as_nanos()).unwrap_or(i64::MAX);
+        while let Some(at) = self.next_row.or_else(|| self.row_of_first_sample(grid)) {
+            self.next_row = Some(at);
+            if at > to || !self.lines.iter().all(|line| line.is_ready(at, to)) {
+                break;
+            }
+            let is_gap = self.row(at, &mut outputs);
+            let next = Moment(at.0.saturating_add(grid));
+            self.next_row = match self.row_of_first_sample(grid) {
+                // No row before the next sample can have more than this one had.
+                Some(first) if is_gap => Some(first.max(next)),
+                None if is_gap => None,
+                _ => Some(next),
+            };
+        }
+        outputs
+    }
+
+    /// The first row that the oldest waiting sample can be in.
+    fn row_of_first_sample(&self, grid: i64) -> Option<Moment> {
+        let first = self
+            .lines
+            .iter()
+            .filter_map(InputLine::first_pending)
+            .min()?;
+        let past = first.0.rem_euclid(grid);
+        let to_next = if past == 0 { 0 } else { grid - past };
+        Some(Moment(first.0.saturating_add(to_next)))
+    }
+
+    /// Makes one row, and what follows from it. Whether it is a gap.
+    fn row(&mut self, at: Moment, outputs: &mut Vec<Output>) -> bool {
+        let mut row = Vec::with_capacity(self.lines.len());
+        let mut missing = Vec::new();
+        for (line, role) in self.lines.iter_mut().zip(&self.roles) {
+            line.take_until(at);
+            match line.cell(at) {
+                Some(cell) => row.push(cell),
+                None => missing.push(role.clone()),
+            }
+        }
+        if !missing.is_empty() {
+            self.break_off(at, missing, outputs);
+            return true;
+        }
+        let was_full = self.rows.is_full();
+        self.rows.push(at, &row);
+        self.rows_since += 1;
+        let just_full = self.rows.is_full() && !was_full;
+        if just_full || self.rows_since >= self.stride {
+            self.rows_since = 0;
+            self.window(at, outputs);
+        }
+        false
+    }
+
+    /// Starts the window anew.
+    fn break_off(&mut self, at: Moment, roles: Vec<Arc<str>>, outputs: &mut Vec<Output>) {
+        self.rows.clear();
+        self.rows_since = 0;
+        self.decision.interrupt();
+        let reason = NotScored::Gap { roles };
+        outputs.push(Output::NotScored { at, reason });
+    }
+
+    /// Scores the newest window, if there is one that can be scored.
+    fn window(&mut self, at: Moment, outputs: &mut Vec<Output>) {
+        match self.score() {
+            Ok(scored) => self.tell(at, &scored, outputs),
+            Err(reason) => outputs.push(Output::NotScored { at, reason }),
+        }
+    }
+
+    fn score(&self) -> Result<Scored, NotScored> {
+        if !self.rows.is_full() {
+            return Err(NotScored::WarmingUp {
+                rows: self.rows.count(),
+                len: self.len,
+            });
+        }
+        let good = self.rows.good_share();
+        if good < self.min_good_share {
+            let shares = self.roles.iter().zip(self.rows.good_shares());
+            let to_blame = shares.filter(|(_, share)| *share < self.min_good_share);
+            let roles = to_blame.map(|(role, _)| role.clone()).collect();
+            return Err(NotScored::TooFewGood { good, roles });
+        }
+        self.detector
+            .score(&self.rows.values())
+            .map_err(NotScored::Failed)
+    }
+
+    fn tell(&mut self, at: Moment, scored: &Scored, outputs: &mut Vec<Output>) {
+        let good = self.rows.good_share();
+        let shares = shares(&self.roles, scored.contribution.as_deref());
+        outputs.push(Output::Score {
+            at,
+            window_start: self.rows.start().unwrap_or(at),
+            score: scored.score,
+            ratio: scored.score / self.threshold,
+            share: shares.clone(),
+            good,
+        });
+        let shares: Vec<Share> = shares
+            .into_iter()
+            .map(|(role, share)| Share {
+                role: role.to_string(),
+                share,
+            })
+            .collect();
+        let judged = Judged {
+            at,
+            score: scored.score,
+            shares: &shares,
+            good,
+        };
+        outputs.extend(self.decision.judge(judged).map(Output::Event));
+    }
+}
+
+/// Contributions as parts of one; nothing where there are none, or where all are zero.
+fn shares(roles: &[Arc<str>], contribution: Option<&[f64]>) -> Vec<(Arc<str>, f64)> {
+    let parts = contribution.unwrap_or_default();
+    let sum: f64 = parts.iter().map(|part| part.abs()).sum();
+    if sum <= 0.0 || !sum.is_finite() {
+        return Vec::new();
+    }
+    let share = |(role, part): (&Arc<str>, &f64)| (role.clone(), part.abs() / sum);
+    roles.iter().zip(parts).map(share).collect()
+}

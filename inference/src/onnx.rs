@@ -1,0 +1,277 @@
+//! Detectors: an ONNX model, built and proved, that gives windows their scores.
+//!
+//! Each window runs in a fresh state, since a state that is used again keeps what recurrent layers
+//! remember and gives silently wrong scores. The batch is fixed to 1: several times faster than an
+//! open one. Recorded shapes of inner values are ignored, because exporters with an open batch record
+//! some that contradict a batch of 1.
+
+mod admit;
+mod error;
+mod ops;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tract_onnx::prelude::*;
+
+use error::panic_message;
+pub use error::{BuildError, Cause, ScoreError};
+pub use ops::RefusedOperator;
+
+use crate::bundle::{Bundle, GoldenFile, GoldenWindow, Layout, Manifest, Normalisation, Threshold};
+
+/// What a model says about one window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// The score: larger is less normal.
+    pub score: f64,
+    /// Each input's part in the score, in the order of the inputs, where the model tells.
+    pub contribution: Option<Vec<f64>>,
+}
+
+/// A built model. It holds no state between windows: the same window always gets the same score.
+pub struct Detector {
+    plan: Arc<TypedRunnableModel>,
+    shape: Vec<usize>,
+    layout: Layout,
+    rows: usize,
+    inputs: usize,
+    normalisation: Option<Normalisation>,
+    has_contribution: bool,
+}
+
+impl fmt::Debug for Detector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Detector")
+            .field("shape", &self.shape)
+            .field("layout", &self.layout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Detector {
+    /// Builds the model of a bundle and proves it with the bundle's golden vectors.
+    ///
+    /// # Errors
+    /// See [`BuildError`]. A model that makes the engine panic is an error like the others.
+    pub fn build(bundle: &Bundle) -> Result<Self, BuildError> {
+        let manifest = bundle.manifest();
+        check_threshold(manifest)?;
+        let built = catch_unwind(AssertUnwindSafe(|| Self::build_unproved(bundle)));
+        let detector = built.map_err(|panic| BuildError::Panic {
+            message: panic_message(&*panic),
+        })??;
+        detector.probe()?;
+        if let (Some(golden), Some(file)) = (bundle.golden(), &manifest.golden) {
+            for (index, window) in golden.windows.iter().enumerate() {
+                detector.prove(index, window, file, manifest)?;
+            }
+        }
+        Ok(detector)
+    }
+
+    fn build_unproved(bundle: &Bundle) -> Result<Self, BuildError> {
+        let manifest = bundle.manifest();
+        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
+        let proto = onnx
+            .proto_model_for_read(&mut bundle.model())
+            .map_err(|error| BuildError::Decode(error.into()))?;
+        let input = admit::check(&proto, manifest)?;
+        let shape = admit::input_shape(manifest);
+        let outputs = std::iter::once(&manifest.output.score).chain(&manifest.output.contribution);
+
+        let mut graph = onnx
+            .model_for_proto_model(&proto)
+            .map_err(engine("reading the graph"))?;
+        graph
+            .select_inputs_by_name([&input])
+            .and_then(|()| graph.select_outputs_by_name(outputs))
+            .and_then(|()| graph.set_input_fact(0, f32::fact(&shape).into()))
+            .map_err(engine("setting inputs and outputs"))?;
+        let plan = graph
+            .into_typed()
+            .map_err(engine("working out types and shapes"))?
+            .into_decluttered()
+            .map_err(engine("simplifying the graph"))?
+            .into_optimized()
+            .map_err(engine("optimising the graph"))?
+            .into_runnable()
+            .map_err(engine("planning the run"))?;
+        Ok(Self {
+            plan,
+            shape,
+            layout: manifest.model.layout,
+            rows: manifest.window.len,
+            inputs: manifest.inputs.len(),
+            normalisation: manifest.window.normalisation.clone(),
+            has_contribution: manifest.output.contribution.is_some(),
+        })
+    }
+
+    /// Scores one window: `rows * inputs` values, row after row, in the units of the inputs.
+    ///
+    /// # Errors
+    /// See [`ScoreError`]; the detector stays usable.
+    pub fn score(&self, window: &[f32]) -> Result<Scored, ScoreError> {
+        let outputs = self.run(window)?;
+        let score = match outputs.first().map(Vec::as_slice) {
+            Some([score, ..]) if score.is_finite() => *score,
+            _ => return Err(ScoreError::NotANumber { output: "score" }),
+        };
+        let contribution = outputs.into_iter().nth(1);
+        if contribution.iter().flatten().any(|part| !part.is_finite()) {
+            return Err(ScoreError::NotANumber {
+                output: "contribution",
+            });
+        }
+        Ok(Scored {
+            score,
+            contribution,
+        })
+    }
+
+    /// The outputs of the graph for one window.
+    fn run(&self, window: &[f32]) -> Result<Vec<Vec<f64>>, ScoreError> {
+        let values = self.prepare(window)?;
+        let run = || -> TractResult<Vec<Vec<f64>>> {
+            let input = Tensor::from_shape(&self.shape, &values)?;
+            // A fresh state for each window: see the module's documentation.
+            let outputs = self.plan.run(tvec!(input.into_tvalue()))?;
+            outputs.iter().map(numbers).collect()
+        };
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(Ok(outputs)) => Ok(outputs),
+            Ok(Err(error)) => Err(ScoreError::Engine(error.into())),
+            Err(panic) => Err(ScoreError::Panic {
+                message: panic_message(&*panic),
+            }),
+        }
+    }
+
+    /// Normalises a window and brings it into the layout of the model.
+    fn prepare(&self, window: &[f32]) -> Result<Vec<f32>, ScoreError> {
+        if window.len() != self.rows * self.inputs {
+            return Err(ScoreError::WindowSize {
+                expected: self.rows * self.inputs,
+                actual: window.len(),
+            });
+        }
+        if let Some(index) = window.iter().position(|value| !value.is_finite()) {
+            return Err(ScoreError::NotFinite { index });
+        }
+        let at = |row: usize, input: usize| {
+            let value = window[row * self.inputs + input];
+            match &self.normalisation {
+                Some(normalisation) => normalise(normalisation, input, value),
+                None => value,
+            }
+        };
+        Ok(match self.layout {
+            Layout::Ntf | Layout::Nf => (0..window.len())
+                .map(|i| at(i / self.inputs, i % self.inputs))
+                .collect(),
+            Layout::Nft => (0..window.len())
+                .map(|i| at(i % self.rows, i / self.rows))
+                .collect(),
+        })
+    }
+
+    /// Runs one window of a plausible kind and checks the sizes of what comes out.
+    fn probe(&self) -> Result<(), BuildError> {
+        let window: Vec<f32> = match &self.normalisation {
+            Some(normalisation) => {
+                let row = normalisation.mean.iter().map(|mean| *mean as f32);
+                row.cycle().take(self.rows * self.inputs).collect()
+            }
+            None => vec![0.0; self.rows * self.inputs],
+        };
+        let outputs = self.run(&window).map_err(BuildError::Probe)?;
+        let sizes = [("score", 1), ("contribution", self.inputs)];
+        for ((key, expected), output) in sizes.into_iter().zip(&outputs) {
+            if output.len() != expected {
+                return Err(BuildError::OutputShape {
+                    key,
+                    expected,
+                    actual: output.len(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn prove(
+        &self,
+        index: usize,
+        window: &GoldenWindow,
+        file: &GoldenFile,
+        manifest: &Manifest,
+    ) -> Result<(), BuildError> {
+        let scored = self
+            .score(&window.values)
+            .map_err(|source| BuildError::GoldenRun { index, source })?;
+        let check = |output: String, expected: f64, actual: f64| {
+            if (actual - expected).abs() <= file.atol + file.rtol * expected.abs() {
+                return Ok(());
+            }
+            Err(BuildError::Golden {
+                index,
+                output,
+                expected,
+                actual,
+            })
+        };
+        check("score".to_owned(), window.score, scored.score)?;
+        let parts = window.contribution.iter().flatten();
+        let actual = scored.contribution.iter().flatten();
+        for ((input, expected), actual) in manifest.inputs.iter().zip(parts).zip(actual) {
+            check(
+                format!("contribution of {}", input.role),
+                *expected,
+                *actual,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Whether the model tells each input's part in the score.
+    pub fn has_contribution(&self) -> bool {
+        self.has_contribution
+    }
+}
+
+fn check_threshold(manifest: &Manifest) -> Result<(), BuildError> {
+    match manifest.threshold {
+        Threshold::Fixed(_) => Ok(()),
+        Threshold::Quantile => Err(BuildError::Threshold { method: "quantile" }),
+        Threshold::Pot => Err(BuildError::Threshold { method: "pot" }),
+    }
+}
+
+fn engine(step: &'static str) -> impl FnOnce(TractError) -> BuildError {
+    move |error| BuildError::Engine {
+        step,
+        source: error.into(),
+    }
+}
+
+/// In f64, so that large values with a small scale keep their digits.
+fn normalise(normalisation: &Normalisation, input: usize, value: f32) -> f32 {
+    let scaled = (f64::from(value) - normalisation.mean[input]) / normalisation.scale[input];
+    match normalisation.clip {
+        Some(clip) => scaled.clamp(-clip, clip) as f32,
+        None => scaled.clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32,
+    }
+}
+
+fn numbers(output: &TValue) -> TractResult<Vec<f64>> {
+    let output = output.cast_to::<f64>()?;
+    Ok(output
+        .to_plain_array_view::<f64>()?
+        .iter()
+        .copied()
+        .collect())
+}

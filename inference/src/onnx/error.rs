@@ -1,0 +1,185 @@
+//! Why a model cannot be built, and why a window cannot be scored.
+
+use super::ops::RefusedOperator;
+
+/// What the engine says, as a chain of causes.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a bundle's model does not run here. None of these goes away by trying again: the bundle has to be
+/// made anew, as each message says.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The threshold is to be calibrated, which this version does not do.
+    #[error(
+        "threshold.method is {method:?}; this version has \"fixed\" only\nhint: use method = \"fixed\" with the value that the training data gives"
+    )]
+    Threshold {
+        /// The method that the manifest asks for.
+        method: &'static str,
+    },
+    /// The file is not ONNX, or ends too early.
+    #[error("the model file is not a whole ONNX model")]
+    Decode(#[source] Cause),
+    /// The file holds no graph.
+    #[error("the model file holds no graph\nhint: export the model again")]
+    NoGraph,
+    /// The graph uses operators that do not run here.
+    #[error("{} operator(s) of the model do not run here:\n{}", refused.len(), operator_lines(refused))]
+    Operators {
+        /// Each of them, with a hint.
+        refused: Vec<RefusedOperator>,
+    },
+    /// The weights lie in another file.
+    #[error(
+        "the weights of {tensor:?} lie outside the model file\nhint: save the model with its weights inside (save_as_external_data=False)"
+    )]
+    ExternalData {
+        /// The first such tensor.
+        tensor: String,
+    },
+    /// The manifest was written for another export.
+    #[error("the model uses operator set {actual}; model.toml says {expected}")]
+    Opset {
+        /// What the manifest says.
+        expected: usize,
+        /// What the file says.
+        actual: i64,
+    },
+    /// The graph has no input of that name, or more than one input.
+    #[error("the graph's inputs are [{}]; expected one input{}", actual.join(", "), named(expected.as_deref()))]
+    Inputs {
+        /// The name that the manifest gives.
+        expected: Option<String>,
+        /// The inputs of the graph.
+        actual: Vec<String>,
+    },
+    /// The graph's input has another shape than the manifest's window.
+    #[error(
+        "the graph's input has the shape {actual}; model.toml makes it {expected:?}\nhint: compare window.len, the number of [[input]] and model.layout with the export"
+    )]
+    InputShape {
+        /// Batch, rows and inputs in the order of the layout.
+        expected: Vec<usize>,
+        /// As the file declares it.
+        actual: String,
+    },
+    /// The graph's input is not single precision.
+    #[error(
+        "the graph's input is not a float32 tensor\nhint: export the model in single precision"
+    )]
+    InputType,
+    /// The graph has no output of that name.
+    #[error("output.{key} is {expected:?}; the graph's outputs are [{}]", actual.join(", "))]
+    Output {
+        /// `score` or `contribution`.
+        key: &'static str,
+        /// The name that the manifest gives.
+        expected: String,
+        /// The outputs of the graph.
+        actual: Vec<String>,
+    },
+    /// An output has another size than it should.
+    #[error("output.{key} has {actual} numbers for one window; expected {expected}")]
+    OutputShape {
+        /// `score` or `contribution`.
+        key: &'static str,
+        /// One score, or one number for each input.
+        expected: usize,
+        /// What the model gives.
+        actual: usize,
+    },
+    /// The engine refuses the graph: see the cause.
+    #[error(
+        "the model cannot be built ({step})\nhint: export with opset 17, a fixed batch of 1 and fixed shapes"
+    )]
+    Engine {
+        /// What the engine was doing.
+        step: &'static str,
+        /// What it says.
+        source: Cause,
+    },
+    /// The engine failed in a way that it should not: report it with the model.
+    #[error("the engine broke down over the model: {message}")]
+    Panic {
+        /// The panic's message.
+        message: String,
+    },
+    /// A window of the right size cannot be scored.
+    #[error("the model cannot score a window")]
+    Probe(#[source] ScoreError),
+    /// A golden window cannot be scored.
+    #[error("golden window {index} cannot be scored")]
+    GoldenRun {
+        /// Which window.
+        index: usize,
+        /// Why not.
+        source: ScoreError,
+    },
+    /// The model gives other numbers here than where it was trained.
+    #[error(
+        "golden window {index}: {output} is {actual}; expected {expected}\nhint: the model does not compute here what it computed where it was trained; check the export in evaluation mode and single precision"
+    )]
+    Golden {
+        /// Which window.
+        index: usize,
+        /// `score`, or `contribution` of a role.
+        output: String,
+        /// The number in the golden file.
+        expected: f64,
+        /// The number here.
+        actual: f64,
+    },
+}
+
+/// Why a window has no score.
+#[derive(Debug, thiserror::Error)]
+pub enum ScoreError {
+    /// The window has another size than the model takes: a mistake of the caller.
+    #[error("the window holds {actual} values; the model takes {expected}")]
+    WindowSize {
+        /// Rows times inputs.
+        expected: usize,
+        /// What was given.
+        actual: usize,
+    },
+    /// The window holds something that is not a finite number.
+    #[error("value {index} of the window is not a finite number")]
+    NotFinite {
+        /// Place in the window.
+        index: usize,
+    },
+    /// The model's output is not a finite number.
+    #[error("the model's {output} is not a finite number")]
+    NotANumber {
+        /// `score` or `contribution`.
+        output: &'static str,
+    },
+    /// The engine refuses to run the model: see the cause.
+    #[error("the engine cannot run the model")]
+    Engine(#[source] Cause),
+    /// The engine failed in a way that it should not.
+    #[error("the engine broke down over the window: {message}")]
+    Panic {
+        /// The panic's message.
+        message: String,
+    },
+}
+
+fn operator_lines(refused: &[RefusedOperator]) -> String {
+    let lines: Vec<String> = refused.iter().map(|op| format!("  {op}")).collect();
+    lines.join("\n")
+}
+
+fn named(name: Option<&str>) -> String {
+    name.map(|name| format!(" named {name:?}"))
+        .unwrap_or_default()
+}
+
+/// The message of a caught panic.
+pub(super) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
+}
