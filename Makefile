@@ -1,0 +1,41 @@
+# The targets that people and CI use. `make demo` needs Rust and nothing else; `make test` sets up the rest itself.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+CARGO ?= cargo
+# Where cargo builds; the tests start the programs from there.
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+export CROSS_CONFIG := $(CURDIR)/cross.toml
+
+.PHONY: demo setup test lint bench soak deb help
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+demo: ## the main job on simulated devices, a bundled model and an embedded broker
+	$(CARGO) run --release --quiet --locked -p millrace-agent --bin millrace -- demo
+
+setup: ## what the tests need: Debian packages, a Python environment in .venv
+	tests/setup.sh
+
+test: setup ## unit, property and end-to-end tests
+	$(CARGO) build --locked --workspace --bins
+	MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
+		$(CARGO) test --locked --workspace
+
+lint: ## format, clippy, licences and advisories, links of the documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --quiet
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
+	else echo "cargo-deny is not installed: licences and advisories were not checked (cargo install cargo-deny)"; fi
+
+bench: ## criterion benches and load generators
+	$(CARGO) bench --locked -p millrace-bench
+
+soak: ## the demo for an hour: outages, faults, the verdict at the end
+	$(CARGO) run --release --quiet --locked -p millrace-agent --bin millrace -- demo --seconds $(or $(SOAK_SECONDS),3600)
+
+deb: ## the Debian package for this machine's architecture, in target/debian
+	@$(CARGO) deb --version >/dev/null 2>&1 || { echo "cargo-deb is not installed"; echo "hint: cargo install cargo-deb"; exit 1; }
+	$(CARGO) deb --locked -p millrace-agent

@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# Makes a machine ready for `make test`: Debian packages, and a Python environment with the foreign peers.
+# Installs what is missing as root or through passwordless sudo; otherwise says what is missing and ends with 1.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+missing=()
+need() { # program or file, Debian package
+    case "$1" in
+        /*) [ -e "$1" ] ;;
+        *) PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null ;;
+    esac || missing+=("$2")
+}
+
+venv_works() {
+    local trial
+    trial=$(mktemp -d)
+    "$1" -m venv "$trial/env" >/dev/null 2>&1
+    local worked=$?
+    rm -rf "$trial"
+    return $worked
+}
+
+need cc gcc
+need make make
+need mosquitto mosquitto
+need openssl openssl
+need pkg-config pkg-config
+need /usr/include/modbus/modbus.h libmodbus-dev
+need /etc/ssl/certs/ca-certificates.crt ca-certificates
+
+python=""
+make_python() {
+    [ -x .venv/bin/python ] && return 0
+    for candidate in python3 /usr/bin/python3; do
+        if command -v "$candidate" >/dev/null && venv_works "$candidate"; then
+            python=$candidate
+            return 0
+        fi
+    done
+    return 1
+}
+make_python || missing+=(python3 python3-venv)
+
+if [ ${#missing[@]} -gt 0 ]; then
+    as_root=""
+    if [ "$(id -u)" != 0 ]; then
+        as_root="sudo"
+        if ! sudo -n true 2>/dev/null; then
+            echo "The tests need these Debian packages: ${missing[*]}" >&2
+            echo "hint: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
+            exit 1
+        fi
+    fi
+    if ! command -v apt-get >/dev/null; then
+        echo "The tests need what Debian packages as: ${missing[*]}" >&2
+        echo "hint: install the same with this system's package manager, then run make test again" >&2
+        exit 1
+    fi
+    echo "Installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    # A service that the package would start is neither needed nor wanted: the tests start brokers of their own.
+    policy=""
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        policy=/usr/sbin/policy-rc.d
+        printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+        $as_root chmod 755 "$policy"
+        trap '$as_root rm -f "$policy"' EXIT
+    fi
+    $as_root apt-get update -q
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+    make_python || { echo "no Python that can make a virtual environment, although python3-venv is installed" >&2; exit 1; }
+fi
+
+wanted=$(sha256sum tests/requirements.txt)
+if [ "$(cat .venv/requirements.sha256 2>/dev/null)" != "$wanted" ]; then
+    [ -x .venv/bin/python ] || "$python" -m venv .venv
+    echo "Installing the foreign peers of the tests into .venv"
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+    echo "$wanted" > .venv/requirements.sha256
+fi
