@@ -5,5 +5,6 @@
 
 pub mod driver;
 pub mod modbus;
+pub mod opcua;
 
 pub use driver::{Driver, PollGroup, Session, SessionError};

@@ -1,0 +1,35 @@
+//! OPC UA devices: secure sessions, subscriptions that are acknowledged only when the samples are on
+//! disk, polling, and trust on request.
+//!
+//! [`Settings`] and [`Item`]s make an [`OpcuaDriver`]; opening it looks up the server's endpoints, checks its
+//! certificate against what is pinned ([`inspect`], [`pin`]), logs in, and subscribes. `README.md` beside
+//! these files draws the way of a value.
+//!
+//! Left out today: X.509 users, deadbands at the server, HistoryRead, browse, write, methods, events.
+
+mod acks;
+mod address;
+mod channel;
+mod decode;
+mod driver;
+mod endpoint;
+mod login;
+mod notes;
+mod poll;
+mod publish;
+mod sequence;
+mod server;
+mod session;
+mod settings;
+mod status;
+mod subscription;
+mod trust;
+
+pub use address::{NodeAddress, NodeAddressError};
+pub use driver::{OpcuaDriver, ReadOnce, read_once};
+pub use endpoint::{EndpointReport, inspect};
+pub use settings::{
+    Auth, Collect, Item, Mode, PUBLISH_INTERVAL_DEFAULT, Policy, QUEUE_SIZE_DEFAULT, Security,
+    SecurityError, Settings, TIMEOUT_DEFAULT,
+};
+pub use trust::{TrustError, pin};

@@ -1,0 +1,402 @@
+//! What a server offers, and which of it we take.
+
+use std::path::Path;
+use std::time::Duration;
+
+use opcua::crypto::{SecurityPolicy, X509};
+use opcua::types::{
+    EndpointDescription, GetEndpointsRequest, GetEndpointsResponse, MessageSecurityMode,
+    UserTokenPolicy, UserTokenType,
+};
+
+use super::channel::{Channel, authority};
+use super::settings::{Auth, Mode, Policy, Security, Settings};
+use super::trust;
+use crate::SessionError;
+
+const BINARY_OVER_TCP: &str = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary";
+
+/// One endpoint of a server, as it describes itself. Nothing of this is proved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointReport {
+    /// The address that the server gives.
+    pub url: String,
+    /// The policy's name, `None` for none; its URI where we do not speak it.
+    pub policy: String,
+    /// `none`, `sign` or `sign-and-encrypt`.
+    pub mode: String,
+    /// Whether this driver speaks the policy.
+    pub spoken: bool,
+    /// Ways to log in: `anonymous`, `user-name`, `certificate`, `issued-token`.
+    pub user_tokens: Vec<String>,
+    /// The server's own order of its endpoints; higher is better.
+    pub security_level: u8,
+    /// The server application's URI.
+    pub application_uri: String,
+    /// SHA-1 of the certificate, upper-case hexadecimal, as OPC UA programs show it.
+    pub thumbprint: Option<String>,
+    /// Whose certificate it is.
+    pub subject: Option<String>,
+    /// From when to when the certificate holds, RFC 3339.
+    pub validity: Option<(String, String)>,
+    /// The certificate, for [`super::pin`].
+    pub certificate: Option<Vec<u8>>,
+}
+
+/// Asks a server what it offers; needs neither trust nor a session.
+///
+/// # Errors
+/// Where there is no server, or it does not answer in time.
+pub async fn inspect(url: &str, timeout: Duration) -> Result<Vec<EndpointReport>, SessionError> {
+    let endpoints = get_endpoints(url, url, timeout).await?;
+    Ok(endpoints.iter().map(report).collect())
+}
+
+fn report(endpoint: &EndpointDescription) -> EndpointReport {
+    let certificate = trust::server_certificate(&endpoint.server_certificate).ok();
+    let tokens = endpoint.user_identity_tokens.iter().flatten();
+    let policy = policy_of(endpoint);
+    EndpointReport {
+        url: endpoint.endpoint_url.to_string(),
+        policy: match policy {
+            Offered::Clear => "None".to_owned(),
+            Offered::Spoken(policy) => policy.name().to_owned(),
+            Offered::Other => endpoint.security_policy_uri.to_string(),
+        },
+        mode: match endpoint.security_mode {
+            MessageSecurityMode::Sign => Mode::Sign.name(),
+            MessageSecurityMode::SignAndEncrypt => Mode::SignAndEncrypt.name(),
+            _ => "none",
+        }
+        .to_owned(),
+        spoken: policy != Offered::Other,
+        user_tokens: tokens.map(|token| token_name(token).to_owned()).collect(),
+        security_level: endpoint.security_level,
+        application_uri: endpoint.server.application_uri.to_string(),
+        thumbprint: certificate.as_ref().map(trust::thumbprint),
+        subject: certificate.as_ref().map(X509::subject_name),
+        validity: certificate.as_ref().and_then(validity),
+        certificate: certificate.and_then(|certificate| certificate.to_der().ok()),
+    }
+}
+
+fn validity(certificate: &X509) -> Option<(String, String)> {
+    let (from, to) = (
+        certificate.not_before().ok()?,
+        certificate.not_after().ok()?,
+    );
+    Some((from.to_rfc3339(), to.to_rfc3339()))
+}
+
+fn token_name(token: &UserTokenPolicy) -> &'static str {
+    match token.token_type {
+        UserTokenType::Anonymous => "anonymous",
+        UserTokenType::UserName => "user-name",
+        UserTokenType::Certificate => "certificate",
+        UserTokenType::IssuedToken => "issued-token",
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Offered {
+    Clear,
+    Spoken(Policy),
+    Other,
+}
+
+fn policy_of(endpoint: &EndpointDescription) -> Offered {
+    match SecurityPolicy::from_uri(endpoint.security_policy_uri.as_ref()) {
+        SecurityPolicy::None => Offered::Clear,
+        SecurityPolicy::Basic256Sha256 => Offered::Spoken(Policy::Basic256Sha256),
+        SecurityPolicy::Aes128Sha256RsaOaep => Offered::Spoken(Policy::Aes128Sha256RsaOaep),
+        SecurityPolicy::Aes256Sha256RsaPss => Offered::Spoken(Policy::Aes256Sha256RsaPss),
+        _ => Offered::Other,
+    }
+}
+
+/// The endpoints of a server. The channel for this is in clear, so that the answer is only a proposal:
+/// what is chosen is checked against what we trust before anything secret is sent.
+async fn get_endpoints(
+    device: &str,
+    url: &str,
+    timeout: Duration,
+) -> Result<Vec<EndpointDescription>, SessionError> {
+    let asked = EndpointDescription {
+        endpoint_url: url.into(),
+        security_policy_uri: SecurityPolicy::None.to_uri().into(),
+        security_mode: MessageSecurityMode::None,
+        ..EndpointDescription::from(url)
+    };
+    let channel = Channel::open(device, url, asked, Path::new(""), timeout).await?;
+    let response: GetEndpointsResponse = channel
+        .request("GetEndpoints", |request_header| GetEndpointsRequest {
+            request_header,
+            endpoint_url: url.into(),
+            locale_ids: None,
+            profile_uris: None,
+        })
+        .await?;
+    channel.close().await;
+    Ok(response.endpoints.unwrap_or_default())
+}
+
+/// The endpoint of the device's server that the settings ask for, trusted where it protects anything.
+pub(super) async fn choose(settings: &Settings) -> Result<EndpointDescription, SessionError> {
+    let offered = get_endpoints(&settings.device, &settings.url, settings.timeout).await?;
+    let mut endpoint = select(settings, offered)?;
+    endpoint.endpoint_url = reachable_url(&settings.url, endpoint.endpoint_url.as_ref()).into();
+    endpoint.server_certificate = trust::leaf(&endpoint.server_certificate);
+    if endpoint.security_mode != MessageSecurityMode::None {
+        check_trust(settings, &endpoint)?;
+    }
+    Ok(endpoint)
+}
+
+fn select(
+    settings: &Settings,
+    offered: Vec<EndpointDescription>,
+) -> Result<EndpointDescription, SessionError> {
+    let over_tcp = |endpoint: &EndpointDescription| {
+        let profile = endpoint.transport_profile_uri.as_ref();
+        profile.is_empty() || profile == BINARY_OVER_TCP
+    };
+    let names: Vec<String> = offered.iter().map(endpoint_name).collect();
+    let secure_enough: Vec<EndpointDescription> = offered
+        .into_iter()
+        .filter(over_tcp)
+        .filter(|endpoint| fits(settings.security, endpoint))
+        .collect();
+    if secure_enough.is_empty() {
+        return Err(refused(
+            settings,
+            format!(
+                "it offers {}, which does not include {}",
+                list(names),
+                wanted(settings.security)
+            ),
+            match settings.security {
+                Security::BestOffered => {
+                    "turn on Basic256Sha256 at the server, or accept an open connection with security = \"None\""
+                }
+                _ => "choose a security and mode from this list",
+            },
+        ));
+    }
+    secure_enough
+        .into_iter()
+        .filter(|endpoint| endpoint.find_policy(token_type(&settings.auth)).is_some())
+        .max_by_key(strength)
+        .ok_or_else(|| {
+            refused(
+                settings,
+                format!(
+                    "its endpoint for {} takes no {} login",
+                    wanted(settings.security),
+                    token_label(&settings.auth)
+                ),
+                "set or remove username and password_file; millrace trust lists what the server takes",
+            )
+        })
+}
+
+fn fits(security: Security, endpoint: &EndpointDescription) -> bool {
+    match (security, policy_of(endpoint)) {
+        (Security::BestOffered, Offered::Spoken(_)) => {
+            endpoint.security_mode != MessageSecurityMode::None
+        }
+        (Security::None, Offered::Clear) => true,
+        (Security::Policy { policy, mode }, Offered::Spoken(offered)) => {
+            policy == offered && endpoint.security_mode == mode.to_library()
+        }
+        _ => false,
+    }
+}
+
+/// Encrypted before signed; then by policy; then as the server ranks them.
+fn strength(endpoint: &EndpointDescription) -> (bool, u8, u8) {
+    let policy = match policy_of(endpoint) {
+        Offered::Spoken(Policy::Aes256Sha256RsaPss) => 3,
+        Offered::Spoken(Policy::Basic256Sha256) => 2,
+        Offered::Spoken(Policy::Aes128Sha256RsaOaep) => 1,
+        Offered::Clear | Offered::Other => 0,
+    };
+    (
+        endpoint.security_mode == MessageSecurityMode::SignAndEncrypt,
+        policy,
+        endpoint.security_level,
+    )
+}
+
+fn check_trust(settings: &Settings, endpoint: &EndpointDescription) -> Result<(), SessionError> {
+    let certificate = trust::server_certificate(&endpoint.server_certificate)
+        .map_err(|error| refused(settings, error.to_string(), "give the server a certificate"))?;
+    let trusted = trust::is_trusted(
+        &certificate,
+        &settings.pki_dir,
+        settings.server_cert_file.as_deref(),
+    )
+    .map_err(|error| refused(settings, with_cause(&error), "see to the file"))?;
+    if trusted {
+        return Ok(());
+    }
+    Err(refused(
+        settings,
+        format!(
+            "its certificate with thumbprint {} ({}) is not trusted here",
+            trust::thumbprint(&certificate),
+            certificate.subject_name()
+        ),
+        &format!(
+            "compare the thumbprint with the one that the server shows, then pin it: millrace trust {}, \
+             or name the certificate in server_cert_file",
+            settings.url
+        ),
+    ))
+}
+
+/// The error and what caused it, in one line: for messages that have no room for a source.
+pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+pub(super) fn refused(settings: &Settings, message: String, hint: &str) -> SessionError {
+    SessionError::Refused {
+        device: settings.device.clone(),
+        message,
+        hint: hint.to_owned(),
+    }
+}
+
+/// Servers often give a host name that means something only to them: host and port are ours, the path is theirs.
+fn reachable_url(configured: &str, advertised: &str) -> String {
+    let rest = advertised.strip_prefix("opc.tcp://").unwrap_or_default();
+    let path = rest.find('/').map_or("", |at| &rest[at..]);
+    format!("opc.tcp://{}{path}", authority(configured))
+}
+
+pub(super) fn token_type(auth: &Auth) -> UserTokenType {
+    match auth {
+        Auth::Anonymous => UserTokenType::Anonymous,
+        Auth::UserName { .. } => UserTokenType::UserName,
+    }
+}
+
+fn token_label(auth: &Auth) -> &'static str {
+    match auth {
+        Auth::Anonymous => "anonymous",
+        Auth::UserName { .. } => "user name",
+    }
+}
+
+fn wanted(security: Security) -> String {
+    match security {
+        Security::BestOffered => "a current security policy".to_owned(),
+        Security::None => "None".to_owned(),
+        Security::Policy { policy, mode } => format!("{} {}", policy.name(), mode.name()),
+    }
+}
+
+/// For messages: policy and mode of an endpoint.
+pub(super) fn endpoint_name(endpoint: &EndpointDescription) -> String {
+    let report = report(endpoint);
+    if report.policy == "None" {
+        report.policy
+    } else {
+        format!("{} {}", report.policy, report.mode)
+    }
+}
+
+fn list(mut names: Vec<String>) -> String {
+    names.dedup();
+    if names.is_empty() {
+        "no endpoint".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(policy: SecurityPolicy, mode: MessageSecurityMode) -> EndpointDescription {
+        EndpointDescription {
+            security_policy_uri: policy.to_uri().into(),
+            security_mode: mode,
+            user_identity_tokens: Some(vec![UserTokenPolicy::anonymous()]),
+            ..EndpointDescription::from("opc.tcp://plc:4840/UA")
+        }
+    }
+
+    fn offered() -> Vec<EndpointDescription> {
+        vec![
+            endpoint(SecurityPolicy::None, MessageSecurityMode::None),
+            endpoint(
+                SecurityPolicy::Basic256,
+                MessageSecurityMode::SignAndEncrypt,
+            ),
+            endpoint(
+                SecurityPolicy::Aes256Sha256RsaPss,
+                MessageSecurityMode::Sign,
+            ),
+            endpoint(
+                SecurityPolicy::Basic256Sha256,
+                MessageSecurityMode::SignAndEncrypt,
+            ),
+        ]
+    }
+
+    fn settings(security: Security) -> Settings {
+        Settings {
+            security,
+            ..Settings::new("press", "opc.tcp://10.0.0.5:4840", "pki")
+        }
+    }
+
+    #[test]
+    fn best_is_encrypted_and_current() {
+        let best = select(&settings(Security::BestOffered), offered()).expect("one");
+        assert_eq!(endpoint_name(&best), "Basic256Sha256 sign-and-encrypt");
+    }
+
+    #[test]
+    fn none_is_never_chosen_by_itself() {
+        let only_clear = vec![endpoint(SecurityPolicy::None, MessageSecurityMode::None)];
+        let error = select(&settings(Security::BestOffered), only_clear.clone()).expect_err("no");
+        assert!(error.is_refusal());
+        assert!(error.to_string().contains("security = \"None\""), "{error}");
+        assert!(select(&settings(Security::None), only_clear).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_offered_is_named_with_what_is() {
+        let wanted = Security::Policy {
+            policy: Policy::Aes128Sha256RsaOaep,
+            mode: Mode::Sign,
+        };
+        let error = select(&settings(wanted), offered()).expect_err("not offered");
+        let text = error.to_string();
+        assert!(text.contains("Aes128Sha256RsaOaep sign"), "{text}");
+        assert!(text.contains("Basic256Sha256 sign-and-encrypt"), "{text}");
+    }
+
+    #[test]
+    fn a_login_that_is_not_taken_is_named() {
+        let mut settings = settings(Security::BestOffered);
+        settings.auth = Auth::UserName {
+            user: "gateway".to_owned(),
+            password_file: "password".into(),
+        };
+        let error = select(&settings, offered()).expect_err("anonymous only");
+        assert!(error.to_string().contains("user name"), "{error}");
+    }
+
+    #[test]
+    fn host_is_ours_and_path_is_theirs() {
+        let url = reachable_url("opc.tcp://10.0.0.5:4841/", "opc.tcp://PLC-7:4840/UA/Server");
+        assert_eq!(url, "opc.tcp://10.0.0.5:4841/UA/Server");
+    }
+}

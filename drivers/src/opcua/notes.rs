@@ -1,0 +1,100 @@
+//! What an operator should know of a session.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Item;
+
+/// More refused nodes than this are counted, not named.
+const NAMED_MAX: usize = 100;
+
+/// Remarks that the session and its publishing task write together. Cloning shares them.
+#[derive(Debug, Clone)]
+pub(super) struct Notes(Arc<Mutex<Content>>);
+
+#[derive(Debug, Default)]
+struct Content {
+    security: String,
+    warnings: Vec<String>,
+    revised: Option<String>,
+    /// Place of the item, and why the server does not give its value.
+    refused: BTreeMap<usize, String>,
+    overflows: u64,
+    republished: u64,
+    lost: u64,
+}
+
+impl Notes {
+    pub(super) fn new(security: &str) -> Self {
+        Self(Arc::new(Mutex::new(Content {
+            security: security.to_owned(),
+            ..Content::default()
+        })))
+    }
+
+    fn content(&self) -> MutexGuard<'_, Content> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn warn(&mut self, text: &str) {
+        self.content().warnings.push(text.to_owned());
+    }
+
+    /// The server grants other intervals than we asked for.
+    pub(super) fn revised(&self, text: String) {
+        self.content().revised = Some(text);
+    }
+
+    pub(super) fn refused(&self, place: usize, item: &Item, why: &str) {
+        let text = format!("node {} is not read: {why}", item.node);
+        self.content().refused.insert(place, text);
+    }
+
+    pub(super) fn accepted(&self, place: usize) {
+        self.content().refused.remove(&place);
+    }
+
+    pub(super) fn overflowed(&self, count: u64) {
+        self.content().overflows += count;
+    }
+
+    pub(super) fn republished(&self) {
+        self.content().republished += 1;
+    }
+
+    pub(super) fn lost(&self, notifications: u64) {
+        self.content().lost += notifications;
+    }
+
+    /// One line each.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let content = self.content();
+        let mut lines = vec![format!("security {}", content.security)];
+        lines.extend(content.warnings.iter().cloned());
+        lines.extend(content.revised.iter().cloned());
+        if content.lost > 0 {
+            lines.push(format!(
+                "{} notifications were lost: the server did not have them any more",
+                content.lost
+            ));
+        }
+        if content.republished > 0 {
+            lines.push(format!(
+                "{} notifications were missing and were sent again",
+                content.republished
+            ));
+        }
+        if content.overflows > 0 {
+            lines.push(format!(
+                "the server's queue ran over {} times and values were lost there: raise queue_size or shorten publish_interval",
+                content.overflows
+            ));
+        }
+        lines.extend(content.refused.values().take(NAMED_MAX).cloned());
+        if content.refused.len() > NAMED_MAX {
+            let more = content.refused.len() - NAMED_MAX;
+            lines.push(format!("{more} further nodes are not read"));
+        }
+        lines
+    }
+}

@@ -1,0 +1,92 @@
+//! What a server says of itself, and the Read service.
+
+use opcua::types::{
+    AttributeId, DataValue, NodeId, NumericRange, QualifiedName, ReadRequest, ReadResponse,
+    ReadValueId, TimestampsToReturn, VariableId, Variant,
+};
+
+use super::channel::Channel;
+use crate::SessionError;
+
+/// Nodes of one request, where the server names no limit: a reply of this many stays well below the
+/// message size that servers commonly take.
+const NODES_DEFAULT: usize = 1000;
+
+/// What we need to know of a server before we read or subscribe.
+pub(super) struct Server {
+    /// The namespace URIs, by index; empty where nobody asked.
+    pub(super) namespaces: Vec<String>,
+    /// Nodes in one Read.
+    pub(super) reads_max: usize,
+    /// Items in one CreateMonitoredItems.
+    pub(super) items_max: usize,
+}
+
+impl Server {
+    /// Reads limits and, where some address needs it, the namespace table. A server that lacks
+    /// the limits has none.
+    pub(super) async fn ask(channel: &Channel, namespaces: bool) -> Result<Self, SessionError> {
+        let limits = [
+            VariableId::Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
+            VariableId::Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
+        ];
+        let mut nodes: Vec<NodeId> = limits.map(NodeId::from).to_vec();
+        if namespaces {
+            nodes.push(VariableId::Server_NamespaceArray.into());
+        }
+        let mut values = read(channel, nodes).await?.into_iter();
+        let mut next = || values.next().and_then(|data| data.value);
+        Ok(Self {
+            reads_max: limit(next()),
+            items_max: limit(next()),
+            namespaces: texts(next()),
+        })
+    }
+}
+
+/// Zero means that there is no limit.
+fn limit(value: Option<Variant>) -> usize {
+    match value {
+        Some(Variant::UInt32(max)) if max > 0 => (max as usize).min(NODES_DEFAULT),
+        _ => NODES_DEFAULT,
+    }
+}
+
+fn texts(value: Option<Variant>) -> Vec<String> {
+    match value {
+        Some(Variant::Array(array)) => array.values.iter().map(Variant::to_string).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The values of these nodes, one for each. More nodes than the server takes at once fail as a whole.
+pub(super) async fn read(
+    channel: &Channel,
+    nodes: Vec<NodeId>,
+) -> Result<Vec<DataValue>, SessionError> {
+    let count = nodes.len();
+    let response: ReadResponse = channel
+        .request("Read", |request_header| ReadRequest {
+            request_header,
+            max_age: 0.0,
+            timestamps_to_return: TimestampsToReturn::Source,
+            nodes_to_read: Some(nodes.into_iter().map(value_of).collect()),
+        })
+        .await?;
+    let values = response.results.unwrap_or_default();
+    if values.len() != count {
+        let found = format!("{} values for {count} nodes", values.len());
+        return Err(channel.asked("Read").unfit(&found));
+    }
+    Ok(values)
+}
+
+/// The whole value attribute of a node.
+pub(super) fn value_of(node_id: NodeId) -> ReadValueId {
+    ReadValueId {
+        node_id,
+        attribute_id: AttributeId::Value as u32,
+        index_range: NumericRange::None,
+        data_encoding: QualifiedName::null(),
+    }
+}

@@ -1,0 +1,315 @@
+//! Subscriptions and their monitored items.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use millrace_tags::{Clock, Reading, Receipt, Sample};
+use opcua::types::{
+    CreateMonitoredItemsRequest, CreateMonitoredItemsResponse, CreateSubscriptionRequest,
+    CreateSubscriptionResponse, ExtensionObject, MonitoredItemCreateRequest,
+    MonitoredItemCreateResult, MonitoringMode, MonitoringParameters, NodeId, StatusCode,
+    TimestampsToReturn,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::acks::Acks;
+use super::channel::Channel;
+use super::driver::KEEP_ALIVE;
+use super::notes::Notes;
+use super::publish::Publisher;
+use super::sequence::Sequence;
+use super::server::value_of;
+use super::settings::{Item, Settings};
+use super::status;
+use crate::SessionError;
+
+/// Readings that wait for the agent. When it does not take them the server's queues fill, not ours.
+const READINGS_WAITING_MAX: usize = 16;
+
+/// A server that takes fewer items per subscription than needed gets further ones, up to this.
+const SUBSCRIPTIONS_MAX: usize = 50;
+
+/// How long a server keeps a subscription that nobody publishes from.
+const LIFETIME: Duration = Duration::from_secs(60);
+
+/// No server samples faster, and a publishing interval of zero would mean "as fast as you can".
+const PUBLISH_INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// The session's end of its publishing task.
+pub(super) struct Subscribed {
+    readings: mpsc::Receiver<Result<Reading, SessionError>>,
+    acks: Acks,
+    task: JoinHandle<()>,
+    device: String,
+}
+
+impl Drop for Subscribed {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Subscribed {
+    /// The next notification. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<Reading, SessionError> {
+        match self.readings.recv().await {
+            Some(reading) => reading,
+            // The task has said why it ended, or panicked.
+            None => Err(SessionError::Lost {
+                device: self.device.clone(),
+                source: std::io::Error::other("publishing has ended"),
+            }),
+        }
+    }
+
+    pub(super) fn settle(&self, receipt: Receipt) {
+        self.acks.settle(receipt);
+    }
+}
+
+/// Items of a session and what has become of them.
+pub(super) struct Monitored {
+    pub(super) channel: Arc<Channel>,
+    pub(super) items: Arc<[Item]>,
+    /// `None` where the server lacks the item's namespace.
+    nodes: Vec<Option<NodeId>>,
+    sampling_interval: Option<Duration>,
+    publish_interval: Duration,
+    queue_size: u32,
+    items_max: usize,
+    pub(super) sequences: HashMap<u32, Sequence>,
+    /// Places of the items that the server does not monitor; tried again now and then.
+    pub(super) refused: Vec<usize>,
+    /// How long the server may be silent: three keep-alives, as it revised them.
+    pub(super) silence_max: Duration,
+    pub(super) notes: Notes,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// Creates subscriptions for all items and begins to publish. An item that the server refuses is a bad
+/// sample in the first reading.
+#[allow(clippy::too_many_arguments)] // All that a session knows comes together here, once.
+pub(super) async fn subscribe(
+    channel: &Arc<Channel>,
+    settings: &Settings,
+    items: Arc<[Item]>,
+    nodes: Vec<Option<NodeId>>,
+    items_max: usize,
+    notes: Notes,
+    receipts: Arc<AtomicU64>,
+    clock: Arc<dyn Clock>,
+) -> Result<Subscribed, SessionError> {
+    let places: Vec<usize> = (0..items.len()).collect();
+    let mut monitored = Monitored {
+        channel: channel.clone(),
+        items,
+        nodes,
+        sampling_interval: settings.sampling_interval,
+        publish_interval: settings.publish_interval.max(PUBLISH_INTERVAL_MIN),
+        queue_size: settings.queue_size.max(1),
+        items_max,
+        sequences: HashMap::new(),
+        refused: Vec::new(),
+        silence_max: 3 * KEEP_ALIVE,
+        notes,
+        clock,
+    };
+    let refused = monitored.monitor(places).await?;
+    let (sender, readings) = mpsc::channel(READINGS_WAITING_MAX);
+    if !refused.is_empty() {
+        let first = Reading {
+            samples: refused,
+            receipt: None,
+        };
+        // The channel is empty: it takes one.
+        let _ = sender.try_send(Ok(first));
+    }
+    let acks = Acks::new(receipts);
+    let publisher = Publisher::new(monitored, acks.clone());
+    Ok(Subscribed {
+        readings,
+        acks,
+        task: tokio::spawn(publisher.run(sender)),
+        device: settings.device.clone(),
+    })
+}
+
+impl Monitored {
+    /// Monitors these items, in as many subscriptions as the server needs. Returns a bad sample for each
+    /// that it refuses, and keeps its place for another try.
+    pub(super) async fn monitor(
+        &mut self,
+        places: Vec<usize>,
+    ) -> Result<Vec<Sample>, SessionError> {
+        let (mut waiting, unknown): (Vec<usize>, Vec<usize>) = places
+            .into_iter()
+            .partition(|&place| self.nodes[place].is_some());
+        let mut failed: Vec<(usize, StatusCode)> = unknown
+            .into_iter()
+            .map(|place| (place, StatusCode::BadNodeIdUnknown))
+            .collect();
+        let mut subscription = self.sequences.keys().copied().max();
+        while !waiting.is_empty() || self.sequences.is_empty() {
+            let (id, fresh) = match subscription {
+                Some(id) => (id, false),
+                None => (self.create_subscription().await?, true),
+            };
+            let before = waiting.len();
+            let results = self.create_items(id, &waiting).await?;
+            waiting = sort_out(results, &mut failed);
+            let stuck = fresh && waiting.len() == before;
+            if stuck || self.sequences.len() >= SUBSCRIPTIONS_MAX {
+                let full = StatusCode::BadTooManyMonitoredItems;
+                failed.extend(waiting.drain(..).map(|place| (place, full)));
+            }
+            subscription = None;
+        }
+        Ok(self.refuse(failed))
+    }
+
+    async fn create_subscription(&mut self) -> Result<u32, SessionError> {
+        let asked = self.publish_interval;
+        let keep_alive_count = intervals(KEEP_ALIVE, asked);
+        let created: CreateSubscriptionResponse = self
+            .channel
+            .request("CreateSubscription", |request_header| {
+                CreateSubscriptionRequest {
+                    request_header,
+                    requested_publishing_interval: milliseconds(asked),
+                    requested_lifetime_count: intervals(LIFETIME, asked).max(3 * keep_alive_count),
+                    requested_max_keep_alive_count: keep_alive_count,
+                    max_notifications_per_publish: 0,
+                    publishing_enabled: true,
+                    priority: 0,
+                }
+            })
+            .await?;
+        let granted = Duration::try_from_secs_f64(created.revised_publishing_interval / 1000.0)
+            .unwrap_or(asked)
+            .max(PUBLISH_INTERVAL_MIN);
+        let keep_alive = granted.saturating_mul(created.revised_max_keep_alive_count.max(1));
+        self.silence_max = self.silence_max.max(
+            keep_alive
+                .saturating_mul(3)
+                .saturating_add(self.channel.timeout()),
+        );
+        if granted > asked {
+            self.notes.revised(format!(
+                "the server publishes every {} ms instead of every {} ms",
+                granted.as_millis(),
+                asked.as_millis()
+            ));
+        }
+        self.sequences
+            .insert(created.subscription_id, Sequence::new());
+        Ok(created.subscription_id)
+    }
+
+    async fn create_items(
+        &self,
+        subscription_id: u32,
+        places: &[usize],
+    ) -> Result<Vec<(usize, StatusCode)>, SessionError> {
+        let mut results = Vec::with_capacity(places.len());
+        for chunk in places.chunks(self.items_max.max(1)) {
+            let response: CreateMonitoredItemsResponse = self
+                .channel
+                .request("CreateMonitoredItems", |request_header| {
+                    CreateMonitoredItemsRequest {
+                        request_header,
+                        subscription_id,
+                        timestamps_to_return: TimestampsToReturn::Source,
+                        items_to_create: Some(
+                            chunk.iter().filter_map(|&place| self.item(place)).collect(),
+                        ),
+                    }
+                })
+                .await?;
+            let created = response.results.unwrap_or_default();
+            self.check_count(chunk.len(), &created)?;
+            results.extend(
+                chunk
+                    .iter()
+                    .copied()
+                    .zip(created.iter().map(|r| r.status_code)),
+            );
+        }
+        Ok(results)
+    }
+
+    fn check_count(
+        &self,
+        asked: usize,
+        created: &[MonitoredItemCreateResult],
+    ) -> Result<(), SessionError> {
+        if created.len() == asked {
+            return Ok(());
+        }
+        let found = format!("{} results for {asked} items", created.len());
+        Err(self.channel.asked("CreateMonitoredItems").unfit(&found))
+    }
+
+    /// The client handle of an item is its place.
+    fn item(&self, place: usize) -> Option<MonitoredItemCreateRequest> {
+        let node = self.nodes[place].clone()?;
+        let sampling = self.sampling_interval.unwrap_or(self.items[place].interval);
+        Some(MonitoredItemCreateRequest {
+            item_to_monitor: value_of(node),
+            monitoring_mode: MonitoringMode::Reporting,
+            requested_parameters: MonitoringParameters {
+                client_handle: u32::try_from(place).ok()?,
+                sampling_interval: milliseconds(sampling),
+                filter: ExtensionObject::null(),
+                queue_size: self.queue_size,
+                discard_oldest: true,
+            },
+        })
+    }
+
+    fn refuse(&mut self, failed: Vec<(usize, StatusCode)>) -> Vec<Sample> {
+        let now = self.clock.now();
+        self.refused = failed.iter().map(|&(place, _)| place).collect();
+        for place in 0..self.items.len() {
+            if !self.refused.contains(&place) {
+                self.notes.accepted(place);
+            }
+        }
+        failed
+            .into_iter()
+            .map(|(place, code)| {
+                let item = &self.items[place];
+                self.notes.refused(place, item, &code.to_string());
+                Sample::bad(item.tag, status::reason(code), now)
+            })
+            .collect()
+    }
+}
+
+/// Good ones are done, those that the subscription has no room for go on, the others failed.
+fn sort_out(
+    results: Vec<(usize, StatusCode)>,
+    failed: &mut Vec<(usize, StatusCode)>,
+) -> Vec<usize> {
+    let mut waiting = Vec::new();
+    for (place, code) in results {
+        match code {
+            StatusCode::BadTooManyMonitoredItems => waiting.push(place),
+            code if code.is_bad() => failed.push((place, code)),
+            _ => {}
+        }
+    }
+    waiting
+}
+
+/// How many intervals cover the time; at least one.
+fn intervals(time: Duration, interval: Duration) -> u32 {
+    let count = time.as_millis().div_ceil(interval.as_millis().max(1));
+    u32::try_from(count).unwrap_or(u32::MAX).max(1)
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
