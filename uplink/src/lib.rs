@@ -1,1 +1,36 @@
 //! The MQTT session, cloud profiles, codecs and bootstrap providers.
+//!
+//! [`session`] is one connection to a broker that never loses or falsely settles a message; what it
+//! sends comes from a [`session::Feed`]. A [`profile`] turns parcels, events and gaps into messages
+//! and commands back into [`millrace_tags::Command`]. [`bootstrap`] is the first contact with a core:
+//! a key in, credentials and configuration out. With the feature `sim` there is a small
+//! [broker](sim::Broker) for demonstrations and tests.
+//!
+//! Promises: a consignment is acked only when every message of it got its PUBACK; TLS peers are always
+//! verified; secrets never show in `Debug` output or errors.
+
+mod backoff;
+pub mod bootstrap;
+mod connect;
+mod endpoint;
+mod link;
+mod message;
+mod packet;
+pub mod profile;
+mod secret;
+pub mod session;
+#[cfg(feature = "sim")]
+pub mod sim;
+mod tls;
+pub mod topic;
+
+pub use backoff::ReconnectPolicy;
+pub use connect::{ConnectError, ConnectionReport, test_connection};
+pub use endpoint::{Endpoint, EndpointError, PORT_PLAIN, PORT_TLS, Scheme};
+pub use message::{Message, PUBLISH_OVERHEAD, STRING_BYTES_MAX};
+pub use packet::PacketError;
+pub use secret::{Secret, SecretError, SecretSource};
+pub use session::{
+    Consignment, Feed, Refusal, SessionCounters, SessionSettings, SessionState, Window, run,
+};
+pub use tls::{TlsFiles, TlsSetupError};

@@ -1,0 +1,364 @@
+//! Samples, events and gaps as JSON.
+
+use millrace_tags::{
+    Event, EventDetail, EventState, Gap, Hole, Moment, Parcel, Quality, Reason, Sample, Timebase,
+};
+
+use super::json::{self, NoValue};
+use super::{EncodeError, Generic, payload_limit};
+use crate::message::Message;
+
+/// Appends text that is JSON already.
+fn raw(out: &mut Vec<u8>, json: &str) {
+    out.extend_from_slice(json.as_bytes());
+}
+
+/// A member's name, with the comma before it.
+fn key(out: &mut Vec<u8>, name: &str) {
+    raw(out, ",\"");
+    raw(out, name);
+    raw(out, "\":");
+}
+
+/// The moment in Unix milliseconds; milliseconds since boot where the clock is unset.
+fn moment(out: &mut Vec<u8>, timebase: &Timebase, moment: Moment) {
+    json::millis(out, timebase.utc(moment).map_or(moment.0, |utc| utc.0));
+}
+
+/// `,"clock":"unset","boot":"…"` where times count from boot.
+fn clock_note(out: &mut Vec<u8>, timebase: &Timebase) {
+    if timebase.offset_ns.is_none() {
+        raw(out, ",\"clock\":\"unset\",\"boot\":\"");
+        raw(out, &timebase.boot.0.to_string());
+        raw(out, "\"");
+    }
+}
+
+/// The parts of a parcel's messages that are the same in each.
+struct Envelope {
+    topic: String,
+    /// `{"gateway":…,"source":…,"stream":…,"first_seq":`
+    head: Vec<u8>,
+    /// `,"lane":…,"samples":[`
+    middle: Vec<u8>,
+    /// For the samples alone.
+    body_limit: usize,
+}
+
+/// Two numbers of at most 20 digits, `,"last_seq":` and `]}`.
+const RANGE_BYTES: usize = 20 + 20 + 12 + 2;
+
+impl Envelope {
+    fn new(profile: &Generic, parcel: &Parcel, limit: usize) -> Self {
+        let topic = profile.data_topic(&parcel.source);
+        let mut head = Vec::with_capacity(128);
+        raw(&mut head, "{\"gateway\":");
+        json::string(&mut head, profile.gateway());
+        key(&mut head, "source");
+        json::string(&mut head, &parcel.source);
+        key(&mut head, "stream");
+        json::string(&mut head, &parcel.stream.to_string());
+        key(&mut head, "first_seq");
+        let mut middle = Vec::with_capacity(96);
+        key(&mut middle, "lane");
+        json::string(&mut middle, parcel.lane.name());
+        clock_note(&mut middle, &parcel.timebase);
+        raw(&mut middle, ",\"samples\":[");
+        let fixed = head.len() + middle.len() + RANGE_BYTES;
+        let body_limit = payload_limit(&topic, limit).saturating_sub(fixed);
+        Self {
+            topic,
+            head,
+            middle,
+            body_limit,
+        }
+    }
+
+    fn wrap(&self, first_seq: u64, count: u64, body: &[u8]) -> Message {
+        let bytes = self.head.len() + self.middle.len() + RANGE_BYTES + body.len();
+        let mut payload = Vec::with_capacity(bytes);
+        payload.extend_from_slice(&self.head);
+        json::unsigned(&mut payload, first_seq);
+        key(&mut payload, "last_seq");
+        json::unsigned(&mut payload, first_seq + count - 1);
+        payload.extend_from_slice(&self.middle);
+        payload.extend_from_slice(body);
+        raw(&mut payload, "]}");
+        Message::new(self.topic.clone(), payload)
+    }
+}
+
+/// Samples, in as few messages as fit.
+pub(super) fn samples(
+    profile: &Generic,
+    parcel: &Parcel,
+    samples: &[Sample],
+    limit: usize,
+) -> Result<Vec<Message>, EncodeError> {
+    let envelope = Envelope::new(profile, parcel, limit);
+    let mut messages = Vec::new();
+    let mut times = Times::new(&parcel.timebase);
+    // A sample takes some 45 bytes.
+    let mut body = Vec::with_capacity((samples.len() * 48).min(envelope.body_limit));
+    let mut first_seq = parcel.first_seq;
+    for (seq, sample) in (parcel.first_seq..).zip(samples) {
+        let before = body.len();
+        if seq > first_seq {
+            body.push(b',');
+        }
+        write_sample(&mut body, parcel, seq, sample, &mut times)?;
+        if body.len() <= envelope.body_limit {
+            continue;
+        }
+        // It does not fit beside the others: they go, and it begins the next message.
+        if seq > first_seq {
+            messages.push(envelope.wrap(first_seq, seq - first_seq, &body[..before]));
+            body.drain(..before + 1);
+            first_seq = seq;
+        }
+        if body.len() > envelope.body_limit {
+            let alone = envelope.wrap(seq, 1, &body);
+            return Err(EncodeError::TooLarge {
+                source_name: parcel.source.to_string(),
+                seq,
+                bytes: alone.wire_bytes(),
+                limit,
+            });
+        }
+    }
+    let rest = parcel.first_seq + samples.len() as u64 - first_seq;
+    if rest > 0 {
+        messages.push(envelope.wrap(first_seq, rest, &body));
+    }
+    Ok(messages)
+}
+
+/// Remembers the last time as text: the samples of one reply share theirs.
+struct Times<'a> {
+    timebase: &'a Timebase,
+    last: Option<Moment>,
+    text: Vec<u8>,
+}
+
+impl<'a> Times<'a> {
+    fn new(timebase: &'a Timebase) -> Self {
+        Self {
+            timebase,
+            last: None,
+            text: Vec::with_capacity(24),
+        }
+    }
+
+    fn write(&mut self, out: &mut Vec<u8>, at: Moment) {
+        if self.last != Some(at) {
+            self.text.clear();
+            moment(&mut self.text, self.timebase, at);
+            self.last = Some(at);
+        }
+        out.extend_from_slice(&self.text);
+    }
+}
+
+fn write_sample(
+    out: &mut Vec<u8>,
+    parcel: &Parcel,
+    seq: u64,
+    sample: &Sample,
+    times: &mut Times<'_>,
+) -> Result<(), EncodeError> {
+    let Some(tag) = parcel.tags.get(sample.tag) else {
+        return Err(EncodeError::UnknownTag {
+            source_name: parcel.source.to_string(),
+            seq,
+            tag: sample.tag,
+        });
+    };
+    raw(out, "{\"n\":");
+    json::string(out, &tag.name);
+    raw(out, ",\"t\":");
+    times.write(out, sample.gateway_time);
+    out.push(b',');
+    let written = json::value(out, sample.value.as_ref());
+    let quality = match written {
+        Ok(()) => sample.quality,
+        Err(problem) => without_value(sample.quality, problem),
+    };
+    if let Some(reason) = quality.reason() {
+        raw(out, ",\"q\":\"");
+        raw(out, quality.severity());
+        raw(out, "\",\"r\":\"");
+        raw(out, &reason.name());
+        raw(out, "\"");
+    }
+    if let Some(source_time) = sample.source_time {
+        raw(out, ",\"st\":");
+        json::millis(out, source_time.0);
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// The quality of a sample whose value cannot be written: bad, with the reason it had or a new one.
+fn without_value(quality: Quality, problem: NoValue) -> Quality {
+    Quality::Bad(quality.reason().unwrap_or(match problem {
+        NoValue::NotANumber => Reason::NotANumber,
+        NoValue::NotJson => Reason::InvalidEncoding,
+    }))
+}
+
+/// Events, one a message.
+pub(super) fn events(
+    profile: &Generic,
+    parcel: &Parcel,
+    events: &[Event],
+    limit: usize,
+) -> Result<Vec<Message>, EncodeError> {
+    let topic = profile.event_topic(&parcel.source);
+    let mut messages = Vec::with_capacity(events.len());
+    for (seq, event) in (parcel.first_seq..).zip(events) {
+        let payload = write_event(profile, parcel, seq, event);
+        let message = Message::new(topic.clone(), payload);
+        if message.wire_bytes() > limit {
+            return Err(EncodeError::TooLarge {
+                source_name: parcel.source.to_string(),
+                seq,
+                bytes: message.wire_bytes(),
+                limit,
+            });
+        }
+        messages.push(message);
+    }
+    Ok(messages)
+}
+
+fn write_event(profile: &Generic, parcel: &Parcel, seq: u64, event: &Event) -> Vec<u8> {
+    let mut out = Vec::with_capacity(512);
+    let out_ref = &mut out;
+    raw(out_ref, "{\"gateway\":");
+    json::string(out_ref, profile.gateway());
+    key(out_ref, "kind");
+    json::string(out_ref, event.detail.kind());
+    key(out_ref, "source");
+    json::string(out_ref, &parcel.source);
+    key(out_ref, "stream");
+    json::string(out_ref, &parcel.stream.to_string());
+    key(out_ref, "seq");
+    json::unsigned(out_ref, seq);
+    key(out_ref, "state");
+    json::string(out_ref, state_name(event.state));
+    clock_note(out_ref, &parcel.timebase);
+    key(out_ref, "at");
+    moment(out_ref, &parcel.timebase, event.at);
+    key(out_ref, "start");
+    moment(out_ref, &parcel.timebase, event.start);
+    key(out_ref, "end");
+    match event.end {
+        Some(end) => moment(out_ref, &parcel.timebase, end),
+        None => raw(out_ref, "null"),
+    }
+    write_detail(out_ref, &event.detail);
+    out.push(b'}');
+    out
+}
+
+fn state_name(state: EventState) -> &'static str {
+    match state {
+        EventState::Begin => "begin",
+        EventState::Update => "update",
+        EventState::End => "end",
+    }
+}
+
+fn write_detail(out: &mut Vec<u8>, detail: &EventDetail) {
+    match detail {
+        EventDetail::Comms { message } | EventDetail::Alarm { message } => {
+            key(out, "message");
+            json::string(out, message);
+        }
+        EventDetail::Anomaly {
+            version,
+            sha256,
+            peak,
+            score,
+            threshold,
+            top,
+            good,
+        } => {
+            key(out, "version");
+            json::string(out, version);
+            key(out, "sha256");
+            json::string(out, sha256);
+            for (name, number) in [
+                ("peak", peak),
+                ("score", score),
+                ("threshold", threshold),
+                ("good", good),
+            ] {
+                key(out, name);
+                json::float(out, *number);
+            }
+            key(out, "top");
+            out.push(b'[');
+            for (i, share) in top.iter().enumerate() {
+                raw(out, if i == 0 { "{\"role\":" } else { ",{\"role\":" });
+                json::string(out, &share.role);
+                key(out, "share");
+                json::float(out, share.share);
+                out.push(b'}');
+            }
+            out.push(b']');
+        }
+    }
+}
+
+/// A gap as payloads of at most `limit` bytes, as far as single holes allow.
+pub(super) fn gap(gateway: &str, gap: &Gap, limit: usize) -> Vec<Vec<u8>> {
+    let mut head = Vec::with_capacity(160);
+    raw(&mut head, "{\"gateway\":");
+    json::string(&mut head, gateway);
+    key(&mut head, "stream");
+    json::string(&mut head, &gap.stream.to_string());
+    key(&mut head, "log");
+    json::string(&mut head, gap.log.name());
+    key(&mut head, "reason");
+    json::string(&mut head, gap.reason.name());
+    key(&mut head, "at");
+    match gap.at {
+        Some(at) => json::millis(&mut head, at.0),
+        None => raw(&mut head, "null"),
+    }
+    raw(&mut head, ",\"holes\":[");
+
+    let mut payloads = Vec::new();
+    let mut payload = head.clone();
+    for hole in &gap.holes {
+        let text = write_hole(hole);
+        let begun = payload.len() > head.len();
+        // One for the comma, two for the closing brackets.
+        if begun && payload.len() + text.len() + 3 > limit {
+            raw(&mut payload, "]}");
+            payloads.push(std::mem::replace(&mut payload, head.clone()));
+        } else if begun {
+            payload.push(b',');
+        }
+        payload.extend_from_slice(&text);
+    }
+    raw(&mut payload, "]}");
+    payloads.push(payload);
+    payloads
+}
+
+fn write_hole(hole: &Hole) -> Vec<u8> {
+    let mut out = Vec::with_capacity(80);
+    raw(&mut out, "{\"source\":");
+    json::string(&mut out, &hole.source);
+    key(&mut out, "first_seq");
+    json::unsigned(&mut out, hole.first_seq);
+    key(&mut out, "last_seq");
+    match hole.last_seq {
+        Some(last) => json::unsigned(&mut out, last),
+        None => raw(&mut out, "null"),
+    }
+    out.push(b'}');
+    out
+}

@@ -1,0 +1,271 @@
+//! What is under way: packet ids, the messages behind them, and the window that bounds them.
+
+use std::collections::HashMap;
+
+use crate::session::{INFLIGHT_BYTES_MAX, Window};
+
+/// Hands out packet ids round the full ring 1..=65535. It outlives connections, so that ids are reused
+/// as late as possible.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct PacketIds {
+    last: u16,
+}
+
+impl PacketIds {
+    /// The next id that is not `busy`. There are always free ones: far fewer are in flight.
+    fn next(&mut self, busy: impl Fn(u16) -> bool) -> u16 {
+        loop {
+            self.last = self.last.checked_add(1).unwrap_or(1);
+            if !busy(self.last) {
+                return self.last;
+            }
+        }
+    }
+}
+
+/// A message that waits for its PUBACK.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    /// The consignment that it belongs to; `None` for greetings and farewells.
+    pub(super) token: Option<u64>,
+    pub(super) bytes: usize,
+    pub(super) backlog: bool,
+}
+
+/// What an ack did.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Acked {
+    /// Nobody waits for this id.
+    Unknown,
+    /// A message is done; the consignment too, if named.
+    Part { bytes: usize, done: Option<u64> },
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Load {
+    fn add(&mut self, bytes: usize) {
+        self.messages += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.messages -= 1;
+        self.bytes -= bytes;
+    }
+
+    /// A first message always fits, whatever its size.
+    fn fits(self, bytes: usize, limit: Load) -> bool {
+        self.messages == 0 || (self.messages < limit.messages && self.bytes + bytes <= limit.bytes)
+    }
+}
+
+/// The messages of one connection that wait for their PUBACK.
+#[derive(Debug)]
+pub(super) struct Flight {
+    ids: PacketIds,
+    /// The SUBSCRIBE's own id, while it is not answered.
+    reserved: Option<u16>,
+    parts: HashMap<u16, Part>,
+    /// Messages that a consignment still waits for, sent or not.
+    open: HashMap<u64, usize>,
+    total: Load,
+    backlog: Load,
+    limit: Load,
+    backlog_limit: Load,
+}
+
+impl Flight {
+    pub(super) fn new(ids: PacketIds, max_inflight: usize) -> Self {
+        let limit = Load {
+            messages: max_inflight.max(1),
+            bytes: INFLIGHT_BYTES_MAX,
+        };
+        Self {
+            ids,
+            reserved: None,
+            parts: HashMap::new(),
+            open: HashMap::new(),
+            total: Load::default(),
+            backlog: Load::default(),
+            limit,
+            backlog_limit: Load {
+                messages: (limit.messages / 2).max(1),
+                bytes: limit.bytes / 2,
+            },
+        }
+    }
+
+    /// The position on the ring, for the next connection.
+    pub(super) fn ids(&self) -> PacketIds {
+        self.ids
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// What may be asked for; `None` when the window is full.
+    pub(super) fn window(&self) -> Option<Window> {
+        let messages = self.limit.messages.saturating_sub(self.total.messages);
+        let bytes = self.limit.bytes.saturating_sub(self.total.bytes);
+        let backlog = self.backlog.messages < self.backlog_limit.messages
+            && self.backlog.bytes < self.backlog_limit.bytes;
+        (messages > 0 && bytes > 0).then_some(Window {
+            messages,
+            bytes,
+            backlog,
+        })
+    }
+
+    /// Whether a message of this size may be sent now.
+    pub(super) fn fits(&self, bytes: usize, backlog: bool) -> bool {
+        self.total.fits(bytes, self.limit)
+            && (!backlog || self.backlog.fits(bytes, self.backlog_limit))
+    }
+
+    /// A consignment of so many messages begins.
+    pub(super) fn expect(&mut self, token: u64, messages: usize) {
+        self.open.insert(token, messages);
+    }
+
+    /// A message goes out: gives it its id.
+    pub(super) fn send(&mut self, part: Part) -> u16 {
+        let (parts, reserved) = (&self.parts, self.reserved);
+        let id = self
+            .ids
+            .next(|id| Some(id) == reserved || parts.contains_key(&id));
+        self.total.add(part.bytes);
+        if part.backlog {
+            self.backlog.add(part.bytes);
+        }
+        self.parts.insert(id, part);
+        id
+    }
+
+    /// An id for the SUBSCRIBE.
+    pub(super) fn reserve(&mut self) -> u16 {
+        let parts = &self.parts;
+        let id = self.ids.next(|id| parts.contains_key(&id));
+        self.reserved = Some(id);
+        id
+    }
+
+    /// Whether this answers the SUBSCRIBE.
+    pub(super) fn release(&mut self, id: u16) -> bool {
+        let ours = self.reserved == Some(id);
+        if ours {
+            self.reserved = None;
+        }
+        ours
+    }
+
+    /// A PUBACK came.
+    pub(super) fn ack(&mut self, id: u16) -> Acked {
+        let Some(part) = self.parts.remove(&id) else {
+            return Acked::Unknown;
+        };
+        self.total.remove(part.bytes);
+        if part.backlog {
+            self.backlog.remove(part.bytes);
+        }
+        Acked::Part {
+            bytes: part.bytes,
+            done: part.token.filter(|token| self.one_less(*token)),
+        }
+    }
+
+    /// Counts a consignment down; true when it was its last message.
+    fn one_less(&mut self, token: u64) -> bool {
+        let Some(remaining) = self.open.get_mut(&token) else {
+            return false;
+        };
+        *remaining = remaining.saturating_sub(1);
+        let done = *remaining == 0;
+        if done {
+            self.open.remove(&token);
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(token: u64, bytes: usize, backlog: bool) -> Part {
+        Part {
+            token: Some(token),
+            bytes,
+            backlog,
+        }
+    }
+
+    #[test]
+    fn ids_go_round_the_whole_ring_and_skip_busy_ones() {
+        let mut flight = Flight::new(PacketIds::default(), 10);
+        flight.expect(1, 1);
+        let first = flight.send(part(1, 1, false));
+        assert_eq!(first, 1);
+        for turn in 2..=65_535u16 {
+            flight.expect(2, 1);
+            let id = flight.send(part(2, 1, false));
+            assert_eq!(id, turn);
+            flight.ack(id);
+        }
+        assert_eq!(flight.send(part(2, 1, false)), 2, "0 is no id, 1 is busy");
+    }
+
+    #[test]
+    fn consignment_is_done_with_its_last_ack_only() {
+        let mut flight = Flight::new(PacketIds::default(), 10);
+        flight.expect(7, 3);
+        let a = flight.send(part(7, 1, false));
+        let b = flight.send(part(7, 1, false));
+        let not_done = Acked::Part {
+            bytes: 1,
+            done: None,
+        };
+        assert_eq!(flight.ack(b), not_done);
+        assert_eq!(flight.ack(b), Acked::Unknown, "a duplicate settles nothing");
+        assert_eq!(flight.ack(a), not_done, "the third was not even sent");
+        let c = flight.send(part(7, 1, false));
+        assert_eq!(
+            flight.ack(c),
+            Acked::Part {
+                bytes: 1,
+                done: Some(7)
+            }
+        );
+        assert!(flight.is_empty());
+    }
+
+    #[test]
+    fn backlog_takes_half_of_the_window() {
+        let mut flight = Flight::new(PacketIds::default(), 10);
+        for _ in 0..5 {
+            assert!(flight.fits(10, true));
+            flight.send(part(1, 10, true));
+        }
+        assert!(!flight.fits(10, true));
+        assert!(flight.fits(10, false));
+        assert!(!flight.window().unwrap().backlog);
+        for _ in 0..5 {
+            flight.send(part(2, 10, false));
+        }
+        assert_eq!(flight.window(), None);
+    }
+
+    #[test]
+    fn a_large_message_goes_alone() {
+        let mut flight = Flight::new(PacketIds::default(), 10);
+        assert!(flight.fits(INFLIGHT_BYTES_MAX * 2, false));
+        flight.send(part(1, INFLIGHT_BYTES_MAX * 2, false));
+        assert!(!flight.fits(1, false));
+        assert_eq!(flight.window(), None);
+    }
+}
