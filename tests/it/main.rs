@@ -4,6 +4,7 @@ mod bad_input;
 mod bootstrap;
 mod command_line;
 mod demo;
+mod harness;
 mod layering;
 mod ledger;
 mod outage;

@@ -1,7 +1,8 @@
 //! Recorded plant data through the whole way of a sample: replayed over Modbus TCP, scored, delivered exactly.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use millrace_tests::process::{Process, free_port};
 use millrace_tests::received::Received;
 use millrace_tests::subscriber::Subscriber;
 use millrace_tests::{checkout, fixture};
+use sha2::{Digest, Sha256};
 
 use crate::plant;
 
@@ -24,7 +26,7 @@ struct Recording {
 }
 
 impl Recording {
-    fn read(path: &Path, separator: char, columns: std::ops::Range<usize>) -> Result<Recording> {
+    fn read(path: &Path, separator: char, columns: Range<usize>) -> Result<Recording> {
         let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let mut lines = text.lines();
         let cells = |line: &str| -> Vec<String> {
@@ -55,11 +57,6 @@ impl Recording {
         Ok(std::fs::write(path, text)?)
     }
 
-    /// Tag names: roles may have spaces.
-    fn tag(&self, column: usize) -> String {
-        self.roles[column].replace(' ', "-")
-    }
-
     /// The replay serves f32 columns one after the other from holding register 0.
     fn device_config(&self, port: u16) -> String {
         let mut text = format!(
@@ -70,7 +67,7 @@ impl Recording {
             let _ = write!(
                 text,
                 "[[device.tag]]\nname = \"{}\"\naddress = \"holding:{}\"\ntype = \"f32\"\n\n",
-                self.tag(column),
+                self.roles[column],
                 2 * column
             );
         }
@@ -83,7 +80,7 @@ impl Recording {
             bundle.display()
         );
         for (column, role) in self.roles.iter().enumerate() {
-            let _ = writeln!(text, "\"{role}\" = \"plant/{}\"", self.tag(column));
+            let _ = writeln!(text, "\"{role}\" = \"plant/{}\"", self.roles[column]);
         }
         text.push('\n');
         text
@@ -117,7 +114,7 @@ fn replay(directory: &Path, recording: &Recording, bundle: &Path) -> Result<Rece
     )?;
     gateway.start()?;
     let last = recording.roles.len() - 1;
-    let (last_tag, rows) = (recording.tag(last), recording.rows.len());
+    let (last_tag, rows) = (recording.roles[last].clone(), recording.rows.len());
     subscriber.wait("every row", REPLAY, |got| {
         got.of_tag("plant", &last_tag)
             .filter(|sample| sample.quality.is_none())
@@ -133,9 +130,9 @@ fn replay(directory: &Path, recording: &Recording, bundle: &Path) -> Result<Rece
 /// Each tag brought its column: every row once, in order. After its end the replay may hold its last row.
 fn rows_are_exact(got: &Received, recording: &Recording) -> Result<()> {
     for column in 0..recording.roles.len() {
-        let tag = recording.tag(column);
+        let tag = &recording.roles[column];
         let came: Vec<f32> = got
-            .of_tag("plant", &tag)
+            .of_tag("plant", tag)
             .filter(|sample| sample.quality.is_none())
             .map(|sample| {
                 sample
@@ -159,7 +156,7 @@ fn rows_are_exact(got: &Received, recording: &Recording) -> Result<()> {
 
 /// Row at which each anomaly began, by the time stamps of the rows.
 fn anomaly_rows(got: &Received, recording: &Recording) -> Vec<usize> {
-    let last = recording.tag(recording.roles.len() - 1);
+    let last = recording.roles[recording.roles.len() - 1].clone();
     let times: Vec<f64> = got
         .of_tag("plant", &last)
         .map(|sample| sample.at_ms)
@@ -171,14 +168,17 @@ fn anomaly_rows(got: &Received, recording: &Recording) -> Vec<usize> {
         .collect()
 }
 
-/// The stretch of the vendored series that is replayed: it ends with the machine's failure, which is labelled.
-const NAB_ROWS: std::ops::Range<usize> = 15_000..19_500;
+/// Rows of the vendored series that its authors labelled (Numenta Anomaly Benchmark, combined windows).
+const NAB_LABELLED: [RangeInclusive<usize>; 4] =
+    [2126..=2692, 3703..=4269, 16_057..=16_623, 19_232..=19_798];
+
+/// The stretch that is replayed: quiet rows, then a labelled window.
+const NAB_ROWS: Range<usize> = 15_700..16_800;
 
 #[test]
 fn the_vendored_series_arrives_exactly_and_its_failure_is_found() -> Result<()> {
     let series = fixture("data/nab/machine_temperature_system_failure.csv");
     let mut recording = Recording::read(&series, ',', 1..2)?;
-    let labelled = labelled_rows(&series)?;
     recording.rows.truncate(NAB_ROWS.end);
     recording.rows.drain(..NAB_ROWS.start);
     recording.roles = vec!["temperature".to_owned()];
@@ -196,40 +196,68 @@ fn the_vendored_series_arrives_exactly_and_its_failure_is_found() -> Result<()> 
         .collect();
     let found = begins
         .iter()
-        .any(|row| labelled.iter().any(|window| window.contains(row)));
+        .any(|row| NAB_LABELLED.iter().any(|window| window.contains(row)));
     assert!(
         found,
-        "anomalies begin at rows {begins:?}, labelled are {labelled:?}"
+        "anomalies begin at rows {begins:?}, labelled are {NAB_LABELLED:?}"
     );
     Ok(())
 }
 
-/// Labelled windows as row numbers.
-fn labelled_rows(series: &Path) -> Result<Vec<std::ops::RangeInclusive<usize>>> {
-    let labels = std::fs::read_to_string(fixture("data/nab/combined_windows.json"))?;
-    let labels: serde_json::Value = serde_json::from_str(&labels)?;
-    let windows = labels["realKnownCause/machine_temperature_system_failure.csv"]
-        .as_array()
-        .context("labels")?;
-    let text = std::fs::read_to_string(series)?;
-    // The time stamps have one fixed form, so that they sort as text.
-    let stamps: Vec<&str> = text
-        .lines()
-        .skip(1)
-        .filter_map(|line| line.split(',').next())
-        .collect();
-    windows
+/// Rows of the experiment `valve1/1` that are labelled as an anomaly.
+const SKAB_LABELLED: RangeInclusive<usize> = 572..=973;
+
+/// The model's upper control limit for this experiment.
+const SKAB_THRESHOLD: f64 = 10.083_703_5;
+
+#[test]
+fn a_water_loop_experiment_arrives_exactly_and_its_fault_is_found() -> Result<()> {
+    let data = std::env::var_os("MILLRACE_SKAB")
+        .map_or_else(|| checkout().join("../shared/data/skab"), PathBuf::from);
+    if !data.exists() {
+        println!(
+            "skipped: {} is not there (GPL data, never part of this repository)",
+            data.display()
+        );
+        return Ok(());
+    }
+    let mut recording = Recording::read(&data.join("valve1/1.csv"), ';', 1..9)?;
+    recording.roles = recording
+        .roles
         .iter()
-        .map(|window| {
-            let edge = |at: usize| {
-                window[at]
-                    .as_str()
-                    .and_then(|stamp| stamp.get(..19))
-                    .context("a time stamp")
-            };
-            let (first, last) = (edge(0)?, edge(1)?);
-            Ok(stamps.partition_point(|stamp| *stamp < first)
-                ..=stamps.partition_point(|stamp| *stamp <= last) - 1)
-        })
-        .collect()
+        .map(|role| role.replace(' ', "-"))
+        .collect();
+    let directory = tempfile::tempdir()?;
+    let bundle = directory.path().join("bundle");
+    std::fs::create_dir(&bundle)?;
+    let model = std::fs::read(data.join("models/valve1_1.onnx"))?;
+    std::fs::write(bundle.join("model.onnx"), &model)?;
+    std::fs::write(bundle.join("model.toml"), skab_manifest(&recording, &model))?;
+
+    let got = replay(directory.path(), &recording, &bundle)?;
+    rows_are_exact(&got, &recording)?;
+    let begins = anomaly_rows(&got, &recording);
+    assert!(
+        begins.iter().any(|row| SKAB_LABELLED.contains(row)),
+        "anomalies begin at rows {begins:?}"
+    );
+    Ok(())
+}
+
+fn skab_manifest(recording: &Recording, model: &[u8]) -> String {
+    let digest: String = Sha256::digest(model)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let mut text = format!(
+        "name = \"valve1-1\"\nversion = \"1.0.0\"\n\n\
+         [model]\nfile = \"model.onnx\"\nsha256 = \"{digest}\"\ninput = \"window\"\nlayout = \"NTF\"\n\n\
+         [window]\nlen = 60\ngrid = \"scan\"\nmax_gap = \"10s\"\n\n\
+         [output]\nscore = \"score\"\ncontribution = \"contribution\"\n\n\
+         [threshold]\nmethod = \"fixed\"\nvalue = {SKAB_THRESHOLD}\n\n"
+    );
+    for role in &recording.roles {
+        let _ = writeln!(text, "[[input]]\nrole = \"{role}\"\n");
+    }
+    text
 }
