@@ -83,6 +83,11 @@ impl Global {
             .as_deref()
             .unwrap_or_else(|| Path::new(DATA_DIR_DEFAULT))
     }
+
+    /// Certificates of this gateway, and those that it trusts.
+    fn pki_dir(&self) -> PathBuf {
+        self.data_dir().join("pki")
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,8 +1,18 @@
 //! `millrace read --on URL`: values of a device that no configuration names.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use millrace_drivers::SessionError;
+use millrace_drivers::modbus::{
+    self, Address, AddressError, DataType, OrderError, PointSpec, TcpSettings, TypeError, WordOrder,
+};
+use millrace_drivers::opcua::{self, NodeAddress, NodeAddressError, Security, Settings};
+use millrace_tags::{Clock, Sample, SystemClock, TagId};
+
 use super::Failure;
+use super::client::block_on;
+use crate::live::{TagLabel, tag_row};
 use crate::report::TagRow;
 
 /// The port that Modbus TCP has.
@@ -29,7 +39,10 @@ pub(super) struct Wanted<'a> {
     pub(super) addresses: &'a [String],
     pub(super) value_type: Option<&'a str>,
     pub(super) order: Option<&'a str>,
+    pub(super) security: Option<&'a str>,
     pub(super) timeout: Duration,
+    /// Our certificate and those that are pinned.
+    pub(super) pki_dir: PathBuf,
 }
 
 impl Target {
@@ -90,8 +103,116 @@ fn with_port(host: &str, url: &str) -> Result<String, Failure> {
 
 /// Connects, reads each address once, says goodbye.
 pub(super) fn read(target: &Target, wanted: &Wanted<'_>) -> anyhow::Result<Vec<TagRow>> {
-    let _ = (target, wanted.addresses, wanted.value_type, wanted.order, wanted.timeout);
-    anyhow::bail!("soon")
+    match target {
+        Target::Modbus { address, unit_id } => {
+            let settings = TcpSettings {
+                unit_id: *unit_id,
+                timeout: wanted.timeout,
+                ..TcpSettings::new(address, address)
+            };
+            read_modbus(&settings, &wanted.points()?)
+        }
+        Target::OpcUa(url) => read_opcua(&wanted.opcua_settings(url)?, &wanted.nodes()?),
+    }
+}
+
+fn read_modbus(settings: &TcpSettings, points: &[PointSpec]) -> anyhow::Result<Vec<TagRow>> {
+    let clock = SystemClock::new();
+    block_on(async {
+        let mut rows = Vec::new();
+        for point in points {
+            let sample = modbus::read_once(settings, point, &clock).await;
+            let sample = sample.map_err(unreachable)?;
+            rows.push(row(point.address().to_string(), &sample, &clock));
+        }
+        Ok(rows)
+    })
+}
+
+fn read_opcua(settings: &Settings, nodes: &[NodeAddress]) -> anyhow::Result<Vec<TagRow>> {
+    let clock = SystemClock::new();
+    block_on(async {
+        let mut rows = Vec::new();
+        for node in nodes {
+            let read = opcua::read_once(settings.clone(), node).await;
+            let (value, quality, source_time) = read.map_err(unreachable)?;
+            let sample = Sample {
+                tag: TagId(0),
+                value,
+                quality,
+                source_time,
+                gateway_time: clock.now(),
+            };
+            rows.push(row(node.to_string(), &sample, &clock));
+        }
+        Ok(rows)
+    })
+}
+
+fn unreachable(error: SessionError) -> Failure {
+    let hint = match &error {
+        SessionError::Refused { .. } => "what the device refuses, and the way out, is named above",
+        _ => "is the device on, is the address right, does a firewall stand between?",
+    };
+    Failure::new("nothing was read").because(error).hint(hint)
+}
+
+fn row(address: String, sample: &Sample, clock: &SystemClock) -> TagRow {
+    let label = TagLabel {
+        full_name: address,
+        unit: None,
+    };
+    tag_row(&label, Some(sample), clock)
+}
+
+impl Wanted<'_> {
+    fn points(&self) -> anyhow::Result<Vec<PointSpec>> {
+        let mut points = Vec::new();
+        for text in self.addresses {
+            let address: Address = text
+                .parse()
+                .map_err(|e: AddressError| bad(&e, e.hint()))?;
+            let data_type = match self.value_type {
+                Some(name) => name.parse().map_err(|e: TypeError| bad(&e, e.hint()))?,
+                None if address.table.is_bits() || address.bit.is_some() => DataType::Bool,
+                None => DataType::U16,
+            };
+            let order = match self.order {
+                Some(name) => name.parse().map_err(|e: OrderError| bad(&e, e.hint()))?,
+                None => WordOrder::default(),
+            };
+            let point = PointSpec::new(address, data_type, order);
+            points.push(point.map_err(|e| bad(&e, e.hint()))?);
+        }
+        Ok(points)
+    }
+
+    fn nodes(&self) -> anyhow::Result<Vec<NodeAddress>> {
+        let mut nodes = Vec::new();
+        for text in self.addresses {
+            let node = text.parse();
+            nodes.push(node.map_err(|e: NodeAddressError| bad(&e, e.hint()))?);
+        }
+        Ok(nodes)
+    }
+
+    fn opcua_settings(&self, url: &str) -> anyhow::Result<Settings> {
+        if self.value_type.is_some() || self.order.is_some() {
+            let failure = Failure::usage("an OPC UA server knows its types and orders");
+            return Err(failure.hint("leave --type and --order away").into());
+        }
+        let security = Security::from_keys(self.security, None);
+        Ok(Settings {
+            security: security.map_err(|e| bad(&e, e.hint()))?,
+            timeout: self.timeout,
+            ..Settings::new(url, url, self.pki_dir.clone())
+        })
+    }
+}
+
+/// A part of the command that cannot be understood.
+fn bad(error: &dyn std::error::Error, hint: impl Into<String>) -> Failure {
+    Failure::usage(error.to_string()).hint(hint)
 }
 
 #[cfg(test)]
@@ -121,6 +242,40 @@ mod tests {
         ] {
             assert_eq!(Target::parse(url).unwrap(), target, "{url}");
         }
+    }
+
+    fn wanted<'a>(addresses: &'a [String], value_type: Option<&'a str>) -> Wanted<'a> {
+        Wanted {
+            addresses,
+            value_type,
+            order: None,
+            security: None,
+            timeout: Duration::from_secs(1),
+            pki_dir: PathBuf::new(),
+        }
+    }
+
+    #[test]
+    fn types_have_defaults() {
+        let addresses = ["holding:7", "coil:1", "holding:2.3", "40001"].map(String::from);
+        let points = wanted(&addresses, None).points().unwrap();
+        let types: Vec<DataType> = points.iter().map(PointSpec::data_type).collect();
+        assert_eq!(
+            types,
+            [DataType::U16, DataType::Bool, DataType::Bool, DataType::U16]
+        );
+    }
+
+    #[test]
+    fn bad_parts_are_usage_with_a_hint() {
+        for (address, value_type) in [("5", None), ("holding:0", Some("float")), ("coil:0", Some("f32"))] {
+            let error = wanted(&[address.into()], value_type).points().unwrap_err();
+            let failure = error.downcast_ref::<Failure>().unwrap();
+            assert_eq!(failure.exit_code(), 2, "{address}");
+            assert!(super::super::failure::text(&error).contains("hint: "), "{error}");
+        }
+        let typed = wanted(&[], Some("f32")).opcua_settings("opc.tcp://h:4840");
+        assert!(typed.unwrap_err().to_string().contains("knows its types"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         super::init_logs("info");
-        supervisor::run(RunOptions {
+        supervisor::run(&RunOptions {
             config: global.config.clone(),
             data_dir: global.data_dir.clone(),
             strict: self.strict,

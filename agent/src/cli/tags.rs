@@ -39,6 +39,9 @@ pub(crate) struct ReadArgs {
     /// Order of bytes and words: abcd, badc, cdab or dcba
     #[arg(long, value_name = "ORDER", requires = "on")]
     order: Option<String>,
+    /// OPC UA security policy, or None [default: the best that the server offers]
+    #[arg(long, value_name = "POLICY", requires = "on")]
+    security: Option<String>,
     /// How long the device may take
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration, requires = "on")]
     timeout: Duration,
@@ -71,7 +74,7 @@ impl TagsArgs {
 impl ReadArgs {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let rows = match &self.on {
-            Some(url) => once::read(&once::Target::parse(url)?, &self.wanted())?,
+            Some(url) => once::read(&once::Target::parse(url)?, &self.wanted(global))?,
             None => Client::new(global).post(
                 "/v1/read",
                 &ReadRequest {
@@ -87,11 +90,13 @@ impl ReadArgs {
         })
     }
 
-    fn wanted(&self) -> once::Wanted<'_> {
+    fn wanted(&self, global: &Global) -> once::Wanted<'_> {
         once::Wanted {
             addresses: &self.tags,
             value_type: self.value_type.as_deref(),
             order: self.order.as_deref(),
+            security: self.security.as_deref(),
+            pki_dir: global.pki_dir(),
             timeout: self.timeout,
         }
     }
