@@ -29,6 +29,7 @@ pub use connect::{ConnectError, ConnectionReport, test_connection};
 pub use endpoint::{Endpoint, EndpointError, PORT_PLAIN, PORT_TLS, Scheme};
 pub use message::{Message, PUBLISH_OVERHEAD, STRING_BYTES_MAX};
 pub use packet::PacketError;
+pub use profile::{CommandError, EncodeError, Generic};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use session::{
     Consignment, Feed, Refusal, SessionCounters, SessionSettings, SessionState, Window, run,
