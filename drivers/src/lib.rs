@@ -6,5 +6,7 @@
 pub mod driver;
 pub mod modbus;
 pub mod opcua;
+#[cfg(feature = "sim")]
+pub mod sim;
 
 pub use driver::{Driver, PollGroup, Session, SessionError};

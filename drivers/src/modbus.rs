@@ -26,7 +26,7 @@ mod address;
 mod datatype;
 mod decode;
 mod link;
-mod mbap;
+pub(crate) mod mbap;
 mod pdu;
 pub mod plan;
 mod point;
