@@ -161,3 +161,24 @@ fn lines_of(directory: &Path) -> Result<Vec<(PathBuf, usize, String)>> {
     }
     Ok(lines)
 }
+
+/// A path in backticks, such as `buffer/src/lib.rs`, must exist: a map with wrong names is worse than none.
+#[test]
+fn documents_name_files_that_exist() -> Result<()> {
+    for document in ["README.md", "ARCHITECTURE.md"] {
+        let text = std::fs::read_to_string(checkout().join(document))?;
+        for quoted in text.split('`').skip(1).step_by(2) {
+            let is_path = quoted.contains('/')
+                && !quoted.contains([' ', '<', '*'])
+                && !quoted.starts_with('/');
+            let room = quoted.split('/').next().unwrap_or_default();
+            if is_path && checkout().join(room).is_dir() && room != "target" {
+                assert!(
+                    checkout().join(quoted).exists(),
+                    "{document} names {quoted}, which does not exist"
+                );
+            }
+        }
+    }
+    Ok(())
+}
