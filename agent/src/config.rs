@@ -1,0 +1,364 @@
+//! The configuration: as written in files, as meant by the program.
+//!
+//! [`load`] finds the files, reads them into one tree ([`tree`]), merges the layers ([`layer`]) and reads
+//! the tables ([`section`] and one file a table). It reports every problem at once, each with file,
+//! line, column, key, value, what was expected and what to do. What comes out is checked: whoever gets
+//! a [`Config`] need not check again.
+//!
+//! What the configuration names outside its own text (certificates, secrets, model bundles) is looked
+//! at by [`check_surroundings`], since a missing one stops only what needs it.
+
+mod bootstrap;
+mod buffer;
+mod device;
+mod files;
+mod gateway;
+mod keys;
+pub(crate) mod last_good;
+mod layer;
+mod local;
+mod modbus;
+mod model;
+mod names;
+mod opcua;
+mod pattern;
+mod place;
+mod problem;
+pub(crate) mod reference;
+mod secret;
+mod section;
+mod source;
+mod summary;
+mod surroundings;
+mod tag;
+mod tags_file;
+mod text;
+mod tree;
+mod units;
+mod uplink;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub(crate) use bootstrap::{Bootstrap, ExternalId, ExternalIdError};
+pub(crate) use buffer::Buffer;
+pub(crate) use device::{Connection, Device};
+pub(crate) use gateway::{DATA_DIR, Gateway};
+pub(crate) use local::Local;
+pub(crate) use model::Model;
+pub(crate) use pattern::Pattern;
+pub(crate) use place::Place;
+pub(crate) use problem::{Note, Problem, Problems};
+pub(crate) use source::CONFIG_FILE;
+pub(crate) use summary::{Summary, summary};
+pub(crate) use surroundings::check_surroundings;
+pub(crate) use tag::{Deadband, Scaling, Tag, TagPoint};
+pub(crate) use text::layer_from_text;
+pub(crate) use uplink::{Start, Uplink};
+
+use device::DeviceReader;
+use files::FileReference;
+use layer::{Layer, Merged};
+use names::Taken;
+use section::{CloudBounds, Report, Section};
+use source::{Files, Role, SourceFile};
+use tree::Table;
+
+/// A configuration as meant.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Who this gateway is and where it keeps its data.
+    pub(crate) gateway: Gateway,
+    /// How much the buffer keeps, and how safely.
+    pub(crate) buffer: Buffer,
+    /// What is polled or subscribed, enabled or not.
+    pub(crate) devices: Vec<Device>,
+    /// What scores windows of tags.
+    pub(crate) models: Vec<Model>,
+    /// Where data go.
+    pub(crate) uplinks: Vec<Uplink>,
+    /// The first contact.
+    pub(crate) bootstrap: Option<Bootstrap>,
+    /// What the cloud may do.
+    pub(crate) local: Local,
+    files: Vec<String>,
+}
+
+/// A configuration and what its reading brought besides.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    /// As meant.
+    pub(crate) config: Config,
+    /// What an operator should know although the configuration can be used.
+    pub(crate) warnings: Vec<Note>,
+    sources: Vec<SourceFile>,
+    references: Vec<FileReference>,
+}
+
+impl Config {
+    /// The configuration of a gateway that has none: no devices, no uplinks, data where they were.
+    pub(crate) fn empty(data_dir: &Path) -> Self {
+        let report = Report::new(None);
+        let nothing = Table::empty(Place::file(&Arc::from(data_dir)));
+        let read = Reader {
+            report: &report,
+            data_dir,
+        };
+        // Defaults are part of the program; a test reads them.
+        let config = read.config(&nothing, &Merged::default(), &Files::on_disk());
+        config.unwrap_or_else(|| unreachable!("the defaults of the configuration are valid"))
+    }
+
+    /// The files that it was read from, CSVs of tags included.
+    pub(crate) fn files(&self) -> &[String] {
+        &self.files
+    }
+
+    /// The directory of the buffer.
+    pub(crate) fn buffer_dir(&self) -> PathBuf {
+        self.gateway.data_dir.join("buffer")
+    }
+}
+
+/// The file of the cloud layer.
+pub(crate) fn cloud_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("config").join("cloud.toml")
+}
+
+/// Reads the configuration. `path` names a file or directory, else the system's is read; `data_dir` wins
+/// over what is written.
+///
+/// # Errors
+/// Every problem at once.
+pub(crate) fn load(path: Option<&Path>, data_dir: Option<&Path>) -> Result<Loaded, Problems> {
+    let local = source::find(path).map_err(|problem| Problems::one(*problem))?;
+    read_files(Files::on_disk(), &local, data_dir)
+}
+
+/// Reads these local files and the cloud layer of the data directory that they name.
+fn read_files(
+    files: Files,
+    local: &[PathBuf],
+    data_dir: Option<&Path>,
+) -> Result<Loaded, Problems> {
+    let mut early = Vec::new();
+    let mut roots = Vec::new();
+    for path in local {
+        match read_root(&files, path, Role::Local) {
+            Ok(root) => roots.push(root),
+            Err(problem) => early.push(*problem),
+        }
+    }
+    let data_dir = data_dir_of(&roots, data_dir);
+    let cloud_file: Arc<Path> = Arc::from(cloud_file(&data_dir));
+    let report = Report::new(Some(CloudBounds {
+        file: cloud_file.clone(),
+        data_dir: data_dir.clone(),
+    }));
+    for problem in early {
+        report.problem(problem);
+    }
+    let mut merged = Merged::default();
+    if files.exists(&cloud_file) {
+        match read_root(&files, &cloud_file, Role::Cloud) {
+            Ok(root) => merged.add(root, Layer::Cloud, &report),
+            Err(problem) => report.problem(*problem),
+        }
+    }
+    let start = roots.first().map(|root| root.place.clone());
+    for root in roots {
+        merged.add(root, Layer::Local, &report);
+    }
+    let nothing = Table::empty(start.unwrap_or_else(|| Place::file(&cloud_file)));
+    let reader = Reader {
+        report: &report,
+        data_dir: &data_dir,
+    };
+    let config = reader.config(&nothing, &merged, &files);
+    let sources = files.into_read();
+    let (problems, warnings, references) = report.into_parts();
+    match config {
+        Some(mut config) if problems.is_empty() => {
+            config.files = sources
+                .iter()
+                .map(|source| source.path.display().to_string())
+                .collect();
+            Ok(Loaded {
+                config,
+                warnings,
+                sources,
+                references,
+            })
+        }
+        _ => Err(Problems::new(problems, data_dir, &sources)),
+    }
+}
+
+fn read_root(files: &Files, path: &Path, role: Role) -> Result<Table, Box<Problem>> {
+    let text = files.read(path, role, None)?;
+    tree::parse(&Arc::from(path), &text).map_err(Box::new)
+}
+
+/// The last local file that names a data directory wins, the command line over all.
+fn data_dir_of(roots: &[Table], told: Option<&Path>) -> PathBuf {
+    let written = || {
+        roots
+            .iter()
+            .rev()
+            .find_map(|root| match &root.get("gateway")?.raw {
+                tree::Raw::Table(table) => gateway::written_data_dir(table),
+                _ => None,
+            })
+    };
+    told.map(Path::to_owned)
+        .or_else(written)
+        .unwrap_or_else(|| PathBuf::from(DATA_DIR))
+}
+
+/// Reads merged tables.
+struct Reader<'r> {
+    report: &'r Report,
+    data_dir: &'r Path,
+}
+
+impl Reader<'_> {
+    fn section<'a>(
+        &'a self,
+        table: Option<&'a Table>,
+        nothing: &'a Table,
+        doc: &'static keys::SectionDoc,
+        path: &str,
+    ) -> Section<'a> {
+        Section::new(table.unwrap_or(nothing), doc, path, self.report)
+    }
+
+    fn config(&self, nothing: &Table, merged: &Merged, files: &Files) -> Option<Config> {
+        let section = |table, doc, path| self.section(table, nothing, doc, path);
+        let gateway = Gateway::read(
+            &section(merged.gateway.as_ref(), &gateway::GATEWAY, "gateway"),
+            self.data_dir.to_owned(),
+        );
+        let buffer = Buffer::read(&section(merged.buffer.as_ref(), &buffer::BUFFER, "buffer"));
+        self.refuse_lines(&merged.lines);
+        let (sources, sources_unique) = self.take_source_names(merged);
+        let (devices, tags) = self.devices(&merged.devices, files);
+        let models = self.models(&merged.models, &tags);
+        let gateway_id = gateway.as_ref().map(|gateway| gateway.id.as_str());
+        let uplinks = self.uplinks(&merged.uplinks, gateway_id.unwrap_or_default(), &sources);
+        let bootstrap = match &merged.bootstrap {
+            Some(table) => {
+                Bootstrap::read(&section(Some(table), &bootstrap::BOOTSTRAP, "bootstrap")).map(Some)
+            }
+            None => Some(None),
+        };
+        let local = Local::read(&section(merged.local.as_ref(), &local::LOCAL, "local"));
+        sources_unique.then_some(())?;
+        Some(Config {
+            gateway: gateway?,
+            buffer: buffer?,
+            devices: devices?,
+            models: models?,
+            uplinks: uplinks?,
+            bootstrap: bootstrap?,
+            local: local?,
+            files: Vec::new(),
+        })
+    }
+
+    fn refuse_lines(&self, lines: &[Table]) {
+        for line in lines {
+            let problem = Problem::new(
+                line.place.clone(),
+                "serial lines are not in this version yet; modbus-tcp and opcua devices are",
+            );
+            self.report.problem(problem.key("line").hint(
+                "remove [[line]]; a serial to Ethernet gateway makes its units modbus-tcp devices",
+            ));
+        }
+    }
+
+    /// Names are unique over devices and models: both are sources of numbered samples.
+    fn take_source_names(&self, merged: &Merged) -> (Taken, bool) {
+        let mut taken = Taken::default();
+        let mut unique = true;
+        let devices = merged.devices.iter().map(|table| ("device", table));
+        let models = merged.models.iter().map(|table| ("model", table));
+        for (kind, table) in devices.chain(models) {
+            unique &= self.take_name(&mut taken, kind, table);
+        }
+        (taken, unique)
+    }
+
+    fn take_name(&self, taken: &mut Taken, kind: &'static str, table: &Table) -> bool {
+        let Some((node, name)) = table
+            .get("name")
+            .and_then(|node| Some((node, node.as_text()?)))
+        else {
+            return true;
+        };
+        match taken.take(name, kind, &node.place) {
+            Ok(()) => true,
+            Err(problem) => {
+                self.report
+                    .problem(problem.key(format!("{kind}[{name}].name")));
+                false
+            }
+        }
+    }
+
+    fn devices(&self, tables: &[Table], files: &Files) -> (Option<Vec<Device>>, Taken) {
+        let mut reader = DeviceReader {
+            report: self.report,
+            files,
+            data_dir: self.data_dir,
+            tags: Taken::default(),
+        };
+        let devices = read_each(tables, |table, nth| reader.read(table, nth));
+        (devices, reader.tags)
+    }
+
+    fn models(&self, tables: &[Table], tags: &Taken) -> Option<Vec<Model>> {
+        read_each(tables, |table, nth| {
+            Model::read(table, nth, tags, self.report)
+        })
+    }
+
+    fn uplinks(&self, tables: &[Table], gateway: &str, sources: &Taken) -> Option<Vec<Uplink>> {
+        let mut taken = Taken::default();
+        let mut fits = true;
+        for table in tables {
+            fits &= self.take_name(&mut taken, "uplink", table);
+        }
+        if let Some(table) = tables.get(uplink::UPLINKS_MAX) {
+            let message = format!(
+                "there are {} uplinks; this version serves {}",
+                tables.len(),
+                uplink::UPLINKS_MAX
+            );
+            let problem = Problem::new(table.place.clone(), message).key("uplink");
+            self.report
+                .problem(problem.hint("remove all but one [[uplink]]"));
+            fits = false;
+        }
+        let uplinks = read_each(tables, |table, nth| {
+            Uplink::read(table, nth, gateway, sources, self.report)
+        })?;
+        fits.then_some(uplinks)
+    }
+}
+
+/// Reads every table, so that each reports its problems; `None` where one of them has any.
+fn read_each<T>(
+    tables: &[Table],
+    mut read: impl FnMut(&Table, usize) -> Option<T>,
+) -> Option<Vec<T>> {
+    let read: Vec<Option<T>> = tables
+        .iter()
+        .enumerate()
+        .map(|(index, table)| read(table, index + 1))
+        .collect();
+    read.into_iter().collect()
+}

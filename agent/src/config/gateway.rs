@@ -1,0 +1,70 @@
+//! `[gateway]`: who this gateway is and where it keeps its data.
+
+use std::path::PathBuf;
+
+use super::keys::{KeyDoc, Kind, SectionDoc};
+use super::names;
+use super::section::Section;
+use super::tree::Table;
+
+/// Where data are kept where nothing is written: the directory that the package creates.
+pub(crate) const DATA_DIR: &str = "/var/lib/millrace";
+
+/// The table of keys.
+pub(crate) const GATEWAY: SectionDoc = SectionDoc {
+    heading: "[gateway]",
+    doc: "Who this gateway is and where it keeps its data.",
+    keys: &[
+        KeyDoc::new(
+            "id",
+            Kind::Form("letters, digits, . _ and -"),
+            "The gateway's name in topics and messages.",
+        )
+        .means("the host name"),
+        KeyDoc::new(
+            "data_dir",
+            Kind::File,
+            "The directory of the buffer, the cloud's configuration, models, keys and secrets. Local \
+             files only; `--data-dir` wins over it.",
+        )
+        .means("/var/lib/millrace"),
+    ],
+};
+
+/// Who this gateway is and where it keeps its data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Gateway {
+    /// The name in topics and messages.
+    pub(crate) id: String,
+    /// The directory of everything that is kept.
+    pub(crate) data_dir: PathBuf,
+}
+
+impl Gateway {
+    /// Reads the table; the data directory is known already, since the cloud layer is in it.
+    pub(crate) fn read(section: &Section<'_>, data_dir: PathBuf) -> Option<Self> {
+        section.finish(None);
+        let id = if section.has("id") {
+            names::plain_name(section, "id")?
+        } else {
+            host_name()
+        };
+        Some(Self { id, data_dir })
+    }
+}
+
+/// The data directory that a local `[gateway]` table names, resolved against its file.
+pub(crate) fn written_data_dir(table: &Table) -> Option<PathBuf> {
+    let node = table.get("data_dir")?;
+    let text = node.as_text().filter(|text| !text.is_empty())?;
+    Some(node.place.file.parent()?.join(text))
+}
+
+/// The host name as a gateway id. A machine without a usable one is called `gateway`.
+fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match names::check(name.trim(), false) {
+        Ok(()) => name.trim().to_owned(),
+        Err(_) => "gateway".to_owned(),
+    }
+}

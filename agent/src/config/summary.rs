@@ -1,0 +1,186 @@
+//! What a configuration asks of devices and of the disk: estimates for `millrace check`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use millrace_drivers::modbus::PointSpec;
+use millrace_drivers::modbus::plan::{Limits, plan};
+use millrace_drivers::opcua::Collect;
+use serde::Serialize;
+
+use super::device::{Connection, Device};
+use super::tag::TagPoint;
+use super::{Config, units};
+
+/// Bytes that a sample takes on disk, as measured over typical plant data: columns, compressed.
+const BYTES_PER_SAMPLE: f64 = 3.0;
+
+/// Nodes in one OPC UA read: what most servers allow.
+const NODES_PER_READ: usize = 1_000;
+
+/// Seconds in a day.
+const DAY_S: f64 = 86_400.0;
+
+/// What the configuration asks for. Devices that are disabled do not count in the rates.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Summary {
+    /// The gateway's id.
+    pub(crate) gateway: String,
+    /// Where data are kept.
+    pub(crate) data_dir: String,
+    /// Each device.
+    pub(crate) devices: Vec<DeviceSummary>,
+    /// Tags of all devices.
+    pub(crate) tags: usize,
+    /// Names of the models.
+    pub(crate) models: Vec<String>,
+    /// Uplinks, as `name -> url`.
+    pub(crate) uplinks: BTreeMap<String, String>,
+    /// Samples a second, at most: deadbands only lower it.
+    pub(crate) samples_per_s: f64,
+    /// Bytes a day on disk, about, at that rate.
+    pub(crate) bytes_per_day: f64,
+    /// Days until the buffer is full while no uplink takes anything, about; `None` without samples.
+    pub(crate) days_until_full: Option<f64>,
+}
+
+/// What the configuration asks of one device.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct DeviceSummary {
+    /// Its name.
+    pub(crate) name: String,
+    /// Its driver.
+    pub(crate) driver: &'static str,
+    /// Where it is.
+    pub(crate) address: String,
+    /// Whether it is polled.
+    pub(crate) enabled: bool,
+    /// Its tags.
+    pub(crate) tags: usize,
+    /// Requests a second that it is sent, planned as the driver would at a start.
+    pub(crate) requests_per_s: f64,
+    /// Samples a second, at most.
+    pub(crate) samples_per_s: f64,
+}
+
+/// Estimates what the configuration asks for.
+pub(crate) fn summary(config: &Config) -> Summary {
+    let devices: Vec<DeviceSummary> = config.devices.iter().map(device_summary).collect();
+    let enabled = devices.iter().filter(|device| device.enabled);
+    let samples_per_s: f64 = enabled.map(|device| device.samples_per_s).sum();
+    let bytes_per_day = samples_per_s * DAY_S * BYTES_PER_SAMPLE;
+    Summary {
+        gateway: config.gateway.id.clone(),
+        data_dir: config.gateway.data_dir.display().to_string(),
+        tags: devices.iter().map(|device| device.tags).sum(),
+        devices,
+        models: config
+            .models
+            .iter()
+            .map(|model| model.name.clone())
+            .collect(),
+        uplinks: config
+            .uplinks
+            .iter()
+            .map(|uplink| (uplink.name.clone(), uplink.url.to_string()))
+            .collect(),
+        samples_per_s,
+        bytes_per_day,
+        days_until_full: (bytes_per_day > 0.0)
+            .then(|| config.buffer.max_bytes as f64 / bytes_per_day),
+    }
+}
+
+fn device_summary(device: &Device) -> DeviceSummary {
+    DeviceSummary {
+        name: device.name.clone(),
+        driver: device.connection.kind(),
+        address: device.connection.address(),
+        enabled: device.enabled,
+        tags: device.tags.len(),
+        requests_per_s: requests_per_s(device),
+        samples_per_s: device.tags.iter().map(|tag| per_s(tag.poll_interval)).sum(),
+    }
+}
+
+fn requests_per_s(device: &Device) -> f64 {
+    match &device.connection {
+        Connection::ModbusTcp(settings) => modbus_requests_per_s(device, &settings.limits),
+        Connection::Opcua(settings) => match settings.collect {
+            Collect::Subscribe => per_s(settings.publish_interval),
+            Collect::Poll => by_interval(device, |_| Some(()))
+                .iter()
+                .map(|(interval, nodes)| {
+                    nodes.len().div_ceil(NODES_PER_READ) as f64 * per_s(*interval)
+                })
+                .sum(),
+        },
+    }
+}
+
+fn modbus_requests_per_s(device: &Device, limits: &Limits) -> f64 {
+    let groups = by_interval(device, |point| match point {
+        TagPoint::Modbus(spec) => Some(*spec),
+        TagPoint::Opcua(_) => None,
+    });
+    groups
+        .iter()
+        .map(|(interval, specs): (&Duration, &Vec<PointSpec>)| {
+            plan(specs, limits).len() as f64 * per_s(*interval)
+        })
+        .sum()
+}
+
+fn by_interval<T>(
+    device: &Device,
+    pick: impl Fn(&TagPoint) -> Option<T>,
+) -> BTreeMap<Duration, Vec<T>> {
+    let mut groups: BTreeMap<Duration, Vec<T>> = BTreeMap::new();
+    for tag in &device.tags {
+        if let Some(picked) = pick(&tag.point) {
+            groups.entry(tag.poll_interval).or_default().push(picked);
+        }
+    }
+    groups
+}
+
+fn per_s(interval: Duration) -> f64 {
+    1.0 / interval.as_secs_f64()
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "gateway {}, data in {}", self.gateway, self.data_dir)?;
+        for device in &self.devices {
+            write!(
+                f,
+                "device  {} ({}, {}): ",
+                device.name, device.driver, device.address
+            )?;
+            match device.enabled {
+                true => writeln!(
+                    f,
+                    "{} tags, {:.4} requests/s, {:.4} samples/s",
+                    device.tags, device.requests_per_s, device.samples_per_s
+                )?,
+                false => writeln!(f, "{} tags, disabled", device.tags)?,
+            }
+        }
+        for model in &self.models {
+            writeln!(f, "model   {model}")?;
+        }
+        for (name, url) in &self.uplinks {
+            writeln!(f, "uplink  {name} ({url})")?;
+        }
+        write!(
+            f,
+            "storage at most {:.4} samples/s, about {} a day",
+            self.samples_per_s,
+            units::about_size(self.bytes_per_day)
+        )?;
+        match self.days_until_full {
+            Some(days) => writeln!(f, "; full after about {days:.3} days without an uplink"),
+            None => writeln!(f),
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! `[[device.tag]]`: the points of a device.
+
+use std::time::Duration;
+
+use millrace_drivers::modbus::{Address, DataType, PointSpec, WordOrder};
+use millrace_drivers::opcua::NodeAddress;
+use millrace_tags::ValueType;
+
+use super::device::{MODBUS_TCP, OPCUA, POLL_INTERVAL_MAX, POLL_INTERVAL_MIN};
+use super::keys::{KeyDoc, Kind, SectionDoc, nearest};
+use super::names;
+use super::section::{Complaint, Report, Section};
+use super::tree::Table;
+
+/// The table of keys; a CSV of tags has them as columns.
+pub(crate) const TAG: SectionDoc = SectionDoc {
+    heading: "[[device.tag]]",
+    doc: "A point of the device above it. A `tags_file` is a CSV with these keys as its columns.",
+    keys: &[
+        KeyDoc::new(
+            "name",
+            Kind::Form("letters, digits, . _ - and /"),
+            "The tag's name in its device. Its full name is `device/tag`.",
+        )
+        .required(),
+        KeyDoc::new(
+            "address",
+            Kind::Form("an address such as holding:0, 40001 or nsu=http://vendor.example/plant;s=Name"),
+            "Where the value is. Modbus: `coil:`, `discrete:`, `input:` or `holding:` with a zero-based \
+             offset (`holding:12.3` is bit 3), or a Modicon number, `40001` or `400001`; a bare number \
+             below 10000 is refused, because it has two readings. OPC UA: `nsu=URI;s=Name`, `ns=2;i=17`.",
+        )
+        .required(),
+        KeyDoc::new(
+            "type",
+            Kind::Form("bool, i8 to i64, u8 to u64, f32, f64, bcd16, bcd32 or string:N"),
+            "How the value is read: `bool`, `i8` `u8` `i16` `u16` `i32` `u32` `i64` `u64`, `f32` `f64`, \
+             `bcd16` `bcd32`, `string:N` (N bytes). Needed for Modbus registers; OPC UA values bring \
+             their own, and a type written there (without bcd and the N) is what the catalogue \
+             announces.",
+        )
+        .means("`bool` for one bit; what the server says for OPC UA"),
+        KeyDoc::new(
+            "order",
+            Kind::Form("abcd, badc, cdab or dcba"),
+            "The order of the bytes: `abcd` big-endian, `badc` bytes swapped in each register, `cdab` \
+             registers reversed, `dcba` both.",
+        )
+        .means("`abcd`")
+        .only(MODBUS_TCP),
+        KeyDoc::new(
+            "scale",
+            Kind::Number,
+            "value = raw × scale + offset. With scale 1 and offset 0 integers stay integers.",
+        )
+        .default("1"),
+        KeyDoc::new("offset", Kind::Number, "See scale.").default("0"),
+        KeyDoc::new("unit", Kind::Text, "The unit of the value, for people and models."),
+        KeyDoc::new(
+            "deadband",
+            Kind::Form("a number, or a percentage such as \"1%\""),
+            "Changes up to this size since the last reported value are not sent: a number in the tag's \
+             unit, or a percentage of the last reported value. Models and `millrace tags` see every \
+             value.",
+        ),
+        KeyDoc::new(
+            "report_at_least",
+            Kind::Duration {
+                min: Duration::from_secs(1),
+                max: Duration::from_secs(30 * 86_400),
+            },
+            "A value is sent this often although it did not leave the deadband.",
+        ),
+        KeyDoc::new(
+            "poll_interval",
+            Kind::Duration {
+                min: POLL_INTERVAL_MIN,
+                max: POLL_INTERVAL_MAX,
+            },
+            "From one read to the next. With an OPC UA subscription, how often the server looks.",
+        )
+        .means("the device's"),
+        KeyDoc::new(
+            "writable",
+            Kind::Bool,
+            "Whether `millrace write` may set it. The cloud needs `[local] write_tags` too.",
+        )
+        .default("false"),
+    ],
+};
+
+/// A point of a device.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tag {
+    /// The name in its device.
+    pub(crate) name: String,
+    /// Where the value is, and how it is read.
+    pub(crate) point: TagPoint,
+    /// The type of its samples, scaling included.
+    pub(crate) value_type: ValueType,
+    /// Applied to each value; `None` leaves the device's type.
+    pub(crate) scaling: Option<Scaling>,
+    /// The unit of the value.
+    pub(crate) unit: Option<String>,
+    /// Changes that are not worth sending.
+    pub(crate) deadband: Option<Deadband>,
+    /// A value now and then, although it did not leave the deadband.
+    pub(crate) report_at_least: Option<Duration>,
+    /// From one read to the next; the device's where the tag has none of its own.
+    pub(crate) poll_interval: Duration,
+    /// Whether an operator may write it.
+    pub(crate) writable: bool,
+}
+
+/// Where a value is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TagPoint {
+    /// In a table of a Modbus device.
+    Modbus(PointSpec),
+    /// A node of an OPC UA server.
+    Opcua(NodeAddress),
+}
+
+/// `value = raw * scale + offset`, where that is not the raw value itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Scaling {
+    /// The factor; not 0.
+    pub(crate) scale: f64,
+    /// What is added.
+    pub(crate) offset: f64,
+}
+
+/// Changes that are not worth sending.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Deadband {
+    /// In the unit of the tag.
+    Absolute(f64),
+    /// Of the last reported value.
+    Percent(f64),
+}
+
+/// What a device hands down to its tags.
+pub(crate) struct Inherited<'d> {
+    /// The driver's name.
+    pub(crate) driver: &'static str,
+    /// The device's interval; `None` where it could not be read.
+    pub(crate) poll_interval: Option<Duration>,
+    /// The path of the device, for messages.
+    pub(crate) path: &'d str,
+}
+
+impl Tag {
+    /// Reads one tag. `None` where it has a problem, which is reported then.
+    pub(crate) fn read(
+        table: &Table,
+        nth: usize,
+        inherited: &Inherited<'_>,
+        report: &Report,
+    ) -> Option<Self> {
+        let path = match table.text("name") {
+            Some(name) => format!("{}.tag[{name}]", inherited.path),
+            None => format!("{}.tag[{nth}]", inherited.path),
+        };
+        let section = Section::new(table, &TAG, path, report);
+        section.finish(Some(inherited.driver));
+        let name = names::divided_name(&section, "name");
+        let point = read_point(&section, inherited.driver);
+        let scaling = read_scaling(&section);
+        let unit = section.text("unit").map(str::to_owned);
+        let deadband = read_deadband(&section);
+        let report_at_least = section.duration("report_at_least");
+        let own_interval = section.duration("poll_interval");
+        let writable = section.bool("writable");
+        let (point, raw_type) = point?;
+        check_fit(&section, &point, raw_type)?;
+        if report_at_least.is_some() && !section.has("deadband") {
+            let message = "report_at_least has no effect without a deadband".to_owned();
+            section.note("report_at_least", message, None);
+        }
+        Some(Self {
+            name: name?,
+            point,
+            value_type: if scaling?.is_some() {
+                ValueType::F64
+            } else {
+                raw_type
+            },
+            scaling: scaling?,
+            unit,
+            deadband,
+            report_at_least,
+            poll_interval: own_interval.or(inherited.poll_interval)?,
+            writable: writable?,
+        })
+    }
+}
+
+fn read_point(section: &Section<'_>, driver: &str) -> Option<(TagPoint, ValueType)> {
+    if driver == OPCUA {
+        let node = section.form("address", |text| {
+            text.parse::<NodeAddress>()
+                .map_err(|error| Complaint::said(&error).hint(error.hint()))
+        });
+        let value_type = if section.has("type") {
+            section.form("type", opcua_type)
+        } else {
+            Some(ValueType::Any)
+        };
+        return Some((TagPoint::Opcua(node?), value_type?));
+    }
+    let spec = read_modbus_point(section)?;
+    Some((TagPoint::Modbus(spec), spec.value_type()))
+}
+
+fn read_modbus_point(section: &Section<'_>) -> Option<PointSpec> {
+    let address = section.form("address", |text| {
+        text.parse::<Address>()
+            .map_err(|error| Complaint::said(&error).hint(error.hint()))
+    });
+    let order = if section.has("order") {
+        section.form("order", |text| {
+            text.parse::<WordOrder>()
+                .map_err(|error| Complaint::said(&error).hint(error.hint()))
+        })
+    } else {
+        Some(WordOrder::default())
+    };
+    let data_type = if section.has("type") {
+        section.form("type", |text| {
+            text.parse::<DataType>()
+                .map_err(|error| Complaint::said(&error).hint(error.hint()))
+        })
+    } else {
+        default_type(section, address?)
+    };
+    match PointSpec::new(address?, data_type?, order?) {
+        Ok(spec) => Some(spec),
+        Err(error) => {
+            section.complain("address", Complaint::said(&error).hint(error.hint()));
+            None
+        }
+    }
+}
+
+/// One bit is a bool; how to read a register cannot be guessed.
+fn default_type(section: &Section<'_>, address: Address) -> Option<DataType> {
+    if address.table.is_bits() || address.bit.is_some() {
+        return Some(DataType::Bool);
+    }
+    section.complain(
+        "type",
+        Complaint::new(format!(
+            "registers such as {address} can be read in many ways"
+        ))
+        .hint("u16 is one plain register, f32 a float in two; see the device's manual"),
+    );
+    None
+}
+
+fn opcua_type(text: &str) -> Result<ValueType, Complaint> {
+    const TYPES: [&str; 13] = [
+        "bool", "i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64", "f32", "f64", "string",
+        "bytes",
+    ];
+    Ok(match text {
+        "bool" => ValueType::Bool,
+        "i8" | "i16" | "i32" | "i64" => ValueType::I64,
+        "u8" | "u16" | "u32" | "u64" => ValueType::U64,
+        "f32" => ValueType::F32,
+        "f64" => ValueType::F64,
+        "string" => ValueType::Text,
+        "bytes" => ValueType::Bytes,
+        _ => {
+            let complaint = Complaint::new(
+                "an OPC UA tag needs no type, or one of bool, i8 to i64, u8 to u64, f32, f64, string and bytes",
+            );
+            return Err(match nearest(text, TYPES) {
+                Some(near) => complaint.hint(format!("did you mean {near}?")),
+                None => complaint.hint("leave it out: the server says what the type is"),
+            });
+        }
+    })
+}
+
+/// Outer `None`: a problem, already reported.
+fn read_scaling(section: &Section<'_>) -> Option<Option<Scaling>> {
+    let (scale, offset) = (section.number("scale"), section.number("offset"));
+    let (scale, offset) = (scale?, offset?);
+    if scale == 0.0 {
+        section.complain(
+            "scale",
+            Complaint::new("every value would be the offset").hint("value = raw * scale + offset"),
+        );
+        return None;
+    }
+    let scaling = Scaling { scale, offset };
+    Some((scale != 1.0 || offset != 0.0).then_some(scaling))
+}
+
+fn read_deadband(section: &Section<'_>) -> Option<Deadband> {
+    let node = section.node("deadband")?;
+    let wrong = |expected: &str| {
+        let complaint = Complaint::new(expected);
+        section.complain("deadband", complaint.hint("for example 0.1, or \"1%\""));
+        None
+    };
+    let percent = node
+        .as_text()
+        .and_then(|text| text.trim().strip_suffix('%'));
+    let (number, percent) = match percent {
+        Some(percent) => (percent.trim().parse().ok(), true),
+        None => (node.as_number(), false),
+    };
+    match number {
+        Some(number) if number == 0.0 => None,
+        Some(number) if percent && (0.0..=100.0).contains(&number) => {
+            Some(Deadband::Percent(number))
+        }
+        Some(_) if percent => wrong("a percentage is from 0 to 100"),
+        Some(number) if number > 0.0 && number.is_finite() => Some(Deadband::Absolute(number)),
+        Some(_) => wrong("the minimum is 0"),
+        None => wrong("a number or a percentage is expected"),
+    }
+}
+
+/// Whether what is done with the value suits its type, and whether a written tag can be written.
+fn check_fit(section: &Section<'_>, point: &TagPoint, raw_type: ValueType) -> Option<()> {
+    let mut fits = true;
+    let no_number = matches!(
+        raw_type,
+        ValueType::Bool | ValueType::Text | ValueType::Bytes | ValueType::Json
+    );
+    for key in ["scale", "offset", "deadband"] {
+        let neutral = section.node(key).and_then(|node| node.as_number());
+        let neutral = neutral == Some(if key == "scale" { 1.0 } else { 0.0 });
+        if no_number && section.has(key) && !neutral {
+            let kind = if raw_type == ValueType::Bool {
+                "bools"
+            } else {
+                "texts"
+            };
+            section.complain(
+                key,
+                Complaint::new(format!("{kind} have none")).hint("remove it"),
+            );
+            fits = false;
+        }
+    }
+    if let TagPoint::Modbus(spec) = point
+        && section.node("writable").and_then(|node| node.as_bool()) == Some(true)
+    {
+        let table = spec.address().table.name();
+        if matches!(table, "input" | "discrete") {
+            let expected = format!("Modbus has no way to write {table}: addresses");
+            section.complain("writable", Complaint::new(expected).hint("remove it"));
+            fits = false;
+        }
+    }
+    fits.then_some(())
+}

@@ -1,0 +1,330 @@
+//! `[[uplink]]`: the connection to a cloud core.
+
+use std::time::Duration;
+
+use millrace_uplink::session::{
+    INFLIGHT_DEFAULT, INFLIGHT_MAX, KEEP_ALIVE_MIN, MESSAGE_BYTES_DEFAULT,
+};
+use millrace_uplink::{Endpoint, EndpointError, STRING_BYTES_MAX, Scheme, SecretSource, TlsFiles};
+
+use super::files::FileUse;
+use super::keys::{KeyDoc, Kind, SectionDoc};
+use super::names::{self, Taken};
+use super::pattern::Pattern;
+use super::section::{Complaint, Report, Section};
+use super::tree::Table;
+
+/// How many uplinks this version serves.
+pub(crate) const UPLINKS_MAX: usize = 1;
+
+/// The table of keys.
+pub(crate) const UPLINK: SectionDoc = SectionDoc {
+    heading: "[[uplink]]",
+    doc: "The connection to a cloud core over MQTT. This version serves one.",
+    keys: &[
+        KeyDoc::new("name", Kind::Form("letters, digits, . _ and -"), "The uplink's name. What it has delivered is remembered under this name.")
+            .required(),
+        KeyDoc::new(
+            "profile",
+            Kind::Choice {
+                now: &["generic"],
+                later: &[
+                    "mainflux",
+                    "magistrala",
+                    "sparkplug-b",
+                    "thingsboard",
+                    "aws-iot",
+                    "azure-iot-hub",
+                    "nats",
+                    "cumulocity",
+                    "umh",
+                    "proxus",
+                    "leverege",
+                ],
+            },
+            "The kind of core: topics, payload and limits.",
+        )
+        .default("generic"),
+        KeyDoc::new(
+            "url",
+            Kind::Form("a URL such as mqtts://core.example:8883"),
+            "Where the broker is: `mqtt://host:port` (port 1883 where none is written) or \
+             `mqtts://host:port` (8883), TLS with the server's certificate always verified.",
+        )
+        .required(),
+        KeyDoc::new(
+            "client_id",
+            Kind::Text,
+            "The MQTT client id; `{gateway}` stands for the gateway's id.",
+        )
+        .means("`{gateway}`"),
+        KeyDoc::new("username", Kind::Text, "The user to log in as; `{gateway}` as above."),
+        KeyDoc::new(
+            "password_file",
+            Kind::Secret,
+            "The file that holds the password and nothing else, or `env:NAME`, or `credential:NAME` of \
+             systemd.",
+        ),
+        KeyDoc::new(
+            "ca_file",
+            Kind::File,
+            "PEM certificates of the authorities that may vouch for the broker. Only with mqtts.",
+        )
+        .means("those of the system"),
+        KeyDoc::new("cert_file", Kind::File, "Our PEM certificate chain, for login by certificate. Only with mqtts."),
+        KeyDoc::new("key_file", Kind::File, "The PEM private key of cert_file."),
+        KeyDoc::new(
+            "start",
+            Kind::Choice {
+                now: &["oldest", "now"],
+                later: &[],
+            },
+            "Where an uplink begins that the store does not know yet: with the oldest data, or with those \
+             of now.",
+        )
+        .default("oldest"),
+        KeyDoc::new(
+            "route",
+            Kind::Texts,
+            "Which devices and models it sends, by name or pattern (`*` is any run of characters).",
+        )
+        .means("`[\"*\"]`"),
+        KeyDoc::new(
+            "max_message",
+            Kind::Size {
+                min: 1024,
+                max: 16 << 20,
+            },
+            "The largest message that the broker takes.",
+        )
+        .default("128KiB"),
+        KeyDoc::new(
+            "max_inflight",
+            Kind::Integer {
+                min: 1,
+                max: INFLIGHT_MAX as i64,
+            },
+            "Messages that may wait for their acknowledgement.",
+        )
+        .default("100"),
+        KeyDoc::new(
+            "keep_alive",
+            Kind::Duration {
+                min: KEEP_ALIVE_MIN,
+                max: Duration::from_secs(65_535),
+            },
+            "The longest silence on the connection.",
+        )
+        .default("30s"),
+        KeyDoc::new(
+            "linger",
+            Kind::Duration {
+                min: Duration::ZERO,
+                max: Duration::from_secs(60),
+            },
+            "How long samples may wait for others to share a message with.",
+        )
+        .default("0s"),
+        KeyDoc::new("seal", Kind::Later, "Encryption of the payload."),
+        KeyDoc::new("seal_key_file", Kind::Later, "Encryption of the payload."),
+    ],
+};
+
+// The text of the defaults above follows these.
+const _: () = assert!(MESSAGE_BYTES_DEFAULT == 128 << 10 && INFLIGHT_DEFAULT == 100);
+
+/// The connection to a cloud core.
+#[derive(Debug, Clone)]
+pub(crate) struct Uplink {
+    /// Its name, which its cursor is kept under.
+    pub(crate) name: String,
+    /// The kind of core.
+    pub(crate) profile: &'static str,
+    /// Where the broker is.
+    pub(crate) url: Endpoint,
+    /// Our name at the broker.
+    pub(crate) client_id: String,
+    /// The user to log in as.
+    pub(crate) username: Option<String>,
+    /// The user's password.
+    pub(crate) password: Option<SecretSource>,
+    /// Certificates; none with plain MQTT.
+    pub(crate) tls: TlsFiles,
+    /// Where it begins when the store does not know it.
+    pub(crate) start: Start,
+    /// Which devices and models it sends.
+    pub(crate) route: Vec<Pattern>,
+    /// The largest message in bytes.
+    pub(crate) max_message: usize,
+    /// Messages that may wait for their acknowledgement.
+    pub(crate) max_inflight: usize,
+    /// The longest silence on the connection.
+    pub(crate) keep_alive: Duration,
+    /// How long samples may wait for company.
+    pub(crate) linger: Duration,
+}
+
+/// Where an uplink begins that is new to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// With the oldest data.
+    Oldest,
+    /// With the data of now.
+    Now,
+}
+
+impl Uplink {
+    /// Whether it sends the samples of a device or model.
+    pub(crate) fn routes(&self, source: &str) -> bool {
+        self.route.iter().any(|pattern| pattern.matches(source))
+    }
+
+    /// Reads an uplink. `None` where it has a problem, which is reported then.
+    pub(crate) fn read(
+        table: &Table,
+        nth: usize,
+        gateway: &str,
+        sources: &Taken,
+        report: &Report,
+    ) -> Option<Self> {
+        let path = match table.text("name") {
+            Some(name) => format!("uplink[{name}]"),
+            None => format!("uplink[{nth}]"),
+        };
+        let section = Section::new(table, &UPLINK, path, report);
+        section.finish(None);
+        let name = names::plain_name(&section, "name");
+        let profile = section.choice("profile");
+        let endpoint = section.form("url", endpoint);
+        let client_id = read_client_id(&section, gateway);
+        let username = section
+            .text("username")
+            .map(|text| text.replace("{gateway}", gateway));
+        let password = read_password(&section);
+        let tls = read_tls(&section, endpoint.as_ref());
+        let start = section.choice("start");
+        let route = read_route(&section, sources);
+        let max_message = section.size("max_message");
+        let max_inflight = section.integer::<i32>("max_inflight");
+        let keep_alive = section.duration("keep_alive");
+        let linger = section.duration("linger");
+        Some(Self {
+            name: name?,
+            profile: profile?,
+            url: endpoint?,
+            client_id: client_id?,
+            username,
+            password: password?,
+            tls: tls?,
+            start: if start? == "now" {
+                Start::Now
+            } else {
+                Start::Oldest
+            },
+            route: route?,
+            max_message: usize::try_from(max_message?).ok()?,
+            max_inflight: usize::try_from(max_inflight?).ok()?,
+            keep_alive: keep_alive?,
+            linger: linger?,
+        })
+    }
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, Complaint> {
+    text.parse::<Endpoint>().map_err(|error| {
+        let hint = match &error {
+            EndpointError::Credentials => "remove what stands before the @",
+            _ => "for example mqtts://core.example:8883",
+        };
+        Complaint::said(&error).hint(hint)
+    })
+}
+
+fn read_client_id(section: &Section<'_>, gateway: &str) -> Option<String> {
+    if !section.has("client_id") {
+        return Some(gateway.to_owned());
+    }
+    section.form("client_id", |text| {
+        let id = text.replace("{gateway}", gateway);
+        if id.contains(['{', '}']) {
+            return Err(Complaint::new(
+                "{gateway} is the only template that is known",
+            ));
+        }
+        if id.len() > STRING_BYTES_MAX || id.chars().any(char::is_control) {
+            return Err(Complaint::new(
+                "a short text without control characters is expected",
+            ));
+        }
+        Ok(id)
+    })
+}
+
+/// Outer `None`: a problem, already reported.
+fn read_password(section: &Section<'_>) -> Option<Option<SecretSource>> {
+    if !section.has("password_file") {
+        return Some(None);
+    }
+    let password = section.secret("password_file")?;
+    if !section.has("username") {
+        section.complain(
+            "username",
+            Complaint::new("MQTT has no password without a user name")
+                .hint("many brokers take any name beside a token: username = \"{gateway}\""),
+        );
+        return None;
+    }
+    Some(Some(password))
+}
+
+fn read_tls(section: &Section<'_>, endpoint: Option<&Endpoint>) -> Option<TlsFiles> {
+    let plain = endpoint.is_some_and(|endpoint| endpoint.scheme == Scheme::Mqtt);
+    let mut fits = true;
+    for key in ["ca_file", "cert_file", "key_file"] {
+        if plain && section.has(key) {
+            section.complain(
+                key,
+                Complaint::new("certificates mean nothing without TLS")
+                    .hint("write mqtts:// in url, or remove it"),
+            );
+            fits = false;
+        }
+    }
+    for (one, other) in [("cert_file", "key_file"), ("key_file", "cert_file")] {
+        if section.has(one) && !section.has(other) {
+            section.complain(other, Complaint::new(format!("{one} needs it beside it")));
+            fits = false;
+        }
+    }
+    let tls = TlsFiles {
+        ca_file: section.file("ca_file", FileUse::Certificate),
+        cert_file: section.file("cert_file", FileUse::Certificate),
+        key_file: section.file("key_file", FileUse::Secret),
+    };
+    let read_all = tls.ca_file.is_some() == section.has("ca_file")
+        && tls.cert_file.is_some() == section.has("cert_file")
+        && tls.key_file.is_some() == section.has("key_file");
+    (fits && read_all).then_some(tls)
+}
+
+fn read_route(section: &Section<'_>, sources: &Taken) -> Option<Vec<Pattern>> {
+    if !section.has("route") {
+        return Some(vec![Pattern::new("*")]);
+    }
+    let texts = section.texts("route")?;
+    let mut route = Vec::with_capacity(texts.len());
+    for (text, place) in texts {
+        let pattern = Pattern::new(text.as_str());
+        if text != "*" && !sources.names().any(|name| pattern.matches(name)) {
+            let near = super::keys::nearest(&text, sources.names());
+            section.report().note(
+                &place,
+                &section.path_of("route"),
+                format!("route {text} fits no device and no model"),
+                near.map(|near| format!("did you mean {near}?")),
+            );
+        }
+        route.push(pattern);
+    }
+    Some(route)
+}
