@@ -9,9 +9,6 @@ mod golden;
 mod manifest;
 mod problem;
 
-#[cfg(test)]
-mod tests;
-
 use std::io;
 use std::path::{Path, PathBuf};
 

@@ -9,9 +9,6 @@ mod admit;
 mod error;
 mod ops;
 
-#[cfg(test)]
-mod tests;
-
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;

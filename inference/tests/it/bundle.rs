@@ -1,0 +1,198 @@
+//! Bundles that load, and each way of not loading.
+
+use std::fs::File;
+
+use millrace_inference::{Bundle, BundleError, Fill, Grid, Problem, Threshold};
+
+use crate::fixture::{Fixture, chain};
+
+fn problems(fixture: &Fixture) -> Vec<Problem> {
+    match fixture.load() {
+        Err(BundleError::Manifest { problems, .. }) => problems,
+        other => panic!("expected problems of the manifest, got {other:?}"),
+    }
+}
+
+/// The only problem: its key, value, hint and line.
+fn problem(fixture: &Fixture) -> (String, Option<String>, Option<String>, usize) {
+    let problems = problems(fixture);
+    let [problem] = problems.as_slice() else {
+        panic!("expected one problem, got {problems:?}");
+    };
+    let problem = problem.clone();
+    (problem.key, problem.value, problem.hint, problem.line)
+}
+
+#[test]
+fn a_directory_loads() {
+    let bundle = Fixture::new("magnitude").bundle();
+    assert_eq!((bundle.name(), bundle.version()), ("test", "1.0.0"));
+    assert_eq!(bundle.sha256().len(), 64);
+    assert_eq!(bundle.inputs()[0].unit, "bar");
+    assert_eq!(bundle.inputs()[0].fill, Fill::Hold);
+    assert!(bundle.inputs()[1].required);
+    assert_eq!(bundle.inputs()[1].range, Some((-1000.0, 1000.0)));
+    assert_eq!(bundle.input_index("b"), Some(1));
+    assert_eq!(bundle.window().stride, 1);
+    assert!(matches!(bundle.window().grid, Grid::Every(grid) if grid.as_secs() == 1));
+    assert_eq!(bundle.manifest().threshold, Threshold::Fixed(10.0));
+}
+
+#[test]
+fn a_tar_loads_like_its_directory() {
+    let fixture = Fixture::new("magnitude");
+    let directory = fixture.path();
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("test-1.0.0.tar");
+    let mut tar = tar::Builder::new(File::create(&path).unwrap());
+    tar.append_dir_all("test-1.0.0", &directory).unwrap();
+    tar.finish().unwrap();
+
+    let bundle = Bundle::load(&path).unwrap();
+    assert_eq!(bundle.manifest(), fixture.bundle().manifest());
+    assert_eq!(bundle.model(), fixture.bundle().model());
+}
+
+#[test]
+fn what_is_no_tar_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("model.onnx");
+    std::fs::write(&path, vec![0xa5; 4096]).unwrap();
+    assert!(matches!(
+        Bundle::load(&path),
+        Err(BundleError::Archive { .. })
+    ));
+}
+
+#[test]
+fn missing_files_are_named() {
+    let place = tempfile::tempdir().unwrap();
+    let error = Bundle::load(&place.path().join("none")).unwrap_err();
+    assert!(matches!(error, BundleError::Missing { .. }));
+    let error = Bundle::load(place.path()).unwrap_err();
+    assert!(error.to_string().ends_with("model.toml does not exist"));
+
+    let fixture = Fixture::new("magnitude").edit("file = \"model.onnx\"", "file = \"other.onnx\"");
+    let error = fixture.load().unwrap_err();
+    assert!(error.to_string().ends_with("other.onnx does not exist"));
+}
+
+#[test]
+fn a_wrong_digest_is_refused() {
+    let fixture = Fixture::new("magnitude");
+    let mut model = fixture.bundle().model().to_vec();
+    let last = model.len() - 1;
+    model[last] ^= 1;
+    fixture.write("model.onnx", &model);
+    let error = fixture.load().unwrap_err();
+    assert!(matches!(error, BundleError::Digest { .. }), "{error}");
+}
+
+#[test]
+fn text_that_is_not_toml_is_refused_with_its_line() {
+    let fixture = Fixture::new("magnitude").edit("len = 3", "len = = 3");
+    let (_, _, hint, line) = problem(&fixture);
+    assert_eq!(line, 19);
+    assert!(hint.is_some());
+}
+
+#[test]
+fn unknown_keys_are_refused_with_the_nearest() {
+    let fixture = Fixture::new("magnitude").edit("max_gap", "min_good_shar = 0.9\nmax_gap");
+    let (key, value, hint, line) = problem(&fixture);
+    assert_eq!((key.as_str(), line), ("window.min_good_shar", 21));
+    assert_eq!(value.as_deref(), Some("0.9"));
+    assert_eq!(hint.as_deref(), Some("did you mean `min_good_share`?"));
+
+    let fixture = Fixture::new("magnitude").edit("unit = ", "xyz = ");
+    let (key, _, hint, _) = problem(&fixture);
+    assert_eq!(key, "input[0].xyz");
+    assert_eq!(
+        hint.as_deref(),
+        Some("known keys here are fill, range, required, role, unit")
+    );
+}
+
+#[test]
+fn every_problem_is_named_in_one_run() {
+    let fixture = Fixture::new("magnitude")
+        .edit("name = \"test\"", "name = \"a b\"")
+        .edit("len = 3", "len = 0")
+        .edit("max_gap = \"2s\"", "max_gap = \"2 parsecs\"")
+        .edit("role = \"b\"", "role = \"a\"")
+        .edit("range = [-1000, 1000]", "range = [5, 1]")
+        .edit("value = 10.0", "value = -1")
+        .edit("score = \"score\"\n", "");
+    let keys: Vec<_> = problems(&fixture).into_iter().map(|p| p.key).collect();
+    assert_eq!(
+        keys,
+        [
+            "name",
+            "input[1].role",
+            "input[1].range",
+            "window.len",
+            "window.max_gap",
+            "output.score",
+            "threshold.value",
+        ]
+    );
+    let text = fixture.load().unwrap_err().to_string();
+    assert!(
+        text.contains("19:7: window.len is 0; expected a whole number of rows, 1 to 10000"),
+        "{text}"
+    );
+    assert!(text.contains("output.score is missing"), "{text}");
+}
+
+#[test]
+fn values_that_do_not_fit_together_are_refused() {
+    let cases = [
+        ("max_gap = \"2s\"", "max_gap = \"500ms\"", "window.max_gap"),
+        ("on = 1", "on = { k = 5, of = 3 }", "decision.on.of"),
+        ("on = 1", "severity = [1, 2]", "decision.severity"),
+        ("value = 10.0", "", "threshold.value"),
+        ("sha256 = \"", "sha256 = \"zz", "model.sha256"),
+        (
+            "file = \"model.onnx\"",
+            "file = \"../model.onnx\"",
+            "model.file",
+        ),
+        (
+            "len = 3",
+            "len = 3\nnormalisation = { mean = [0], scale = [1, 1] }",
+            "window.normalisation.mean",
+        ),
+        (
+            "layout = \"NTF\"",
+            "layout = \"NTF\"\ndtype = \"f16\"",
+            "model.dtype",
+        ),
+    ];
+    for (from, to, key) in cases {
+        let fixture = Fixture::new("magnitude").edit(from, to);
+        assert_eq!(problem(&fixture).0, key, "{to}");
+    }
+    let fixture = Fixture::new("magnitude")
+        .edit("fill = \"hold\"", "fill = \"linear\"")
+        .edit("grid = \"1s\"", "grid = \"scan\"");
+    assert_eq!(problem(&fixture).0, "window.grid");
+}
+
+#[test]
+fn golden_vectors_must_fit_the_window() {
+    let fixture = Fixture::new("magnitude").golden(r#"{"windows": [{"values": [1], "score": 1}]}"#);
+    let error = fixture.load().unwrap_err();
+    let text = chain(&error);
+    assert!(
+        text.contains("windows[0].values holds 1 numbers; model.toml makes it 6"),
+        "{text}"
+    );
+
+    let fixture = Fixture::new("magnitude").golden("{");
+    assert!(matches!(fixture.load(), Err(BundleError::Golden { .. })));
+
+    let fixture = Fixture::new("magnitude").golden(r#"{"windows": []}"#);
+    fixture.load().unwrap_err();
+    fixture.write("golden.json", b"{}");
+    assert!(matches!(fixture.load(), Err(BundleError::Digest { .. })));
+}

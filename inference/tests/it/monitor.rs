@@ -1,0 +1,313 @@
+//! Monitors: windows of samples, what is not scored, events. The score of a window is the sum over both
+//! inputs of their mean magnitude.
+
+use millrace_inference::{Monitor, NotScored, Output};
+use millrace_tags::{EventDetail, EventState, Reason, Sample, TagId};
+use proptest::prelude::*;
+
+use crate::fixture::{Fixture, ms, sample};
+
+fn monitor(fixture: &Fixture) -> Monitor {
+    Monitor::new(&fixture.bundle(), fixture.detector())
+}
+
+fn fixture() -> Fixture {
+    Fixture::new("magnitude").edit(
+        "score = \"score\"",
+        "score = \"score\"\ncontribution = \"contribution\"",
+    )
+}
+
+fn scan_fixture() -> Fixture {
+    fixture().edit("grid = \"1s\"", "grid = \"scan\"")
+}
+
+fn bad(at: i64) -> Sample {
+    Sample::bad(TagId(1), Reason::Timeout, ms(at))
+}
+
+/// Outputs as short lines: time in ms, then what.
+fn lines(outputs: &[Output]) -> Vec<String> {
+    outputs.iter().map(line).collect()
+}
+
+fn line(output: &Output) -> String {
+    match output {
+        Output::Score { at, score, .. } => format!("{} score {score:.3}", at.0 / 1_000_000),
+        Output::NotScored { at, reason } => format!("{} {reason}", at.0 / 1_000_000),
+        Output::Event(event) => format!("{} {:?}", event.at.0 / 1_000_000, event.state),
+    }
+}
+
+#[test]
+fn a_row_is_the_newest_value_at_each_multiple_of_the_grid() {
+    let mut monitor = monitor(&fixture());
+    for at in [300, 1_300, 1_900, 2_300, 3_000] {
+        monitor.feed(0, &sample(at, at as f64 / 1000.0));
+        monitor.feed(1, &sample(at, 1.0));
+    }
+    assert_eq!(
+        lines(&monitor.advance(ms(2_999))),
+        [
+            "1000 warming up, 1 of 3 rows",
+            "2000 warming up, 2 of 3 rows"
+        ]
+    );
+    let outputs = monitor.advance(ms(3_999));
+    // (0.3 + 1.9 + 3.0) / 3 + 1
+    assert_eq!(lines(&outputs), ["3000 score 2.733"]);
+    let [
+        Output::Score {
+            window_start,
+            ratio,
+            share,
+            good,
+            ..
+        },
+    ] = outputs.as_slice()
+    else {
+        panic!("expected one score");
+    };
+    assert_eq!(*window_start, ms(1_000));
+    assert!((ratio - 0.2733).abs() < 1e-3);
+    assert_eq!(&*share[0].0, "a");
+    assert!((share[0].1 + share[1].1 - 1.0).abs() < 1e-9);
+    assert_eq!(*good, 1.0);
+}
+
+#[test]
+fn a_gap_starts_the_window_anew() {
+    let mut monitor = monitor(&fixture());
+    for at in [0, 1_000, 2_000] {
+        monitor.feed(0, &sample(at, 1.0));
+        monitor.feed(1, &sample(at, 1.0));
+    }
+    for at in [3_000, 4_000, 5_000, 60_000] {
+        monitor.feed(0, &sample(at, 1.0));
+    }
+    for at in [60_000, 61_000, 62_000] {
+        monitor.feed(1, &sample(at, 2.0));
+    }
+    assert_eq!(
+        lines(&monitor.advance(ms(62_500))),
+        [
+            "0 warming up, 1 of 3 rows",
+            "1000 warming up, 2 of 3 rows",
+            "2000 score 2.000",
+            // b is held for 2 s, the max_gap
+            "3000 score 2.000",
+            "4000 score 2.000",
+            "5000 no good value of b",
+            "60000 warming up, 1 of 3 rows",
+            "61000 warming up, 2 of 3 rows",
+            "62000 score 3.000",
+        ]
+    );
+    assert!(monitor.advance(ms(62_999)).is_empty());
+    // Nothing comes for a day: one gap, not a day of rows.
+    assert_eq!(
+        lines(&monitor.advance(ms(86_400_000))),
+        ["63000 no good value of a"]
+    );
+}
+
+#[test]
+fn stand_ins_count_against_the_good_share() {
+    let mut monitor =
+        monitor(&fixture().edit("grid = \"1s\"", "grid = \"1s\"\nmin_good_share = 0.8"));
+    for at in [0, 1_000, 2_000, 3_000] {
+        monitor.feed(0, &sample(at, 1.0));
+    }
+    monitor.feed(1, &sample(0, 1.0));
+    monitor.feed(1, &bad(1_000));
+    monitor.feed(1, &bad(2_000));
+    monitor.feed(1, &sample(3_000, 5_000.0)); // outside its range
+    assert_eq!(
+        lines(&monitor.advance(ms(3_000)))[2..],
+        [
+            "2000 only 67 % good values, for want of b",
+            "3000 no good value of b",
+        ]
+    );
+}
+
+#[test]
+fn an_optional_input_never_makes_a_gap() {
+    let fixture = fixture()
+        .edit("range =", "required = false\nrange =")
+        .edit("grid = \"1s\"", "grid = \"1s\"\nmin_good_share = 0.5");
+    let mut monitor = monitor(&fixture);
+    monitor.feed(1, &sample(0, 7.0));
+    for at in (0..10).map(|s| s * 1_000) {
+        monitor.feed(0, &sample(at, 1.0));
+    }
+    let outputs = monitor.advance(ms(9_000));
+    assert_eq!(line(outputs.last().unwrap()), "9000 score 8.000");
+}
+
+#[test]
+fn lines_wait_for_their_far_end() {
+    let fixture = fixture()
+        .edit("fill = \"hold\"", "fill = \"linear\"")
+        .edit("role = \"b\"", "role = \"b\"\nfill = \"linear\"")
+        .edit("value = 10.0", "value = 100.0");
+    let mut monitor = monitor(&fixture);
+    for input in [0, 1] {
+        monitor.feed(input, &sample(0, 0.0));
+        monitor.feed(input, &sample(1_600, 16.0));
+    }
+    assert_eq!(lines(&monitor.advance(ms(2_000))).len(), 2);
+    monitor.feed(0, &sample(2_600, 26.0));
+    assert!(monitor.advance(ms(2_600)).is_empty());
+    monitor.feed(1, &sample(2_600, 26.0));
+    assert_eq!(lines(&monitor.advance(ms(2_600))), ["2000 score 20.000"]);
+}
+
+#[test]
+fn stride_leaves_windows_out() {
+    let mut monitor = monitor(&fixture().edit("len = 3", "len = 3\nstride = 2"));
+    for at in (0..8).map(|s| s * 1_000) {
+        monitor.feed(0, &sample(at, 1.0));
+        monitor.feed(1, &sample(at, 1.0));
+    }
+    assert_eq!(
+        lines(&monitor.advance(ms(7_000))),
+        [
+            "1000 warming up, 2 of 3 rows",
+            "2000 score 2.000",
+            "4000 score 2.000",
+            "6000 score 2.000",
+        ]
+    );
+}
+
+#[test]
+fn a_scan_is_a_row_whatever_its_time() {
+    let mut monitor = monitor(&scan_fixture());
+    let mut told = Vec::new();
+    for (i, at) in [0, 5, 900, 2_000, 5_000].into_iter().enumerate() {
+        monitor.feed(0, &sample(at, i as f64));
+        // b is polled in every other scan, and held.
+        if i % 2 == 0 {
+            monitor.feed(1, &sample(at, 1.0));
+        }
+        assert!(monitor.advance(ms(at)).is_empty());
+        told.extend(lines(&monitor.end_scan(ms(at))));
+    }
+    assert_eq!(
+        told,
+        [
+            "0 warming up, 1 of 3 rows",
+            "5 warming up, 2 of 3 rows",
+            "900 score 2.000",
+            "2000 score 3.000",
+            // Three seconds without a scan are longer than max_gap.
+            "5000 no good value of a, b",
+            "5000 warming up, 1 of 3 rows",
+        ]
+    );
+}
+
+#[test]
+fn events_begin_and_end() {
+    let mut monitor = monitor(&scan_fixture());
+    let mut events = Vec::new();
+    for (i, value) in [1.0, 1.0, 1.0, 30.0, 30.0, 1.0, 1.0, 1.0]
+        .into_iter()
+        .enumerate()
+    {
+        let at = i as i64 * 100;
+        monitor.feed(0, &sample(at, value));
+        monitor.feed(1, &sample(at, 1.0));
+        events.extend(
+            monitor
+                .end_scan(ms(at))
+                .into_iter()
+                .filter_map(|output| match output {
+                    Output::Event(event) => Some(event),
+                    _ => None,
+                }),
+        );
+    }
+    let states: Vec<_> = events
+        .iter()
+        .map(|event| (event.state, event.at, event.end))
+        .collect();
+    assert_eq!(
+        states,
+        [
+            (EventState::Begin, ms(300), None),
+            (EventState::Update, ms(400), None),
+            (EventState::End, ms(700), Some(ms(700))),
+        ]
+    );
+    let EventDetail::Anomaly {
+        version,
+        peak,
+        threshold,
+        top,
+        good,
+        ..
+    } = &events[2].detail
+    else {
+        panic!("not an anomaly");
+    };
+    assert_eq!((version.as_str(), *threshold, *good), ("1.0.0", 10.0, 1.0));
+    assert!((peak - (61.0 / 3.0 + 1.0)).abs() < 1e-4);
+    assert_eq!(top[0].role, "a");
+    assert!(top[0].share > 0.9);
+}
+
+#[test]
+fn a_model_that_fails_says_so() {
+    let fixture = Fixture::new("root").edit("grid = \"1s\"", "grid = \"scan\"");
+    let mut monitor = monitor(&fixture);
+    let mut last = Vec::new();
+    for at in [0, 1, 2] {
+        monitor.feed(0, &sample(at, -5.0));
+        monitor.feed(1, &sample(at, 1.0));
+        last = monitor.end_scan(ms(at));
+    }
+    assert!(matches!(
+        last.as_slice(),
+        [Output::NotScored {
+            reason: NotScored::Failed(_),
+            ..
+        }]
+    ));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Rows follow event time: how often `advance` is called changes nothing, and no order of samples
+    /// makes a window that cannot be scored.
+    #[test]
+    fn outputs_do_not_depend_on_the_pace(
+        samples in prop::collection::vec((0usize..2, 0i64..20_000, -50.0..50.0f64, prop::bool::weighted(0.1)), 0..120),
+        steps in prop::collection::vec(1i64..5_000, 0..12),
+        linear in any::<bool>(),
+    ) {
+        let mut fixture = fixture();
+        if linear {
+            fixture = fixture.edit("fill = \"hold\"", "fill = \"linear\"");
+        }
+        let mut at_once = monitor(&fixture);
+        let mut by_steps = monitor(&fixture);
+        for (input, at, value, is_bad) in samples {
+            let sample = if is_bad { bad(at) } else { sample(at, value) };
+            at_once.feed(input, &sample);
+            by_steps.feed(input, &sample);
+        }
+        let expected = lines(&at_once.advance(ms(30_000)));
+        let mut to = 0;
+        let mut actual = Vec::new();
+        for step in steps {
+            to += step;
+            actual.extend(lines(&by_steps.advance(ms(to.min(30_000)))));
+        }
+        actual.extend(lines(&by_steps.advance(ms(30_000))));
+        prop_assert!(!expected.iter().any(|line| line.contains("not a finite number")));
+        prop_assert_eq!(expected, actual);
+    }
+}
