@@ -200,7 +200,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
         let request = match stale {
             0 => request.to_string(),
             // A device that makes up its transaction ids looks silent; this tells the two apart.
-            _ => format!("{request} ({stale} replies had another transaction id)"),
+            _ => format!("{request} (replies with another transaction id: {stale})"),
         };
         SessionError::Timeout {
             device: self.peer.device.clone(),

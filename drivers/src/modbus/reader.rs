@@ -331,4 +331,5 @@ pub(crate) fn reason(code: ExceptionCode) -> Reason {
 }
 
 #[cfg(test)]
+#[cfg(feature = "sim")]
 mod tests;

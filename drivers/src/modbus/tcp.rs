@@ -167,7 +167,7 @@ impl Session for TcpSession {
         let stale = self.link.stale_dropped_total();
         if stale > 0 {
             remarks.push(format!(
-                "{stale} replies that belonged to no open request were dropped"
+                "replies that belonged to no open request and were dropped: {stale}"
             ));
         }
         remarks

@@ -77,7 +77,7 @@ fn bcd(number: u64, count: usize) -> (Vec<u8>, u64) {
     let mut bytes = vec![0; count];
     for byte in bytes.iter_mut().rev() {
         let pair = (rest % 100) as u8;
-        *byte = pair / 10 << 4 | pair % 10;
+        *byte = ((pair / 10) << 4) | (pair % 10);
         rest /= 100;
     }
     (bytes, number)

@@ -157,7 +157,7 @@ impl Faults {
 
     /// The fault of request number `request`, counted from 1.
     pub(super) fn of_request(&self, request: u64) -> Option<Fault> {
-        let due = |r: &&Recurring| request % u64::from(r.every.max(1)) == 0;
+        let due = |r: &&Recurring| request.is_multiple_of(u64::from(r.every));
         self.recurring.iter().find(due).map(|r| r.fault)
     }
 
