@@ -59,6 +59,11 @@ impl Gateway {
         )
     }
 
+    /// The agent's process id, while it runs.
+    pub fn pid(&mut self) -> Option<u32> {
+        Some(self.process.as_mut()?.child().id())
+    }
+
     fn socket(&self) -> PathBuf {
         self.directory.join("millrace.sock")
     }
