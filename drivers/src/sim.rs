@@ -3,4 +3,5 @@
 //! The demo, the tests and field engineers use them.
 
 pub mod modbus;
+pub mod opcua;
 pub mod signal;

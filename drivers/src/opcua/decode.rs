@@ -49,12 +49,10 @@ fn timestamp(time: &DateTime) -> Option<Timestamp> {
     ticks.checked_mul(100).map(Timestamp)
 }
 
-/// Whether a server's queue for this item ran over, so that older values are gone.
+/// Whether a server's queue for this item ran over, so that older values are gone. Some servers forget
+/// to set the info type that the bit belongs to (Part 4, 7.39.1), so it is not asked for.
 pub(super) fn overflowed(data: &DataValue) -> bool {
-    /// Part 4, 7.39.1: the info bits below mean something only when this one says "data value".
-    const INFO_TYPE_DATA_VALUE: u32 = 0x0400;
-    data.status
-        .is_some_and(|status| status.bits() & INFO_TYPE_DATA_VALUE != 0 && status.overflow())
+    data.status.is_some_and(|status| status.overflow())
 }
 
 fn value(variant: Variant, context: &ContextOwned) -> Result<Value, Reason> {
@@ -151,10 +149,10 @@ fn structure_json(object: &ExtensionObject, context: &ContextOwned) -> Json {
     let mut bytes = Vec::new();
     match body.encode_binary(&mut bytes, &context.context()) {
         Ok(()) => json!({
-            "type": object.binary_type_id().to_string(),
+            "type": object.binary_type_id().node_id.to_string(),
             "binary": ByteString::from(bytes).as_base64(),
         }),
-        Err(_) => json!({ "type": object.binary_type_id().to_string() }),
+        Err(_) => json!({ "type": object.binary_type_id().node_id.to_string() }),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_tags::{Clock, Reading, Reason, Sample};
-use opcua::types::NodeId;
+use opcua::types::{NodeId, StatusCode};
 
 use super::channel::Channel;
 use super::notes::Notes;
@@ -23,7 +23,7 @@ pub(super) struct Polled {
 impl Polled {
     /// One sample for each tag of the group, stamped with the arrival of its own reply.
     pub(super) async fn read(
-        &self,
+        &mut self,
         group: usize,
         channel: &Channel,
         notes: &Notes,
@@ -34,12 +34,23 @@ impl Polled {
         let (known, unknown): (Vec<usize>, Vec<usize>) = places
             .iter()
             .partition(|&&place| self.nodes[place].is_some());
-        for chunk in known.chunks(self.reads_max.max(1)) {
+        let mut rest = known.as_slice();
+        while !rest.is_empty() {
+            let (chunk, later) = rest.split_at(self.reads_max.clamp(1, rest.len()));
             let nodes = chunk
                 .iter()
                 .filter_map(|&place| self.nodes[place].clone())
                 .collect();
-            let values = server::read(channel, nodes).await?;
+            let values = match server::try_read(channel, nodes).await {
+                Ok(values) => values,
+                // A server that does not tell its limit: it is found once, and kept.
+                Err(error) if is_too_many(error.status()) && chunk.len() > 1 => {
+                    self.reads_max = chunk.len() / 2;
+                    continue;
+                }
+                Err(error) => return Err(channel.asked("Read").failed(&error)),
+            };
+            rest = later;
             let now = clock.now();
             let context = channel.context().read();
             for (&place, data) in chunk.iter().zip(values) {
@@ -67,4 +78,13 @@ impl Polled {
             _ => notes.accepted(place),
         }
     }
+}
+
+fn is_too_many(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BadTooManyOperations
+            | StatusCode::BadResponseTooLarge
+            | StatusCode::BadEncodingLimitsExceeded
+    )
 }

@@ -1,8 +1,8 @@
 //! What a server says of itself, and the Read service.
 
 use opcua::types::{
-    AttributeId, DataValue, NodeId, NumericRange, QualifiedName, ReadRequest, ReadResponse,
-    ReadValueId, TimestampsToReturn, VariableId, Variant,
+    AttributeId, DataValue, Error, NodeId, NumericRange, QualifiedName, ReadRequest, ReadResponse,
+    ReadValueId, StatusCode, TimestampsToReturn, VariableId, Variant,
 };
 
 use super::channel::Channel;
@@ -59,24 +59,33 @@ fn texts(value: Option<Variant>) -> Vec<String> {
     }
 }
 
-/// The values of these nodes, one for each. More nodes than the server takes at once fail as a whole.
+/// The values of these nodes, one for each.
 pub(super) async fn read(
     channel: &Channel,
     nodes: Vec<NodeId>,
 ) -> Result<Vec<DataValue>, SessionError> {
+    let values = try_read(channel, nodes).await;
+    values.map_err(|error| channel.asked("Read").failed(&error))
+}
+
+/// Like [`read`], for a caller that wants to look at the error: a server fails the whole request where
+/// it is one node too many.
+pub(super) async fn try_read(
+    channel: &Channel,
+    nodes: Vec<NodeId>,
+) -> Result<Vec<DataValue>, Error> {
     let count = nodes.len();
-    let response: ReadResponse = channel
-        .request("Read", |request_header| ReadRequest {
-            request_header,
-            max_age: 0.0,
-            timestamps_to_return: TimestampsToReturn::Source,
-            nodes_to_read: Some(nodes.into_iter().map(value_of).collect()),
-        })
-        .await?;
+    let request = ReadRequest {
+        request_header: channel.header(channel.timeout()),
+        max_age: 0.0,
+        timestamps_to_return: TimestampsToReturn::Source,
+        nodes_to_read: Some(nodes.into_iter().map(value_of).collect()),
+    };
+    let response: ReadResponse = channel.send(request, channel.timeout()).await?;
     let values = response.results.unwrap_or_default();
     if values.len() != count {
         let found = format!("{} values for {count} nodes", values.len());
-        return Err(channel.asked("Read").unfit(&found));
+        return Err(Error::new(StatusCode::BadUnknownResponse, found));
     }
     Ok(values)
 }

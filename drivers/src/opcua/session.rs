@@ -58,7 +58,7 @@ impl OpcuaSession {
 #[async_trait]
 impl Session for OpcuaSession {
     async fn read(&mut self, group: usize) -> Result<Reading, SessionError> {
-        match &self.collecting {
+        match &mut self.collecting {
             Collecting::Polled(polled) => {
                 polled
                     .read(group, &self.channel, &self.notes, &*self.clock)

@@ -16,8 +16,8 @@ pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 pub const PUBLISH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 
 /// Values that a server keeps for a node between two publishings: enough for a tag that is sampled ten
-/// times as often as it is published.
-pub const QUEUE_SIZE_DEFAULT: u32 = 10;
+/// times as often as it is published, and for ten publishings that come late. Servers revise it down.
+pub const QUEUE_SIZE_DEFAULT: u32 = 100;
 
 /// Settings of one device, as meant.
 #[derive(Debug, Clone)]

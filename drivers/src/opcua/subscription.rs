@@ -70,6 +70,14 @@ impl Subscribed {
     }
 }
 
+/// Why a call created no items.
+enum Refusal {
+    /// Fewer may do.
+    TooMany(StatusCode),
+    /// The session is broken.
+    Broken(SessionError),
+}
+
 /// Items of a session and what has become of them.
 pub(super) struct Monitored {
     pub(super) channel: Arc<Channel>,
@@ -208,36 +216,63 @@ impl Monitored {
         Ok(created.subscription_id)
     }
 
+    /// Some servers refuse the whole call where one item is too many, so the calls shrink until they fit.
     async fn create_items(
         &self,
         subscription_id: u32,
         places: &[usize],
     ) -> Result<Vec<(usize, StatusCode)>, SessionError> {
         let mut results = Vec::with_capacity(places.len());
-        for chunk in places.chunks(self.items_max.max(1)) {
-            let response: CreateMonitoredItemsResponse = self
-                .channel
-                .request("CreateMonitoredItems", |request_header| {
-                    CreateMonitoredItemsRequest {
-                        request_header,
-                        subscription_id,
-                        timestamps_to_return: TimestampsToReturn::Source,
-                        items_to_create: Some(
-                            chunk.iter().filter_map(|&place| self.item(place)).collect(),
-                        ),
-                    }
-                })
-                .await?;
-            let created = response.results.unwrap_or_default();
-            self.check_count(chunk.len(), &created)?;
-            results.extend(
-                chunk
-                    .iter()
-                    .copied()
-                    .zip(created.iter().map(|r| r.status_code)),
-            );
+        let mut rest = places;
+        let mut size = self.items_max.max(1);
+        while !rest.is_empty() {
+            let (chunk, later) = rest.split_at(size.min(rest.len()));
+            match self.create_chunk(subscription_id, chunk).await {
+                Ok(codes) => {
+                    results.extend(chunk.iter().copied().zip(codes));
+                    rest = later;
+                }
+                Err(Refusal::TooMany(_)) if chunk.len() > 1 => size = chunk.len() / 2,
+                Err(Refusal::TooMany(code)) => {
+                    results.extend(rest.iter().map(|&place| (place, code)));
+                    break;
+                }
+                Err(Refusal::Broken(error)) => return Err(error),
+            }
         }
         Ok(results)
+    }
+
+    async fn create_chunk(
+        &self,
+        subscription_id: u32,
+        places: &[usize],
+    ) -> Result<Vec<StatusCode>, Refusal> {
+        let items = places.iter().filter_map(|&place| self.item(place));
+        let timeout = self.channel.timeout();
+        let request = CreateMonitoredItemsRequest {
+            request_header: self.channel.header(timeout),
+            subscription_id,
+            timestamps_to_return: TimestampsToReturn::Source,
+            items_to_create: Some(items.collect()),
+        };
+        let sent = self
+            .channel
+            .send::<CreateMonitoredItemsResponse>(request, timeout);
+        let created = match sent.await {
+            Ok(response) => response.results.unwrap_or_default(),
+            Err(error) => {
+                let asked = self.channel.asked("CreateMonitoredItems");
+                return Err(match error.status() {
+                    code @ (StatusCode::BadTooManyMonitoredItems
+                    | StatusCode::BadTooManyOperations) => Refusal::TooMany(code),
+                    _ => Refusal::Broken(asked.failed(&error)),
+                });
+            }
+        };
+        self.check_count(places.len(), &created)
+            .map_err(Refusal::Broken)?;
+        Ok(created.iter().map(|result| result.status_code).collect())
     }
 
     fn check_count(

@@ -138,12 +138,17 @@ fn source_time_keeps_its_ticks() {
 }
 
 #[test]
-fn overflow_counts_only_in_a_data_value() {
+fn overflow_is_seen_and_leaves_the_value_good() {
+    let over = sampled(StatusCode::from(0x0000_0480));
+    assert_eq!(
+        (over.value, over.quality),
+        (Some(Value::F64(4.5)), Quality::Good)
+    );
     let with = |bits: u32| DataValue {
         status: Some(StatusCode::from(bits)),
         ..DataValue::default()
     };
     assert!(overflowed(&with(0x0000_0480)));
-    assert!(!overflowed(&with(0x0000_0080)));
+    assert!(overflowed(&with(0x0000_0080)));
     assert!(!overflowed(&DataValue::default()));
 }
