@@ -17,13 +17,15 @@ mod config;
 mod device;
 mod events;
 mod failure;
+#[cfg(feature = "sim")]
+mod interrupt;
 mod later;
 mod ledger;
 mod logs;
 mod once;
-mod output;
+pub(crate) mod output;
 mod run;
-mod show;
+pub(crate) mod show;
 #[cfg(feature = "sim")]
 mod sim;
 mod status;
@@ -32,14 +34,16 @@ mod tags;
 mod trust;
 mod uplink;
 
-pub(crate) use failure::Failure;
-pub(crate) use later::Later;
+use failure::Failure;
+use later::Later;
+#[cfg(feature = "sim")]
+pub(crate) use interrupt::interrupted;
 pub(crate) use logs::init as init_logs;
+#[cfg(feature = "sim")]
+pub(crate) use status::state_name as status_state;
 
-/// Where a packaged agent keeps everything that it writes.
-const DATA_DIR_DEFAULT: &str = "/var/lib/millrace";
 /// Usage or configuration is wrong.
-pub(crate) const EXIT_CONFIG: u8 = 2;
+const EXIT_CONFIG: u8 = 2;
 
 /// Edge data agent: polls Modbus and OPC UA devices, buffers every sample durably, scores it with local
 /// models and delivers it over MQTT.
@@ -81,7 +85,7 @@ impl Global {
     fn data_dir(&self) -> &Path {
         self.data_dir
             .as_deref()
-            .unwrap_or_else(|| Path::new(DATA_DIR_DEFAULT))
+            .unwrap_or_else(|| Path::new(crate::config::DATA_DIR))
     }
 
     /// Certificates of this gateway, and those that it trusts.

@@ -80,7 +80,7 @@ fn problems(status: &Status) -> String {
 }
 
 /// `online`, `offline`, …
-pub(super) fn state_name(state: DeviceState) -> &'static str {
+pub(crate) fn state_name(state: DeviceState) -> &'static str {
     match state {
         DeviceState::Starting => "starting",
         DeviceState::Online => "online",

@@ -75,7 +75,7 @@ const COMMANDS: &[&str] = &[
 #[cfg(feature = "sim")]
 const SIM_COMMANDS: &[&str] = &[
     "sim modbus",
-    "sim modbus --listen 127.0.0.1:1502 --unit 3 --tags 200",
+    "sim modbus --listen 127.0.0.1:1502 --tags 200",
     "sim modbus --map map.csv",
     "sim modbus --replay FILE.csv --advance read",
     "sim modbus --replay FILE.csv --advance tick --tick 1s --speed 10",
