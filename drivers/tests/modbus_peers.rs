@@ -1,0 +1,307 @@
+//! Modbus devices that are not ours: the whole matrix of tables, types and orders against pymodbus and
+//! libmodbus.
+
+// A test that cannot set itself up has failed.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_drivers::modbus::{
+    Address, DataType, Point, PointSpec, Table, TcpDriver, TcpSettings, WordOrder,
+};
+use millrace_drivers::{Driver, Session, SessionError};
+use millrace_tags::{Quality, Reason, SystemClock, TagId, Value};
+
+/// The unit that the peers answer for.
+const UNIT: u8 = 7;
+
+/// Coils and discrete inputs of the peers.
+const BITS: u16 = 37;
+
+fn is_set(bit: u16) -> bool {
+    bit % 3 == 0 || bit % 7 == 1
+}
+
+/// A type, a value of it, and its registers in order abcd.
+fn values() -> Vec<(DataType, Value, Vec<u8>)> {
+    vec![
+        (DataType::Bool, Value::Bool(true), vec![0x01, 0x00]),
+        (DataType::I8, Value::I64(-7), vec![0x00, 0xF9]),
+        (DataType::U8, Value::U64(249), vec![0x00, 0xF9]),
+        (
+            DataType::I16,
+            Value::I64(-12_345),
+            (-12_345i16).to_be_bytes().to_vec(),
+        ),
+        (
+            DataType::U16,
+            Value::U64(54_321),
+            54_321u16.to_be_bytes().to_vec(),
+        ),
+        (
+            DataType::I32,
+            Value::I64(-123_456_789),
+            (-123_456_789i32).to_be_bytes().to_vec(),
+        ),
+        (
+            DataType::U32,
+            Value::U64(3_987_654_321),
+            3_987_654_321u32.to_be_bytes().to_vec(),
+        ),
+        (
+            DataType::I64,
+            Value::I64(i64::MIN + 5),
+            (i64::MIN + 5).to_be_bytes().to_vec(),
+        ),
+        (
+            DataType::U64,
+            Value::U64(u64::MAX - 5),
+            (u64::MAX - 5).to_be_bytes().to_vec(),
+        ),
+        (
+            DataType::F32,
+            Value::F32(-1.5e-7),
+            (-1.5e-7f32).to_be_bytes().to_vec(),
+        ),
+        (
+            DataType::F64,
+            Value::F64(6.022e23),
+            6.022e23f64.to_be_bytes().to_vec(),
+        ),
+        (DataType::Bcd16, Value::U64(9_071), vec![0x90, 0x71]),
+        (
+            DataType::Bcd32,
+            Value::U64(12_345_678),
+            vec![0x12, 0x34, 0x56, 0x78],
+        ),
+        (
+            DataType::Text(6),
+            Value::Text("PUMP-1".into()),
+            b"PUMP-1".to_vec(),
+        ),
+    ]
+}
+
+fn registers(big_endian: &[u8], order: WordOrder) -> Vec<u16> {
+    let words = big_endian
+        .chunks(2)
+        .map(|word| u16::from_be_bytes([word[0], word[1]]));
+    let mut words: Vec<u16> = words.collect();
+    if order.reverses_words() {
+        words.reverse();
+    }
+    if order.swaps_bytes() {
+        words.iter_mut().for_each(|word| *word = word.swap_bytes());
+    }
+    words
+}
+
+/// The content of a device, and what reading it must bring.
+#[derive(Default)]
+struct Plant {
+    points: Vec<Point>,
+    expected: Vec<Result<Value, Reason>>,
+    registers: Vec<u16>,
+}
+
+impl Plant {
+    fn whole() -> Self {
+        let mut plant = Plant::default();
+        for order in WordOrder::ALL {
+            for (data_type, value, bytes) in values() {
+                let is_text = matches!(data_type, DataType::Text(_));
+                if is_text && order.reverses_words() {
+                    continue;
+                }
+                let offset = plant.registers.len() as u16;
+                plant.registers.extend(registers(&bytes, order));
+                for table in [Table::Holding, Table::Input] {
+                    plant.add(table, offset, None, data_type, order, Ok(value.clone()));
+                }
+            }
+        }
+        for bit in 0..BITS {
+            for table in [Table::Coil, Table::Discrete] {
+                let value = Value::Bool(is_set(bit));
+                plant.add(table, bit, None, DataType::Bool, WordOrder::Abcd, Ok(value));
+            }
+        }
+        // Register 0 is 0x0100.
+        for (bit, set) in [(7, false), (8, true)] {
+            let value = Ok(Value::Bool(set));
+            plant.add(
+                Table::Holding,
+                0,
+                Some(bit),
+                DataType::Bool,
+                WordOrder::Abcd,
+                value,
+            );
+        }
+        let end = plant.registers.len() as u16;
+        let none = Err(Reason::IllegalAddress);
+        plant.add(
+            Table::Holding,
+            end,
+            None,
+            DataType::U16,
+            WordOrder::Abcd,
+            none.clone(),
+        );
+        plant.add(
+            Table::Input,
+            end - 1,
+            None,
+            DataType::U32,
+            WordOrder::Abcd,
+            none,
+        );
+        plant
+    }
+
+    fn add(
+        &mut self,
+        table: Table,
+        offset: u16,
+        bit: Option<u8>,
+        data_type: DataType,
+        order: WordOrder,
+        expected: Result<Value, Reason>,
+    ) {
+        let address = Address { table, offset, bit };
+        self.points.push(Point {
+            tag: TagId(self.points.len() as u32),
+            spec: PointSpec::new(address, data_type, order).unwrap(),
+            interval: Duration::from_secs(1),
+        });
+        self.expected.push(expected);
+    }
+
+    /// What the peers read from their standard input.
+    fn tables(&self) -> String {
+        let words = |values: &[u16]| -> String { values.iter().map(|v| format!(" {v}")).collect() };
+        let registers = words(&self.registers);
+        let bits: Vec<u16> = (0..BITS).map(|bit| u16::from(is_set(bit))).collect();
+        let bits = words(&bits);
+        format!("holding{registers}\ninput{registers}\ncoil{bits}\ndiscrete{bits}\n\n")
+    }
+}
+
+/// A running peer; it ends with the test.
+struct Peer {
+    process: Child,
+    port: u16,
+}
+
+impl Peer {
+    fn start(command: &mut Command, tables: &str) -> Self {
+        let mut process = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = process.stdin.take().unwrap();
+        stdin.write_all(tables.as_bytes()).unwrap();
+        let mut port = String::new();
+        let mut stdout = BufReader::new(process.stdout.take().unwrap());
+        stdout.read_line(&mut port).unwrap();
+        let port = port.trim().parse().unwrap();
+        Self { process, port }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn peers() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers")
+}
+
+async fn open(peer: &Peer, points: Vec<Point>) -> Result<Box<dyn Session>, SessionError> {
+    let mut settings = TcpSettings::new("peer", format!("127.0.0.1:{}", peer.port));
+    settings.unit_id = UNIT;
+    settings.timeout = Duration::from_secs(30);
+    TcpDriver::new(settings, points, Arc::new(SystemClock::new()))
+        .open()
+        .await
+}
+
+async fn reads_whole(peer: &Peer, plant: &Plant) {
+    let mut session = open(peer, plant.points.clone()).await.unwrap();
+    // The first read isolates the addresses that are not there, the second leaves them out.
+    for _ in 0..2 {
+        let reading = session.read(0).await.unwrap();
+        assert_eq!(reading.samples.len(), plant.points.len());
+        for sample in reading.samples {
+            let index = sample.tag.0 as usize;
+            let found = match sample.quality {
+                Quality::Bad(reason) | Quality::Uncertain(reason) => Err(reason),
+                Quality::Good => Ok(sample.value.unwrap()),
+            };
+            assert_eq!(
+                found, plant.expected[index],
+                "{:?}",
+                plant.points[index].spec
+            );
+        }
+    }
+    assert_eq!(session.remarks().len(), 2);
+    session.close().await;
+}
+
+#[tokio::test]
+async fn pymodbus_is_read_right() {
+    let Some(python) = std::env::var_os("MILLRACE_TEST_PYTHON") else {
+        println!(
+            "skipped: MILLRACE_TEST_PYTHON names no Python with pymodbus; `make test` sets it"
+        );
+        return;
+    };
+    let plant = Plant::whole();
+    let mut command = Command::new(python);
+    command.arg(peers().join("pymodbus_server.py"));
+    let peer = Peer::start(&mut command, &plant.tables());
+    reads_whole(&peer, &plant).await;
+}
+
+/// Compiles the libmodbus peer; `None` where there is no compiler or no header.
+fn libmodbus_server(directory: &Path) -> Option<PathBuf> {
+    let flags = Command::new("pkg-config")
+        .args(["--cflags", "--libs", "libmodbus"])
+        .output()
+        .ok()
+        .filter(|output| output.status.success())?;
+    let flags = String::from_utf8(flags.stdout).ok()?;
+    let program = directory.join("libmodbus_server");
+    let compiled = Command::new("cc")
+        .arg("-o")
+        .arg(&program)
+        .arg(peers().join("libmodbus_server.c"))
+        .args(flags.split_whitespace())
+        .status()
+        .ok()?;
+    assert!(compiled.success(), "the libmodbus peer does not compile");
+    Some(program)
+}
+
+#[tokio::test]
+async fn libmodbus_is_read_right() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(program) = libmodbus_server(directory.path()) else {
+        println!(
+            "skipped: no cc, pkg-config or libmodbus-dev; apt-get install gcc pkg-config libmodbus-dev"
+        );
+        return;
+    };
+    let plant = Plant::whole();
+    let peer = Peer::start(&mut Command::new(program), &plant.tables());
+    reads_whole(&peer, &plant).await;
+}

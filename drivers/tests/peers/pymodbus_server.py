@@ -1,0 +1,48 @@
+"""A Modbus TCP device with fixed values, by pymodbus.
+
+Lines on standard input give the tables from address 0 on, until an empty line: "holding 1 2 3". The first line of
+standard output is the port. Unit 7 answers.
+"""
+
+import asyncio
+import sys
+
+from pymodbus.server import ModbusTcpServer
+from pymodbus.simulator import DataType, SimData, SimDevice
+
+UNIT = 7
+
+
+def read_tables():
+    tables = {"coil": [0], "discrete": [0], "holding": [0], "input": [0]}
+    for line in sys.stdin:
+        name, *values = line.split() or [None]
+        if name is None:
+            break
+        tables[name] = [int(value) for value in values]
+    return tables
+
+
+def bits(values):
+    return [SimData(0, values=[value == 1 for value in values], datatype=DataType.BITS)]
+
+
+def registers(values):
+    return [SimData(0, values=values, datatype=DataType.REGISTERS)]
+
+
+async def serve(tables):
+    simdata = (
+        bits(tables["coil"]),
+        bits(tables["discrete"]),
+        registers(tables["holding"]),
+        registers(tables["input"]),
+    )
+    server = ModbusTcpServer(SimDevice(id=UNIT, simdata=simdata), address=("127.0.0.1", 0))
+    await server.serve_forever(background=True)
+    print(server.transport.sockets[0].getsockname()[1], flush=True)
+    await server.serving
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(read_tables()))
