@@ -40,10 +40,11 @@ mod uplink;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use bootstrap::{Bootstrap, ExternalId, ExternalIdError};
+pub(crate) use bootstrap::{Bootstrap, BootstrapSettingsError, ExternalId, ExternalIdError};
 pub(crate) use buffer::Buffer;
 pub(crate) use device::{Connection, Device};
 pub(crate) use gateway::{DATA_DIR, Gateway};
@@ -84,7 +85,7 @@ pub(crate) struct Config {
     pub(crate) bootstrap: Option<Bootstrap>,
     /// What the cloud may do.
     pub(crate) local: Local,
-    files: Vec<String>,
+    files: Vec<PathBuf>,
 }
 
 /// A configuration and what its reading brought besides.
@@ -112,8 +113,13 @@ impl Config {
         config.unwrap_or_else(|| unreachable!("the defaults of the configuration are valid"))
     }
 
+    /// The devices that are polled or subscribed.
+    pub(crate) fn enabled_devices(&self) -> impl Iterator<Item = &Device> {
+        self.devices.iter().filter(|device| device.enabled)
+    }
+
     /// The files that it was read from, CSVs of tags included.
-    pub(crate) fn files(&self) -> &[String] {
+    pub(crate) fn files(&self) -> &[PathBuf] {
         &self.files
     }
 
@@ -136,6 +142,26 @@ pub(crate) fn cloud_file(data_dir: &Path) -> PathBuf {
 pub(crate) fn load(path: Option<&Path>, data_dir: Option<&Path>) -> Result<Loaded, Problems> {
     let local = source::find(path).map_err(|problem| Problems::one(*problem))?;
     read_files(Files::on_disk(), &local, data_dir)
+}
+
+/// Whether this text can be the cloud layer of the data directory, together with the local files.
+///
+/// # Errors
+/// Every problem at once, those of the local files too.
+pub(crate) fn check_cloud_layer(
+    path: Option<&Path>,
+    data_dir: &Path,
+    layer: &str,
+) -> Result<(), Problems> {
+    let local = source::find(path).map_err(|problem| Problems::one(*problem))?;
+    let cloud = cloud_file(&absolute(data_dir));
+    let given = BTreeMap::from([(cloud, layer.as_bytes().to_vec())]);
+    read_files(Files::over_disk(given), &local, Some(data_dir)).map(|_| ())
+}
+
+/// The path from the root: a relative one would mean something else to another working directory.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Reads these local files and the cloud layer of the data directory that they name.
@@ -182,10 +208,7 @@ fn read_files(
     let (problems, warnings, references) = report.into_parts();
     match config {
         Some(mut config) if problems.is_empty() => {
-            config.files = sources
-                .iter()
-                .map(|source| source.path.display().to_string())
-                .collect();
+            config.files = sources.iter().map(|source| source.path.clone()).collect();
             Ok(Loaded {
                 config,
                 warnings,
@@ -213,9 +236,8 @@ fn data_dir_of(roots: &[Table], told: Option<&Path>) -> PathBuf {
                 _ => None,
             })
     };
-    told.map(Path::to_owned)
-        .or_else(written)
-        .unwrap_or_else(|| PathBuf::from(DATA_DIR))
+    let data_dir = told.map(Path::to_owned).or_else(written);
+    absolute(&data_dir.unwrap_or_else(|| PathBuf::from(DATA_DIR)))
 }
 
 /// Reads merged tables.

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use millrace_uplink::SecretSource;
+use millrace_uplink::bootstrap::{Authorization, MainfluxSettings};
+use millrace_uplink::{SecretError, SecretSource};
 
 use super::files::FileUse;
 use super::keys::{KeyDoc, Kind, SectionDoc};
@@ -109,6 +110,17 @@ pub(crate) enum ExternalIdError {
     },
 }
 
+/// Why the core cannot be asked yet.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BootstrapSettingsError {
+    /// The machine does not tell its name.
+    #[error("the external id is not known")]
+    ExternalId(#[from] ExternalIdError),
+    /// The key cannot be had.
+    #[error("the external key cannot be read")]
+    ExternalKey(#[from] SecretError),
+}
+
 /// Where the kernel tells the serial number: device tree on ARM boards, DMI (root only) on PCs.
 const SERIAL_FILES: [&str; 2] = [
     "/proc/device-tree/serial-number",
@@ -183,6 +195,20 @@ fn read_id(name: &'static str, path: PathBuf) -> Result<String, ExternalIdError>
 }
 
 impl Bootstrap {
+    /// What the provider needs, with the id and the key as they are now.
+    ///
+    /// # Errors
+    /// Where the machine does not tell its id, or the key cannot be read.
+    pub(crate) fn settings(&self) -> Result<MainfluxSettings, BootstrapSettingsError> {
+        Ok(MainfluxSettings {
+            url: self.url.clone(),
+            external_id: self.external_id.resolve()?,
+            external_key: self.external_key.load()?,
+            ca_file: self.ca_file.clone(),
+            authorization: Authorization::Auto,
+        })
+    }
+
     /// Reads the table. `None` where it has a problem, which is reported then.
     pub(crate) fn read(section: &Section<'_>) -> Option<Self> {
         section.finish(None);

@@ -37,7 +37,7 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
     keys: &[
         KeyDoc::new(
             "name",
-            Kind::Form("letters, digits, . _ - and /"),
+            Kind::Form("a name of letters, digits, . _ - and /"),
             "The device's name, unique over devices and models.",
         )
         .required(),
@@ -235,7 +235,11 @@ impl DeviceReader<'_> {
         let section = Section::new(table, &DEVICE, path.as_str(), self.report);
         let name = names::divided_name(&section, "name");
         // Which keys belong here depends on the driver: without it, they cannot be judged.
-        let driver = section.choice("driver")?;
+        let Some(driver) = section.choice("driver") else {
+            self.tags
+                .unknown_below(table.text("name").unwrap_or_default());
+            return None;
+        };
         section.finish(Some(driver));
         let enabled = section.bool("enabled");
         let inherited = Inherited {
@@ -270,10 +274,15 @@ impl DeviceReader<'_> {
     ) -> Option<Vec<Tag>> {
         let inline = section.tables("tag");
         let filed = match section.has("tags_file") {
-            true => tags_file::read(section, &TAG, self.files)?,
-            false => Vec::new(),
+            true => tags_file::read(section, &TAG, self.files),
+            false => Some(Vec::new()),
         };
-        if inline.is_empty() && filed.is_empty() {
+        if filed.is_none() {
+            self.tags.unknown_below(device);
+        }
+        let readable = filed.is_some();
+        let filed = filed.unwrap_or_default();
+        if inline.is_empty() && filed.is_empty() && readable {
             let message = "the device has no tags: nothing is read from it".to_owned();
             section.note(
                 "name",
@@ -292,7 +301,7 @@ impl DeviceReader<'_> {
                 tags.push(tag);
             }
         }
-        (tags.len() == total).then_some(tags)
+        (readable && tags.len() == total).then_some(tags)
     }
 
     /// Full names decide: `a/b` with tag `c` and `a` with tag `b/c` would be the same to everybody.

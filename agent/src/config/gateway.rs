@@ -17,7 +17,7 @@ pub(crate) const GATEWAY: SectionDoc = SectionDoc {
     keys: &[
         KeyDoc::new(
             "id",
-            Kind::Form("letters, digits, . _ and -"),
+            Kind::Form("a name of letters, digits, . _ and -"),
             "The gateway's name in topics and messages.",
         )
         .means("the host name"),

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::source::{Files, Role};
-use super::{Loaded, Problems, read_files};
+use super::{Loaded, Problems, cloud_file, read_files};
 
 /// Says what the directory holds.
 const MANIFEST: &str = "files.json";
@@ -119,6 +119,7 @@ pub(crate) fn save(loaded: &Loaded) -> Result<(), LastGoodError> {
 /// # Errors
 /// Where there is none, or it cannot be used any more.
 pub(crate) fn load(data_dir: &Path) -> Result<Loaded, LastGoodError> {
+    let data_dir = &super::absolute(data_dir);
     let target = directory(data_dir);
     let (manifest, directory) = match read_manifest(&target) {
         Err(LastGoodError::None(_)) => {
@@ -134,12 +135,17 @@ pub(crate) fn load(data_dir: &Path) -> Result<Loaded, LastGoodError> {
         let name = Path::new(&copy.name).file_name().unwrap_or_default();
         let path = directory.join(name);
         let bytes = std::fs::read(&path).map_err(|source| LastGoodError::File { path, source })?;
+        let stands_for = match copy.role {
+            // It belongs to the data directory, wherever that is now.
+            Role::Cloud => cloud_file(data_dir),
+            Role::Local | Role::Tags => copy.path,
+        };
         if copy.role == Role::Local {
-            local.push(copy.path.clone());
+            local.push(stands_for.clone());
         }
-        files.insert(copy.path, bytes);
+        files.insert(stands_for, bytes);
     }
-    Ok(read_files(Files::saved(files), &local, Some(data_dir))?)
+    Ok(read_files(Files::only(files), &local, Some(data_dir))?)
 }
 
 /// The manifest and the texts by name, the manifest's own among them. Paths are kept absolute, since the
@@ -156,7 +162,7 @@ fn describe(loaded: &Loaded) -> (String, Vec<(String, String)>) {
         let name = format!("{index}.{extension}");
         copies.push(Copy {
             name: name.clone(),
-            path: std::path::absolute(&source.path).unwrap_or_else(|_| source.path.clone()),
+            path: super::absolute(&source.path),
             role: source.role,
         });
         texts.push((name, source.text.clone()));

@@ -80,17 +80,34 @@ impl Merged {
             "buffer" => &mut self.buffer,
             "bootstrap" => &mut self.bootstrap,
             "local" => &mut self.local,
-            "line" => return add_named(&mut self.lines, &entry, layer, report),
-            "device" => return add_named(&mut self.devices, &entry, layer, report),
-            "model" => return add_named(&mut self.models, &entry, layer, report),
-            "uplink" => return add_named(&mut self.uplinks, &entry, layer, report),
+            "line" => return add_named(&mut self.lines, entry, layer, report),
+            "device" => return add_named(&mut self.devices, entry, layer, report),
+            "model" => return add_named(&mut self.models, entry, layer, report),
+            "uplink" => return add_named(&mut self.uplinks, entry, layer, report),
             _ => return report.problem(unknown_table(&entry)),
         };
         match entry.node.raw {
-            Raw::Table(table) => merge_keys(single, table, layer, &entry.key, report),
+            Raw::Table(mut table) => {
+                if layer == Layer::Cloud && entry.key == "gateway" {
+                    ignore_data_dir(&mut table, report);
+                }
+                merge_keys(single, table, &entry.key, report);
+            }
             _ => report.problem(no_table(&entry.key, &entry.node)),
         }
     }
+}
+
+/// The cloud layer lies in the data directory, so it cannot say where that is.
+fn ignore_data_dir(gateway: &mut Table, report: &Report) {
+    gateway.entries.retain(|entry| {
+        let ignored = entry.key == "data_dir";
+        if ignored {
+            let message = "data_dir is ignored: it is taken from local files only".to_owned();
+            report.note(&entry.key_place, "gateway.data_dir", message, None);
+        }
+        !ignored
+    });
 }
 
 fn unknown_table(entry: &Entry) -> Problem {
@@ -117,8 +134,8 @@ fn no_table(key: &str, node: &Node) -> Problem {
     .hint(format!("write [{key}] with one bracket"))
 }
 
-/// Cloud files come first, so that whatever is there already is overridden by what comes.
-fn merge_keys(into: &mut Option<Table>, table: Table, layer: Layer, name: &str, report: &Report) {
+/// The cloud's file comes first, so that what is there already gives way to what comes.
+fn merge_keys(into: &mut Option<Table>, table: Table, name: &str, report: &Report) {
     let Some(merged) = into else {
         *into = Some(table);
         return;
@@ -132,35 +149,32 @@ fn merge_keys(into: &mut Option<Table>, table: Table, layer: Layer, name: &str, 
             merged.entries.push(entry);
             continue;
         };
-        let key = format!("{name}.{}", entry.key);
         let message = format!(
-            "{} is set here again; {} holds, not the one at {}",
-            entry.key,
-            match layer {
-                Layer::Local => "this value",
-                Layer::Cloud => "the last",
-            },
-            earlier.node.place
+            "{} is set here again; this value holds, not the one at {}",
+            entry.key, earlier.node.place
         );
-        report.note(&entry.node.place, &key, message, None);
+        report.note(
+            &entry.node.place,
+            &format!("{name}.{}", entry.key),
+            message,
+            None,
+        );
         *earlier = entry;
     }
     merged.place = table.place;
 }
 
-fn add_named(into: &mut Vec<Table>, entry: &Entry, layer: Layer, report: &Report) {
-    for table in tables_of(&entry.node, &entry.key, report) {
-        let name = table.text("name").unwrap_or_default();
+fn add_named(into: &mut Vec<Table>, entry: Entry, layer: Layer, report: &Report) {
+    for table in into_tables(entry.node, &entry.key, report) {
+        let name = table.text("name").unwrap_or_default().to_owned();
         let clash = into
             .iter()
-            .position(|known| !name.is_empty() && known.text("name") == Some(name));
+            .position(|known| !name.is_empty() && known.text("name") == Some(&name));
         match clash {
-            // The cloud's tables come first: what clashes with a local one is the cloud's.
             Some(at) if layer == Layer::Local && report.is_from_cloud(&into[at].place) => {
-                let cloud = std::mem::replace(&mut into[at], table.clone());
                 let message = format!(
                     "the cloud has a {} {name} too, at {}; the local one holds",
-                    entry.key, cloud.place
+                    entry.key, into[at].place
                 );
                 report.note(
                     &table.place,
@@ -168,8 +182,22 @@ fn add_named(into: &mut Vec<Table>, entry: &Entry, layer: Layer, report: &Report
                     message,
                     None,
                 );
+                into[at] = table;
             }
-            _ => into.push(table.clone()),
+            _ => into.push(table),
         }
     }
+}
+
+fn into_tables(node: Node, key: &str, report: &Report) -> Vec<Table> {
+    // Reports what is no table.
+    tables_of(&node, key, report);
+    let Raw::List(items) = node.raw else {
+        return Vec::new();
+    };
+    let tables = items.into_iter().filter_map(|item| match item.raw {
+        Raw::Table(table) => Some(table),
+        _ => None,
+    });
+    tables.collect()
 }

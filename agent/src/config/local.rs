@@ -78,8 +78,8 @@ impl Local {
         section.finish(None);
         let commands = read_commands(section);
         let command_key = match section.has("command_key_file") {
-            true => Some(section.secret("command_key_file")?),
-            false => None,
+            true => section.secret("command_key_file").map(Some),
+            false => Some(None),
         };
         let texts = |key| -> Option<Vec<String>> {
             if !section.has(key) {
@@ -93,7 +93,7 @@ impl Local {
         Some(Self {
             commands: commands?,
             write_tags: write_tags?.into_iter().map(Pattern::new).collect(),
-            command_key,
+            command_key: command_key?,
             fetch_hosts: fetch_hosts?,
         })
     }

@@ -16,7 +16,7 @@ pub(crate) const MODEL: SectionDoc = SectionDoc {
     keys: &[
         KeyDoc::new(
             "name",
-            Kind::Form("letters, digits, . _ - and /"),
+            Kind::Form("a name of letters, digits, . _ - and /"),
             "The model's name, unique over devices and models.",
         )
         .required(),
@@ -85,7 +85,7 @@ fn read_inputs(section: &Section<'_>, tags: &Taken) -> Option<BTreeMap<String, S
     for entry in &table.entries {
         let key = format!("inputs.{}", entry.key);
         let tag = entry.node.as_text().unwrap_or_default();
-        if !tags.has(tag) {
+        if !tags.may_have(tag) {
             let complaint = Complaint::new("no device has this tag");
             let complaint = match nearest(tag, tags.names()) {
                 Some(near) => complaint.hint(format!("did you mean {near}?")),

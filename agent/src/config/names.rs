@@ -51,7 +51,10 @@ pub(crate) fn check(text: &str, divided: bool) -> Result<(), Complaint> {
 
 /// Names that were given, with their places: finds those given twice.
 #[derive(Debug, Default)]
-pub(crate) struct Taken(HashMap<String, (&'static str, Place)>);
+pub(crate) struct Taken {
+    names: HashMap<String, (&'static str, Place)>,
+    unknown_below: Vec<String>,
+}
 
 impl Taken {
     /// Takes the name for a `kind` of thing, or says who has it.
@@ -61,7 +64,7 @@ impl Taken {
         kind: &'static str,
         place: &Place,
     ) -> Result<(), Box<Problem>> {
-        if let Some((holder, first)) = self.0.get(name) {
+        if let Some((holder, first)) = self.names.get(name) {
             return Err(Box::new(
                 Problem::new(
                     place.clone(),
@@ -72,17 +75,23 @@ impl Taken {
                 .hint("rename one of the two, or remove it"),
             ));
         }
-        self.0.insert(name.to_owned(), (kind, place.clone()));
+        self.names.insert(name.to_owned(), (kind, place.clone()));
         Ok(())
     }
 
     /// Every name.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.names.keys().map(String::as_str)
     }
 
-    /// Whether the name is taken.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
+    /// Names below `device` are not all known, since something about it could not be read.
+    pub(crate) fn unknown_below(&mut self, device: &str) {
+        self.unknown_below.push(format!("{device}/"));
+    }
+
+    /// Whether the name is taken, or may be for all that could be read.
+    pub(crate) fn may_have(&self, name: &str) -> bool {
+        let below = |prefix: &String| name.starts_with(prefix.as_str());
+        self.names.contains_key(name) || self.unknown_below.iter().any(below)
     }
 }

@@ -11,6 +11,10 @@ use super::section::{Complaint, Section};
 /// Reads the keys of the driver.
 pub(super) fn read(section: &Section<'_>, device: &str, pki_dir: &Path) -> Option<Settings> {
     let url = section.form("address", |text| match text.strip_prefix("opc.tcp://") {
+        Some(rest) if rest.contains('@') => Err(Complaint::new(
+            "a URL must not carry a user name or a password",
+        )
+        .hint("use the keys username and password_file")),
         Some(rest) if !rest.is_empty() && !rest.starts_with(['/', ':']) => Ok(text.to_owned()),
         _ => Err(
             Complaint::new("a URL that begins with opc.tcp:// is expected")

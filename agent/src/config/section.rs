@@ -111,8 +111,13 @@ impl Complaint {
 
     /// Passes on what another room says of the value.
     pub(crate) fn said(error: &impl std::error::Error) -> Self {
+        Self::whole(error.to_string())
+    }
+
+    /// Says it in a sentence of its own.
+    fn whole(message: String) -> Self {
         Self {
-            sentence: Sentence::Whole(error.to_string()),
+            sentence: Sentence::Whole(message),
             hint: None,
         }
     }
@@ -245,7 +250,15 @@ impl<'a> Section<'a> {
             .and_then(Node::as_text)
             .filter(|text| !text.trim().is_empty());
         if text.is_none() && (node.is_some() || doc.default == Absent::Required) {
-            self.complain(key, Complaint::new(doc.kind.wanted()));
+            let complaint = Complaint::new(doc.kind.wanted());
+            let number = node.filter(|node| node.as_number().is_some());
+            self.complain(
+                key,
+                match number {
+                    Some(number) => complaint.hint(format!("write \"{}\"", number.shown())),
+                    None => complaint,
+                },
+            );
         }
         text
     }
@@ -484,10 +497,8 @@ impl<'a> Section<'a> {
                 .hint(format!("remove it, or set driver = \"{owner}\"")),
             );
         } else if matches!(key.kind, Kind::Later) {
-            self.complain(
-                key.name,
-                Complaint::new("this key is not in this version yet").hint("remove it"),
-            );
+            let message = format!("{} is not in this version yet", key.name);
+            self.complain(key.name, Complaint::whole(message).hint("remove it"));
         }
     }
 
@@ -600,7 +611,7 @@ fn choice_complaint(text: &str, key: &str, kind: &Kind) -> Complaint {
         if now.len() == 1 { "is" } else { "are" }
     );
     if later.contains(&text) {
-        return Complaint::new(format!("this {key} is not in this version yet, {works}"))
+        return Complaint::whole(format!("{key} {text} is not in this version yet; {works}"))
             .hint(format!("set {key} to {}", one_of(now)));
     }
     let complaint = Complaint::new(format!("{} is expected", one_of(now)));

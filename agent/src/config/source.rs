@@ -21,10 +21,11 @@ const PARTS_DIR: &str = "conf.d";
 /// Largest file: some hundred thousand tags. More is not a configuration.
 const FILE_BYTES_MAX: u64 = 64 << 20;
 
-/// Reads files, from disk or as they were saved, and remembers what it read.
-#[derive(Debug, Default)]
+/// Reads files and remembers what it read. Some may be given, and then stand for those on disk.
+#[derive(Debug)]
 pub(crate) struct Files {
-    saved: Option<BTreeMap<PathBuf, Vec<u8>>>,
+    given: BTreeMap<PathBuf, Vec<u8>>,
+    disk: bool,
     read: RefCell<Vec<SourceFile>>,
 }
 
@@ -54,23 +55,30 @@ pub(crate) enum Role {
 impl Files {
     /// Reads what is on disk now.
     pub(crate) fn on_disk() -> Self {
-        Self::default()
+        Self::over_disk(BTreeMap::new())
     }
 
-    /// Reads what was saved, and nothing else.
-    pub(crate) fn saved(files: BTreeMap<PathBuf, Vec<u8>>) -> Self {
+    /// Reads what is given, and all else from disk.
+    pub(crate) fn over_disk(given: BTreeMap<PathBuf, Vec<u8>>) -> Self {
         Self {
-            saved: Some(files),
+            given,
+            disk: true,
+            read: RefCell::default(),
+        }
+    }
+
+    /// Reads what is given, and nothing else.
+    pub(crate) fn only(given: BTreeMap<PathBuf, Vec<u8>>) -> Self {
+        Self {
+            given,
+            disk: false,
             read: RefCell::default(),
         }
     }
 
     /// Whether there is such a file.
     pub(crate) fn exists(&self, path: &Path) -> bool {
-        match &self.saved {
-            Some(saved) => saved.contains_key(path),
-            None => path.exists(),
-        }
+        self.given.contains_key(path) || (self.disk && path.exists())
     }
 
     /// The text of a file. The problem stands at `named_at`, where the file's name is written.
@@ -110,11 +118,11 @@ impl Files {
     }
 
     fn bytes(&self, path: &Path) -> io::Result<Vec<u8>> {
-        if let Some(saved) = &self.saved {
-            return saved
-                .get(path)
-                .cloned()
-                .ok_or_else(|| io::ErrorKind::NotFound.into());
+        if let Some(given) = self.given.get(path) {
+            return Ok(given.clone());
+        }
+        if !self.disk {
+            return Err(io::ErrorKind::NotFound.into());
         }
         let length = std::fs::metadata(path)?.len();
         if length > FILE_BYTES_MAX {

@@ -82,7 +82,7 @@ pub(crate) fn summary(config: &Config) -> Summary {
         uplinks: config
             .uplinks
             .iter()
-            .map(|uplink| (uplink.name.clone(), uplink.url.to_string()))
+            .map(|uplink| (uplink.name.clone(), uplink.endpoint.to_string()))
             .collect(),
         samples_per_s,
         bytes_per_day,

@@ -19,7 +19,7 @@ pub(crate) const TAG: SectionDoc = SectionDoc {
     keys: &[
         KeyDoc::new(
             "name",
-            Kind::Form("letters, digits, . _ - and /"),
+            Kind::Form("a name of letters, digits, . _ - and /"),
             "The tag's name in its device. Its full name is `device/tag`.",
         )
         .required(),
@@ -60,7 +60,8 @@ pub(crate) const TAG: SectionDoc = SectionDoc {
             "deadband",
             Kind::Form("a number, or a percentage such as \"1%\""),
             "Changes up to this size since the last reported value are not sent: a number in the tag's \
-             unit, or a percentage of the last reported value. Models and `millrace tags` see every \
+             unit, or a percentage of the last reported value; 0 sends every change and no repetition. \
+             Models and `millrace tags` see every \
              value.",
         ),
         KeyDoc::new(
@@ -285,16 +286,15 @@ fn opcua_type(text: &str) -> Result<ValueType, Complaint> {
 /// Outer `None`: a problem, already reported.
 fn read_scaling(section: &Section<'_>) -> Option<Option<Scaling>> {
     let (scale, offset) = (section.number("scale"), section.number("offset"));
-    let (scale, offset) = (scale?, offset?);
-    if scale == 0.0 {
+    if scale == Some(0.0) {
         section.complain(
             "scale",
             Complaint::new("every value would be the offset").hint("value = raw * scale + offset"),
         );
         return None;
     }
-    let scaling = Scaling { scale, offset };
-    Some((scale != 1.0 || offset != 0.0).then_some(scaling))
+    let (scale, offset) = (scale?, offset?);
+    Some((scale != 1.0 || offset != 0.0).then_some(Scaling { scale, offset }))
 }
 
 fn read_deadband(section: &Section<'_>) -> Option<Deadband> {
@@ -308,16 +308,15 @@ fn read_deadband(section: &Section<'_>) -> Option<Deadband> {
         .as_text()
         .and_then(|text| text.trim().strip_suffix('%'));
     let (number, percent) = match percent {
-        Some(percent) => (percent.trim().parse().ok(), true),
+        Some(percent) => (percent.trim().parse::<f64>().ok(), true),
         None => (node.as_number(), false),
     };
     match number {
-        Some(number) if number == 0.0 => None,
         Some(number) if percent && (0.0..=100.0).contains(&number) => {
             Some(Deadband::Percent(number))
         }
         Some(_) if percent => wrong("a percentage is from 0 to 100"),
-        Some(number) if number > 0.0 && number.is_finite() => Some(Deadband::Absolute(number)),
+        Some(number) if number >= 0.0 => Some(Deadband::Absolute(number)),
         Some(_) => wrong("the minimum is 0"),
         None => wrong("a number or a percentage is expected"),
     }

@@ -1,1 +1,552 @@
+//! Configurations in, problems or settings out. The cases are in `tests/cases/config`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use millrace_drivers::opcua::{Auth, Collect, Security};
+use millrace_tags::ValueType;
+use millrace_uplink::SecretSource;
+
 use super::*;
+
+fn cases() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/config")
+}
+
+fn case(name: &str) -> Result<Loaded, Problems> {
+    // A data directory of its own: the cloud layer of the machine that runs the test is not meant.
+    let nowhere = Path::new("/nonexistent/millrace-test");
+    load(Some(&cases().join(format!("{name}.toml"))), Some(nowhere))
+}
+
+/// Compares with `tests/cases/config/snapshots/<name>.snap`.
+fn assert_case(name: &str, text: &str) {
+    let directory = format!("{}/", cases().display());
+    let text = text.replace(&directory, "");
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(cases().join("snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+fn assert_problems(name: &str) {
+    let problems = case(name).expect_err("the case has problems");
+    assert_case(name, &problems.to_string());
+    for shown in [
+        problems.to_string(),
+        serde_json::to_string(&problems).unwrap(),
+    ] {
+        assert!(!shown.contains("hunter2"), "a secret is shown: {shown}");
+    }
+}
+
+/// One test for each case that has problems.
+macro_rules! problem_cases {
+    ($($test:ident: $name:literal,)*) => {
+        $(#[test]
+        fn $test() {
+            assert_problems($name);
+        })*
+    };
+}
+
+problem_cases! {
+    syntax_error_has_its_line: "syntax",
+    unknown_keys_name_the_nearest: "unknown-keys",
+    values_out_of_range_name_the_limit: "ranges",
+    names_are_checked_and_unique: "names",
+    modbus_tags_are_checked: "modbus-tags",
+    opcua_devices_are_checked: "opcua",
+    what_comes_later_is_refused_by_name: "later",
+    uplinks_are_checked: "uplink",
+    tls_and_bootstrap_are_checked: "tls",
+    models_are_checked: "model",
+    local_grants_are_checked: "local",
+    wrong_shapes_are_named: "shapes",
+    csv_problems_have_their_row: "tags-file",
+}
+
+/// A directory with these files.
+fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    dir
+}
+
+fn load_in(dir: &tempfile::TempDir) -> Result<Loaded, Problems> {
+    load(Some(dir.path()), None)
+}
+
+fn shown(dir: &tempfile::TempDir, text: impl ToString) -> String {
+    let directory = format!("{}/", dir.path().display());
+    text.to_string().replace(&directory, "")
+}
+
+const PLC: &str = "driver = \"modbus-tcp\"\naddress = \"10.0.0.5\"\ntag = [{ name = \"run\", address = \"coil:0\" }]\n";
+
+fn device(name: &str) -> String {
+    format!("[[device]]\nname = \"{name}\"\n{PLC}")
+}
+
+#[test]
+fn big_configuration_means_what_it_says() {
+    let config = case("big").unwrap().config;
+    assert_eq!(config.gateway.id, "gw-1");
+    assert_eq!(
+        config.gateway.data_dir,
+        Path::new("/nonexistent/millrace-test")
+    );
+    assert_eq!(
+        config.buffer,
+        Buffer {
+            commit_interval: Duration::from_millis(500),
+            max_bytes: 512_000_000,
+            max_age: Duration::from_secs(7 * 86_400),
+            keep: Duration::from_secs(12 * 3_600),
+        }
+    );
+    let names: Vec<&str> = config
+        .devices
+        .iter()
+        .map(|device| device.name.as_str())
+        .collect();
+    assert_eq!(names, ["plant/boiler", "spare", "server", "polled"]);
+    assert_eq!(config.models[0].inputs["level"], "server/level");
+    assert_eq!(config.models[0].bundle, cases().join("models/pump-anomaly"));
+    assert_eq!(config.local.commands, ["read", "write", "status"]);
+    let bootstrap = config.bootstrap.unwrap();
+    assert_eq!(bootstrap.external_id, ExternalId::Mac("eth0".into()));
+    assert_eq!(
+        bootstrap.external_key,
+        SecretSource::File(cases().join("bootstrap.key"))
+    );
+}
+
+#[test]
+fn modbus_device_means_what_it_says() {
+    let config = case("big").unwrap().config;
+    let boiler = &config.devices[0];
+    let Connection::ModbusTcp(settings) = &boiler.connection else {
+        panic!("{:?}", boiler.connection);
+    };
+    assert_eq!(
+        (settings.address.as_str(), settings.unit_id),
+        ("10.0.0.5:1502", 7)
+    );
+    assert_eq!(settings.timeout, Duration::from_secs(2));
+    assert_eq!(
+        (settings.limits.max_registers, settings.limits.max_coils),
+        (64, 100)
+    );
+    let [pressure, alarm, temperature, flow, serial] = boiler.tags.as_slice() else {
+        panic!("{:?}", boiler.tags);
+    };
+    assert_eq!(pressure.value_type, ValueType::F64);
+    assert_eq!(
+        pressure.scaling,
+        Some(Scaling {
+            scale: 0.1,
+            offset: -1.0
+        })
+    );
+    assert_eq!(pressure.deadband, Some(Deadband::Percent(1.0)));
+    assert_eq!(pressure.report_at_least, Some(Duration::from_secs(600)));
+    assert_eq!(pressure.poll_interval, Duration::from_millis(100));
+    assert!(pressure.writable);
+    assert_eq!((alarm.value_type, alarm.scaling), (ValueType::Bool, None));
+    assert_eq!(temperature.value_type, ValueType::I64);
+    assert_eq!(temperature.unit.as_deref(), Some("°C"));
+    assert_eq!(temperature.poll_interval, Duration::from_millis(250));
+    assert_eq!(flow.poll_interval, Duration::from_secs(1));
+    assert_eq!(serial.value_type, ValueType::Text);
+    let spare = &config.devices[1];
+    assert!(!spare.enabled);
+    assert_eq!(spare.connection.address(), "[fe80::1]:502");
+    assert_eq!(spare.tags[0].deadband, Some(Deadband::Absolute(0.0)));
+}
+
+#[test]
+fn opcua_device_means_what_it_says() {
+    let config = case("big").unwrap().config;
+    let Connection::Opcua(settings) = &config.devices[2].connection else {
+        panic!("{:?}", config.devices[2]);
+    };
+    assert_eq!(settings.url, "opc.tcp://10.0.0.6:4840/plant");
+    assert!(matches!(settings.security, Security::Policy { .. }));
+    assert!(matches!(&settings.auth, Auth::UserName { user, .. } if user == "operator"));
+    assert_eq!(settings.collect, Collect::Subscribe);
+    assert_eq!(settings.sampling_interval, Some(Duration::from_millis(100)));
+    assert_eq!(settings.queue_size, 20);
+    assert_eq!(
+        settings.pki_dir,
+        Path::new("/nonexistent/millrace-test/pki")
+    );
+    let types: Vec<ValueType> = config.devices[2]
+        .tags
+        .iter()
+        .map(|tag| tag.value_type)
+        .collect();
+    assert_eq!(types, [ValueType::Any, ValueType::U64]);
+    let Connection::Opcua(polled) = &config.devices[3].connection else {
+        panic!("{:?}", config.devices[3]);
+    };
+    assert_eq!(
+        (polled.security, polled.collect),
+        (Security::None, Collect::Poll)
+    );
+}
+
+#[test]
+fn uplink_means_what_it_says() {
+    let config = case("big").unwrap().config;
+    let uplink = &config.uplinks[0];
+    assert_eq!(uplink.endpoint.to_string(), "mqtts://core.example:8883");
+    assert_eq!(uplink.client_id, "plant-gw-1");
+    assert_eq!(uplink.username.as_deref(), Some("gw-1"));
+    assert_eq!(uplink.start, Start::Now);
+    assert!(uplink.routes("plant/boiler") && !uplink.routes("server"));
+    let session = uplink.session(&millrace_uplink::Generic::new("gw-1"));
+    assert_eq!(session.subscribe, ["millrace/gw-1/cmd"]);
+    assert_eq!(session.max_message, 65_536);
+    assert_eq!(session.keep_alive, Duration::from_secs(60));
+    assert_eq!(session.tls.key_file, Some(cases().join("client.key")));
+}
+
+#[test]
+fn summary_estimates_requests_and_storage() {
+    let loaded = case("big").unwrap();
+    assert_case("big", &summary(&loaded.config).to_string());
+    let notes: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert_case("big-warnings", &notes.join("\n\n"));
+}
+
+#[test]
+fn defaults_need_no_file() {
+    let config = Config::empty(Path::new("/data"));
+    assert_eq!(config.gateway.data_dir, Path::new("/data"));
+    assert_eq!(config.buffer.max_bytes, 4 << 30);
+    assert_eq!(config.local.commands, ["read", "status", "ledger"]);
+    assert!(config.devices.is_empty() && config.uplinks.is_empty());
+}
+
+#[test]
+fn parts_of_a_directory_are_read_in_order() {
+    let dir = directory(&[
+        (
+            "millrace.toml",
+            "[gateway]\nid = \"a\"\ndata_dir = \"data\"\n",
+        ),
+        ("conf.d/20-b.toml", &device("second")),
+        (
+            "conf.d/10-a.toml",
+            &format!("[gateway]\nid = \"b\"\n{}", device("first")),
+        ),
+        ("conf.d/.hidden.toml", "broken ["),
+        ("conf.d/notes.txt", "broken ["),
+        ("other.toml", "broken ["),
+    ]);
+    for path in [dir.path().to_owned(), dir.path().join("millrace.toml")] {
+        let loaded = load(Some(&path), None).unwrap();
+        let config = &loaded.config;
+        assert_eq!(config.gateway.id, "b");
+        assert_eq!(config.gateway.data_dir, dir.path().join("data"));
+        let names: Vec<&str> = config
+            .devices
+            .iter()
+            .map(|device| device.name.as_str())
+            .collect();
+        assert_eq!(names, ["first", "second"]);
+        assert_eq!(config.files().len(), 3);
+        let note = shown(&dir, &loaded.warnings[0]);
+        assert!(note.contains("not the one at millrace.toml:2:6"), "{note}");
+    }
+}
+
+#[test]
+fn directory_without_a_main_file_is_all_of_its_files() {
+    let dir = directory(&[("a.toml", &device("a")), ("b.toml", &device("b"))]);
+    let data = tempfile::tempdir().unwrap();
+    let loaded = load(Some(dir.path()), Some(data.path())).unwrap();
+    assert_eq!(loaded.config.devices.len(), 2);
+}
+
+#[test]
+fn nothing_to_read_is_said() {
+    let dir = directory(&[]);
+    let problems = load_in(&dir).unwrap_err().to_string();
+    assert!(problems.contains("there is no *.toml in"), "{problems}");
+    let problems = load(Some(&dir.path().join("gone.toml")), None)
+        .unwrap_err()
+        .to_string();
+    assert!(problems.contains("--config"), "{problems}");
+}
+
+#[test]
+fn text_that_is_not_utf8_has_its_place() {
+    let dir = directory(&[]);
+    std::fs::write(
+        dir.path().join("millrace.toml"),
+        b"[gateway]\nid = \"gw-\xe4\"\n",
+    )
+    .unwrap();
+    let problems = shown(&dir, load_in(&dir).unwrap_err());
+    insta::assert_snapshot!(problems, @r"
+    error: this is not UTF-8 text
+      --> millrace.toml:2:10
+      hint: save the file as UTF-8; older editors on Windows write other encodings
+
+    1 problem
+    ");
+}
+
+#[test]
+fn problems_of_all_files_come_at_once() {
+    let dir = directory(&[
+        ("millrace.toml", "[buffer]\nkeep = 3\n"),
+        ("conf.d/a.toml", "broken ["),
+        ("conf.d/b.toml", "[gateway]\nidd = \"x\"\n"),
+    ]);
+    let problems = load_in(&dir).unwrap_err();
+    let files: Vec<String> = problems
+        .iter()
+        .map(|problem| shown(&dir, problem.place.file.display()))
+        .collect();
+    assert_eq!(files, ["millrace.toml", "conf.d/a.toml", "conf.d/b.toml"]);
+}
+
+#[test]
+fn device_in_two_files_is_refused_with_both_places() {
+    let dir = directory(&[
+        ("millrace.toml", &device("a")),
+        ("conf.d/a.toml", &device("a")),
+    ]);
+    let problems = load_in(&dir).unwrap_err();
+    assert_eq!(problems.len(), 2, "{problems}");
+    let text = shown(&dir, problems);
+    assert!(
+        text.contains("device a has the name of the device at millrace.toml:2:8"),
+        "{text}"
+    );
+    assert!(text.contains("conf.d/a.toml:2:8"), "{text}");
+}
+
+/// A main file whose data directory is `data`, and a cloud layer in it.
+fn with_cloud(local: &str, cloud: &str) -> tempfile::TempDir {
+    let main = format!("[gateway]\ndata_dir = \"data\"\n{local}");
+    directory(&[("millrace.toml", &main), ("data/config/cloud.toml", cloud)])
+}
+
+#[test]
+fn cloud_layer_lies_under_the_local_files() {
+    let cloud = format!(
+        "[gateway]\nid = \"cloud\"\n[buffer]\nkeep = \"1h\"\nmax_age = \"1d\"\n{}{}",
+        device("a"),
+        device("b")
+    );
+    let local = format!(
+        "id = \"local\"\n[buffer]\nkeep = \"2h\"\n{}",
+        device("a").replace("10.0.0.5", "10.0.0.99")
+    );
+    let dir = with_cloud(&local, &cloud);
+    let loaded = load_in(&dir).unwrap();
+    let config = &loaded.config;
+    assert_eq!(config.gateway.id, "local");
+    assert_eq!(config.buffer.keep, Duration::from_secs(7_200));
+    assert_eq!(config.buffer.max_age, Duration::from_secs(86_400));
+    assert_eq!(config.devices.len(), 2);
+    assert_eq!(config.devices[0].connection.address(), "10.0.0.99:502");
+    let notes: Vec<String> = loaded
+        .warnings
+        .iter()
+        .map(|note| shown(&dir, note))
+        .collect();
+    assert!(
+        notes.iter().any(
+            |note| note.contains("the cloud has a device a too, at data/config/cloud.toml:6:1")
+        ),
+        "{notes:#?}"
+    );
+}
+
+#[test]
+fn cloud_layer_cannot_widen_its_rights() {
+    let cloud = "[local]\ncommands = [\"write\"]\n[bootstrap]\nprovider = \"mainflux\"\n[gateway]\ndata_dir = \"/tmp\"\n";
+    let dir = with_cloud("[local]\ncommands = [\"read\"]\n", cloud);
+    let loaded = load_in(&dir).unwrap();
+    assert_eq!(loaded.config.local.commands, ["read"]);
+    assert_eq!(loaded.config.bootstrap, None);
+    assert_eq!(loaded.config.gateway.data_dir, dir.path().join("data"));
+    let notes: Vec<&str> = loaded
+        .warnings
+        .iter()
+        .map(|note| note.message.as_str())
+        .collect();
+    assert!(
+        notes.contains(&"[local] is ignored: it is taken from local files only"),
+        "{notes:?}"
+    );
+    assert!(
+        notes.contains(&"[bootstrap] is ignored: it is taken from local files only"),
+        "{notes:?}"
+    );
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.starts_with("data_dir is ignored")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn cloud_layer_cannot_name_files_of_the_gateway() {
+    for file in ["/etc/shadow", "../../secret", "env:HOME", "credential:mqtt"] {
+        let cloud = format!(
+            "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://evil.example\"\nusername = \"me\"\npassword_file = \"{file}\"\n"
+        );
+        let problems = load_in(&with_cloud("", &cloud)).unwrap_err().to_string();
+        assert!(
+            problems.contains("only files in the data directory"),
+            "{problems}"
+        );
+    }
+    let cloud = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://core\"\nusername = \"me\"\npassword_file = \"pw\"\n";
+    let dir = with_cloud("", cloud);
+    let config = load_in(&dir).unwrap().config;
+    let password = SecretSource::File(dir.path().join("data/config/pw"));
+    assert_eq!(config.uplinks[0].password, Some(password));
+}
+
+#[test]
+fn cloud_layer_can_be_checked_before_it_is_kept() {
+    let dir = with_cloud("", "broken [");
+    let data = dir.path().join("data");
+    check_cloud_layer(Some(dir.path()), &data, &device("a")).unwrap();
+    let problems =
+        check_cloud_layer(Some(dir.path()), &data, "[[device]]\nname = 3\n").unwrap_err();
+    assert!(shown(&dir, problems).contains("data/config/cloud.toml:2:8"));
+}
+
+#[test]
+fn last_good_configuration_outlives_its_files() {
+    let dir = directory(&[
+        (
+            "millrace.toml",
+            "[gateway]\nid = \"good\"\ndata_dir = \"data\"\n",
+        ),
+        (
+            "conf.d/a.toml",
+            "[[device]]\nname = \"a\"\ndriver = \"modbus-tcp\"\naddress = \"10.0.0.5\"\ntags_file = \"../tags/a.csv\"\n",
+        ),
+        ("tags/a.csv", "name,address,type\nx,holding:0,u16\n"),
+        ("data/config/cloud.toml", &device("from-cloud")),
+    ]);
+    let data = dir.path().join("data");
+    assert!(matches!(
+        last_good::load(&data),
+        Err(last_good::LastGoodError::None(_))
+    ));
+    let good = load_in(&dir).unwrap();
+    last_good::save(&good).unwrap();
+    last_good::save(&good).unwrap();
+    std::fs::write(dir.path().join("millrace.toml"), "broken [").unwrap();
+    std::fs::remove_dir_all(dir.path().join("tags")).unwrap();
+    std::fs::remove_file(data.join("config/cloud.toml")).unwrap();
+    let kept = last_good::load(&data).unwrap().config;
+    assert_eq!(kept.gateway.id, "good");
+    let names: Vec<&str> = kept
+        .devices
+        .iter()
+        .map(|device| device.name.as_str())
+        .collect();
+    assert_eq!(names, ["from-cloud", "a"]);
+    assert_eq!(kept.devices[1].tags.len(), 1);
+}
+
+#[test]
+fn newer_good_configuration_replaces_the_older_whole() {
+    let dir = directory(&[
+        ("millrace.toml", "[gateway]\ndata_dir = \"data\"\n"),
+        ("conf.d/a.toml", &device("a")),
+    ]);
+    last_good::save(&load_in(&dir).unwrap()).unwrap();
+    std::fs::remove_file(dir.path().join("conf.d/a.toml")).unwrap();
+    last_good::save(&load_in(&dir).unwrap()).unwrap();
+    let data = dir.path().join("data");
+    assert!(last_good::load(&data).unwrap().config.devices.is_empty());
+    // A power cut between the two renames leaves only the old one.
+    let config = data.join("config");
+    std::fs::rename(config.join("last-good"), config.join("last-good.old")).unwrap();
+    assert!(last_good::load(&data).is_ok());
+    std::fs::write(
+        config.join("last-good.old/files.json"),
+        "{\"version\":99,\"files\":[]}",
+    )
+    .unwrap();
+    assert!(matches!(
+        last_good::load(&data),
+        Err(last_good::LastGoodError::Newer { version: 99, .. })
+    ));
+}
+
+#[test]
+fn files_around_are_checked_apart() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = directory(&[
+        (
+            "millrace.toml",
+            "[gateway]\ndata_dir = \"data\"\n[[uplink]]\nname = \"cloud\"\nurl = \"mqtts://core\"\nusername = \"me\"\n\
+             password_file = \"pw\"\nca_file = \"ca.pem\"\n[[model]]\nname = \"m\"\nbundle = \"none\"\ninputs = { a = \"d/run\" }\n",
+        ),
+        ("conf.d/d.toml", &device("d")),
+        ("pw", "hunter2\n"),
+    ]);
+    std::fs::set_permissions(
+        dir.path().join("pw"),
+        std::fs::Permissions::from_mode(0o644),
+    )
+    .unwrap();
+    let loaded = load_in(&dir).unwrap();
+    let (problems, notes) = check_surroundings(&loaded);
+    let problems = shown(&dir, problems.unwrap_err());
+    assert!(problems.contains("cannot read ca.pem"), "{problems}");
+    assert!(problems.contains("model[m].bundle"), "{problems}");
+    assert!(
+        notes[0]
+            .message
+            .contains("everybody on this machine can read"),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn problems_are_data_too() {
+    let problems = case("ranges").unwrap_err();
+    let json = serde_json::to_value(&problems).unwrap();
+    let first = &json[0];
+    assert_eq!(first["line"], 2);
+    assert_eq!(first["column"], 19);
+    assert_eq!(first["key"], "buffer.commit_interval");
+    assert_eq!(first["value"], "5ms");
+    assert_eq!(first["expected"], "the minimum is 10ms");
+    assert_eq!(
+        first["message"],
+        "commit_interval is 5ms; the minimum is 10ms"
+    );
+}
+
+#[test]
+fn cut_off_files_never_panic() {
+    let text = std::fs::read_to_string(cases().join("big.toml")).unwrap();
+    let dir = directory(&[("big.csv", "name\n")]);
+    let main = dir.path().join("millrace.toml");
+    for (end, _) in text.char_indices().step_by(7) {
+        std::fs::write(&main, &text[..end]).unwrap();
+        // Good or bad, it is answered.
+        let _ = load(Some(&main), Some(dir.path()));
+    }
+}

@@ -143,10 +143,20 @@ impl Node {
 const SHOWN_CHARS_MAX: usize = 80;
 
 fn shown_text(text: &str) -> String {
+    let text = &without_credentials(text);
     if text.is_empty() || text.chars().any(|c| c.is_control() || c == '"') || text.trim() != text {
         return shorten(&format!("{text:?}"));
     }
     shorten(text)
+}
+
+/// A URL may carry a password that nobody meant to show.
+fn without_credentials(text: &str) -> String {
+    let credentials = text.split_once("://").and_then(|(scheme, rest)| {
+        let (_, host) = rest.rsplit_once('@')?;
+        Some(format!("{scheme}://…@{host}"))
+    });
+    credentials.unwrap_or_else(|| text.to_owned())
 }
 
 fn shorten(text: &str) -> String {

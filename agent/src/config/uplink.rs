@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use millrace_uplink::profile::Generic;
 use millrace_uplink::session::{
     INFLIGHT_DEFAULT, INFLIGHT_MAX, KEEP_ALIVE_MIN, MESSAGE_BYTES_DEFAULT,
 };
-use millrace_uplink::{Endpoint, EndpointError, STRING_BYTES_MAX, Scheme, SecretSource, TlsFiles};
+use millrace_uplink::{
+    Endpoint, EndpointError, STRING_BYTES_MAX, Scheme, SecretSource, SessionSettings, TlsFiles,
+};
 
 use super::files::FileUse;
 use super::keys::{KeyDoc, Kind, SectionDoc};
@@ -22,7 +25,7 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
     heading: "[[uplink]]",
     doc: "The connection to a cloud core over MQTT. This version serves one.",
     keys: &[
-        KeyDoc::new("name", Kind::Form("letters, digits, . _ and -"), "The uplink's name. What it has delivered is remembered under this name.")
+        KeyDoc::new("name", Kind::Form("a name of letters, digits, . _ and -"), "The uplink's name. What it has delivered is remembered under this name.")
             .required(),
         KeyDoc::new(
             "profile",
@@ -141,7 +144,7 @@ pub(crate) struct Uplink {
     /// The kind of core.
     pub(crate) profile: &'static str,
     /// Where the broker is.
-    pub(crate) url: Endpoint,
+    pub(crate) endpoint: Endpoint,
     /// Our name at the broker.
     pub(crate) client_id: String,
     /// The user to log in as.
@@ -179,6 +182,21 @@ impl Uplink {
         self.route.iter().any(|pattern| pattern.matches(source))
     }
 
+    /// The settings of its session.
+    pub(crate) fn session(&self, profile: &Generic) -> SessionSettings {
+        let mut session = SessionSettings::new(self.endpoint.clone(), self.client_id.as_str());
+        session.username = self.username.clone();
+        session.password = self.password.clone();
+        session.tls = self.tls.clone();
+        session.keep_alive = self.keep_alive;
+        session.max_inflight = self.max_inflight;
+        session.max_message = self.max_message;
+        session.will = Some(profile.offline());
+        session.subscribe = vec![profile.command_topic()];
+        session.farewell = vec![profile.offline()];
+        session
+    }
+
     /// Reads an uplink. `None` where it has a problem, which is reported then.
     pub(crate) fn read(
         table: &Table,
@@ -211,7 +229,7 @@ impl Uplink {
         Some(Self {
             name: name?,
             profile: profile?,
-            url: endpoint?,
+            endpoint: endpoint?,
             client_id: client_id?,
             username,
             password: password?,
@@ -231,13 +249,14 @@ impl Uplink {
 }
 
 fn endpoint(text: &str) -> Result<Endpoint, Complaint> {
-    text.parse::<Endpoint>().map_err(|error| {
-        let hint = match &error {
-            EndpointError::Credentials => "remove what stands before the @",
-            _ => "for example mqtts://core.example:8883",
-        };
-        Complaint::said(&error).hint(hint)
-    })
+    if text.contains('@') {
+        // Before anything else, since other errors show the URL.
+        return Err(
+            Complaint::said(&EndpointError::Credentials).hint("remove what stands before the @")
+        );
+    }
+    text.parse::<Endpoint>()
+        .map_err(|error| Complaint::said(&error).hint("for example mqtts://core.example:8883"))
 }
 
 fn read_client_id(section: &Section<'_>, gateway: &str) -> Option<String> {
