@@ -7,6 +7,7 @@
 //!
 //! A PUBACK is custody at the broker, not delivery to anybody behind it.
 
+mod clocks;
 mod flight;
 mod live;
 #[cfg(test)]

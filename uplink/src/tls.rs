@@ -177,7 +177,8 @@ fn certificate_hint(problem: &CertificateError) -> &'static str {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "the certificate is not valid yet; the gateway's clock is probably wrong"
         }
-        CertificateError::UnknownIssuer => {
+        // A bad signature is what another CA of the same name gives.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
             "the certificate is not signed by a CA that we trust; set ca_file to the CA of the server"
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use tokio::time::Instant;
+
 use crate::session::{INFLIGHT_BYTES_MAX, Window};
 
 /// Hands out packet ids round the full ring 1..=65535. It outlives connections, so that ids are reused
@@ -30,6 +32,8 @@ pub(super) struct Part {
     pub(super) token: Option<u64>,
     pub(super) bytes: usize,
     pub(super) backlog: bool,
+    /// When it was handed over; set again when it is sent.
+    pub(super) since: Instant,
 }
 
 /// What an ack did.
@@ -143,8 +147,14 @@ impl Flight {
         if part.backlog {
             self.backlog.add(part.bytes);
         }
-        self.parts.insert(id, part);
+        let since = Instant::now();
+        self.parts.insert(id, Part { since, ..part });
         id
+    }
+
+    /// When the message that waits longest was sent.
+    pub(super) fn oldest(&self) -> Option<Instant> {
+        self.parts.values().map(|part| part.since).min()
     }
 
     /// An id for the SUBSCRIBE.
@@ -202,6 +212,7 @@ mod tests {
             token: Some(token),
             bytes,
             backlog,
+            since: Instant::now(),
         }
     }
 

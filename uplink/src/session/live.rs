@@ -14,18 +14,13 @@ use tokio_util::sync::CancellationToken;
 use crate::link::{Link, Moved};
 use crate::message::{Message, STRING_BYTES_MAX};
 use crate::packet::{self, Packet, PacketError};
+use crate::session::clocks::{Clocks, STALL_LIMIT, UNACKED_LIMIT};
 use crate::session::flight::{Acked, Flight, PacketIds, Part};
-use crate::session::{
-    Consignment, Feed, INFLIGHT_MAX, KEEP_ALIVE_MIN, Refusal, SessionSettings, SessionState,
-};
+use crate::session::{Consignment, Feed, INFLIGHT_MAX, Refusal, SessionSettings, SessionState};
 
 /// Packets are encoded up to this much ahead of the socket: enough for large writes, little enough
 /// that a live message does not wait behind much.
 const OUTBOUND_BYTES_AHEAD: usize = 128 * 1024;
-/// Messages wait for acks, and neither an ack comes nor does the socket take bytes: the peer is stuck.
-const STALL_LIMIT: Duration = Duration::from_secs(30);
-/// A ping that is not answered in half a keep-alive, and at least in this time, means a dead link.
-const PING_ANSWER_MIN: Duration = Duration::from_secs(5);
 /// How long a shutdown waits for acks; what is not acked by then is sent again after the next start.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// How long a shutdown waits for the acks of its farewell.
@@ -46,6 +41,9 @@ pub enum LostError {
     /// Acks are missing and nothing moves.
     #[error("no acknowledgement for {} s while messages wait for one", STALL_LIMIT.as_secs())]
     Stalled,
+    /// One message was passed over while others were acked.
+    #[error("a message waits for its acknowledgement for more than {} s while others get theirs", UNACKED_LIMIT.as_secs())]
+    PassedOver,
     /// Nothing came back after a ping.
     #[error("the broker did not answer a ping within {} s", .0.as_secs())]
     Silent(Duration),
@@ -70,18 +68,6 @@ enum Phase {
     Draining(Instant),
     /// Waiting for the farewell's acks, until then.
     Leaving(Instant),
-}
-
-struct Clocks {
-    keep_alive: Duration,
-    /// When the socket last took bytes.
-    sent: Instant,
-    /// When anything last came.
-    received: Instant,
-    /// When the open ping was queued.
-    ping: Option<Instant>,
-    /// When an ack last came or the socket last took bytes.
-    progress: Instant,
 }
 
 pub(super) struct Live<'a, F> {
@@ -180,6 +166,7 @@ impl<'a, F: Feed> Live<'a, F> {
                 token: None,
                 bytes: message.wire_bytes(),
                 backlog: false,
+                since: Instant::now(),
             };
             self.urgent.push_back(Waiting { message, part });
         }
@@ -210,9 +197,7 @@ impl<'a, F: Feed> Live<'a, F> {
     }
 
     fn send(&mut self, waiting: Waiting) -> Result<(), LostError> {
-        if self.flight.is_empty() {
-            self.clocks.progress = Instant::now();
-        }
+        self.clocks.queued(Instant::now(), self.flight.is_empty());
         let id = self.flight.send(waiting.part);
         packet::write(
             &mut self.link.outbound,
@@ -267,6 +252,7 @@ impl<'a, F: Feed> Live<'a, F> {
             return;
         }
         self.flight.expect(token, messages.len());
+        let since = Instant::now();
         let backlog = lane == Lane::Backlog;
         let queue = match backlog {
             true => &mut self.backlog,
@@ -277,6 +263,7 @@ impl<'a, F: Feed> Live<'a, F> {
                 token: Some(token),
                 bytes: message.wire_bytes(),
                 backlog,
+                since,
             },
             message,
         }));
@@ -285,15 +272,13 @@ impl<'a, F: Feed> Live<'a, F> {
     fn moved(&mut self, moved: Moved) -> Result<(), LostError> {
         let now = Instant::now();
         if moved.written > 0 {
-            self.clocks.sent = now;
-            self.clocks.progress = now;
+            self.clocks.written(now, self.link.outbound.is_empty());
         }
         if moved.read == 0 {
             return Ok(());
         }
         while let Some(packet) = self.link.take_packet()? {
-            self.clocks.received = now;
-            self.clocks.ping = None;
+            self.clocks.heard(now);
             self.handle(packet, now)?;
         }
         Ok(())
@@ -338,7 +323,7 @@ impl<'a, F: Feed> Live<'a, F> {
                 tracing::debug!(id, "a PUBACK that nobody waits for");
             }
             Acked::Part { bytes, done } => {
-                self.clocks.progress = now;
+                self.clocks.acked(now);
                 self.acked = true;
                 counters.acked.fetch_add(1, Ordering::Relaxed);
                 counters
@@ -353,10 +338,7 @@ impl<'a, F: Feed> Live<'a, F> {
 
     /// When the clocks must be looked at next.
     fn deadline(&self) -> Instant {
-        let mut deadline = self.clocks.ping_deadline();
-        if !self.flight.is_empty() {
-            deadline = deadline.min(self.clocks.progress + STALL_LIMIT);
-        }
+        let deadline = self.clocks.deadline(!self.flight.is_empty());
         match self.phase {
             Phase::Running => deadline,
             Phase::Draining(until) | Phase::Leaving(until) => deadline.min(until),
@@ -364,18 +346,9 @@ impl<'a, F: Feed> Live<'a, F> {
     }
 
     fn check_clocks(&mut self) -> Result<(), LostError> {
-        let now = Instant::now();
-        if !self.flight.is_empty() && now >= self.clocks.progress + STALL_LIMIT {
-            return Err(LostError::Stalled);
+        if self.clocks.check(Instant::now(), || self.flight.oldest())? {
+            packet::write(&mut self.link.outbound, &Packet::PingReq)?;
         }
-        if now < self.clocks.ping_deadline() {
-            return Ok(());
-        }
-        if self.clocks.ping.is_some() {
-            return Err(LostError::Silent(self.clocks.answer_limit()));
-        }
-        self.clocks.ping = Some(now);
-        packet::write(&mut self.link.outbound, &Packet::PingReq)?;
         Ok(())
     }
 
@@ -402,32 +375,6 @@ impl<'a, F: Feed> Live<'a, F> {
             }
             _ => Ok(false),
         }
-    }
-}
-
-impl Clocks {
-    fn new(keep_alive: Duration) -> Self {
-        let now = Instant::now();
-        Self {
-            keep_alive: keep_alive.max(KEEP_ALIVE_MIN),
-            sent: now,
-            received: now,
-            ping: None,
-            progress: now,
-        }
-    }
-
-    /// When a ping is due; or, while one is open, when its answer is overdue. Data that the socket
-    /// still takes may stand before the ping, so that they extend its time.
-    fn ping_deadline(&self) -> Instant {
-        match self.ping {
-            None => self.sent.min(self.received) + self.keep_alive * 3 / 4,
-            Some(ping) => ping.max(self.sent) + self.answer_limit(),
-        }
-    }
-
-    fn answer_limit(&self) -> Duration {
-        (self.keep_alive / 2).max(PING_ANSWER_MIN)
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::Tapped;
 use super::exchange::{Delivery, Exchange, Seat};
-use super::faults::{Faults, Repeat};
+use super::faults::{Drawn, Repeat};
 use crate::link::Link;
 use crate::packet;
 
@@ -50,7 +50,7 @@ pub(super) async fn serve(mut link: Link, exchange: Arc<Exchange>) {
     };
     let allowed = exchange.may_enter(username, password);
     let seat = exchange.enter(Arc::clone(&client_id));
-    let code = match seat.faults.as_ref().and_then(|faults| faults.refuse_with) {
+    let code = match seat.faults.as_ref().and_then(Drawn::refuse_with) {
         Some(code) => return_code(code),
         None if !allowed => ConnectReturnCode::BadUserNamePassword,
         None => ConnectReturnCode::Success,
@@ -112,7 +112,7 @@ struct Client {
     keep_alive: Option<Duration>,
     heard: Instant,
     last_id: u16,
-    faults: Option<Faults>,
+    faults: Option<Drawn>,
     /// Messages whose acks are held back.
     held: Vec<Publish>,
     /// So many messages are held before their acks go out.
@@ -143,9 +143,9 @@ impl Client {
             heard: Instant::now(),
             last_id: 0,
             held: Vec::new(),
-            batch: faults.as_mut().map_or(1, Faults::draw_batch),
+            batch: faults.as_mut().map_or(1, Drawn::draw_batch),
             late: Vec::new(),
-            until_cut: faults.as_mut().and_then(Faults::draw_cut),
+            until_cut: faults.as_mut().and_then(Drawn::draw_cut),
             faults,
         }
     }
@@ -268,10 +268,7 @@ impl Client {
             return Next::Close;
         }
         if let Some(faults) = &mut self.faults {
-            if faults
-                .message_bytes_max
-                .is_some_and(|max| publish.size() > max)
-            {
+            if faults.is_too_large(publish.size()) {
                 return Next::Close;
             }
             if let Some(left) = &mut self.until_cut {
@@ -313,7 +310,7 @@ impl Client {
 
     fn ack(&mut self, id: u16) {
         send(&mut self.link, &Packet::PubAck(PubAck::new(id)));
-        match self.faults.as_mut().and_then(Faults::draw_duplicate) {
+        match self.faults.as_mut().and_then(Drawn::draw_duplicate) {
             Some(Repeat::AtOnce) => send(&mut self.link, &Packet::PubAck(PubAck::new(id))),
             Some(Repeat::Late) => self.late.push(id),
             None => {}

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::Tapped;
-use super::faults::Faults;
+use super::faults::{Drawn, Faults};
 use crate::topic;
 
 /// Messages that may wait for one subscriber; more than that and it is thrown out.
@@ -52,7 +52,7 @@ pub(super) struct Seat {
     pub(super) number: u64,
     pub(super) deliveries: mpsc::Receiver<Delivery>,
     pub(super) kick: CancellationToken,
-    pub(super) faults: Option<Faults>,
+    pub(super) faults: Option<Drawn>,
 }
 
 impl Exchange {
@@ -118,7 +118,7 @@ impl Exchange {
         let faults = state
             .faults
             .clone()
-            .map(|faults| faults.for_connection(number));
+            .map(|faults| Drawn::new(faults, number));
         Seat {
             number,
             deliveries,

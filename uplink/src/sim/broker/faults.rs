@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 /// What goes wrong on each connection. Custody is taken, and taps see a message, only when its ack is
 /// about to be written.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Faults {
     /// Draws everything below, together with the connection's number.
     pub seed: u64,
@@ -20,67 +20,69 @@ pub struct Faults {
     pub refuse_with: Option<u8>,
     /// A larger message closes the connection, as `max_packet_size` of a real broker does.
     pub message_bytes_max: Option<usize>,
-    dice: Dice,
 }
 
-#[derive(Debug, Clone)]
-struct Dice(fastrand::Rng);
+/// The faults of one connection, with its dice.
+pub(super) struct Drawn {
+    faults: Faults,
+    dice: fastrand::Rng,
+}
 
-impl Faults {
-    /// No fault yet.
-    pub fn new(seed: u64) -> Self {
+impl Drawn {
+    /// For the connection of this number.
+    pub(super) fn new(faults: Faults, number: u64) -> Self {
+        // Neighbouring numbers must not draw alike.
+        let seed = faults.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
         Self {
-            seed,
-            reorder_acks: false,
-            duplicate_acks: false,
-            swallow_one_in: None,
-            cut_after: None,
-            refuse_with: None,
-            message_bytes_max: None,
-            dice: Dice(fastrand::Rng::with_seed(seed)),
+            faults,
+            dice: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// The faults of the connection of this number.
-    pub(super) fn for_connection(mut self, number: u64) -> Self {
-        let seed = self.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.dice = Dice(fastrand::Rng::with_seed(seed));
-        self
+    /// The return code that refuses the connection.
+    pub(super) fn refuse_with(&self) -> Option<u8> {
+        self.faults.refuse_with
+    }
+
+    /// Whether a message of this size closes the connection.
+    pub(super) fn is_too_large(&self, bytes: usize) -> bool {
+        self.faults.message_bytes_max.is_some_and(|max| bytes > max)
     }
 
     /// After how many messages this connection is closed.
     pub(super) fn draw_cut(&mut self) -> Option<u32> {
-        let range = self.cut_after.clone()?;
-        Some(self.dice.0.u32(range))
+        let range = self.faults.cut_after.clone()?;
+        Some(self.dice.u32(range))
     }
 
     /// Whether this message is swallowed.
     pub(super) fn draw_swallow(&mut self) -> bool {
-        self.swallow_one_in
-            .is_some_and(|one_in| self.dice.0.u32(0..one_in.max(1)) == 0)
+        self.faults
+            .swallow_one_in
+            .is_some_and(|one_in| self.dice.u32(0..one_in.max(1)) == 0)
     }
 
     /// How many messages are held before their acks go out.
     pub(super) fn draw_batch(&mut self) -> usize {
-        match self.reorder_acks {
-            true => self.dice.0.usize(1..=12),
+        match self.faults.reorder_acks {
+            true => self.dice.usize(1..=12),
             false => 1,
         }
     }
 
     /// Mixes the held messages.
     pub(super) fn shuffle<T>(&mut self, held: &mut [T]) {
-        if self.reorder_acks {
-            self.dice.0.shuffle(held);
+        if self.faults.reorder_acks {
+            self.dice.shuffle(held);
         }
     }
 
     /// Whether this ack is repeated at once, or later.
     pub(super) fn draw_duplicate(&mut self) -> Option<Repeat> {
-        if !self.duplicate_acks {
+        if !self.faults.duplicate_acks {
             return None;
         }
-        match self.dice.0.u32(0..6) {
+        match self.dice.u32(0..6) {
             0 => Some(Repeat::AtOnce),
             1 => Some(Repeat::Late),
             _ => None,

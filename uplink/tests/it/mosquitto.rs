@@ -1,0 +1,248 @@
+//! A real mosquitto, where it is installed: publish through it, over TCP and over mutual TLS.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use millrace_uplink::{Message, ReconnectPolicy, SessionSettings, TlsFiles, run, test_connection};
+use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::log_feed::{LogFeed, TOPIC};
+use crate::pki::Pki;
+
+/// Long enough for a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The broker's process; killed when it is dropped.
+struct Mosquitto {
+    process: Child,
+    plain: u16,
+    tls: u16,
+    pki: Pki,
+}
+
+impl Mosquitto {
+    /// `None`, with a message, where mosquitto is not installed.
+    async fn start() -> Option<Self> {
+        let Some(program) = program() else {
+            eprintln!("skipped: mosquitto is not installed (apt-get install mosquitto)");
+            return None;
+        };
+        let pki = Pki::new();
+        let (plain, tls) = (free_port(), free_port());
+        let file = |name: &str| pki.file(name).display().to_string();
+        let config = format!(
+            "per_listener_settings true\n\
+             listener {plain} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\nmax_queued_messages 0\n\
+             listener {tls} 127.0.0.1\nallow_anonymous true\nrequire_certificate true\n\
+             cafile {}\ncertfile {}\nkeyfile {}\n",
+            file("ca.pem"),
+            file("localhost.pem"),
+            file("localhost.key"),
+        );
+        let path = pki.file("mosquitto.conf");
+        std::fs::write(&path, config).unwrap();
+        let process = launch(&program, &path);
+        let broker = Self {
+            process,
+            plain,
+            tls,
+            pki,
+        };
+        let up = async {
+            while test_connection(&broker.settings()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, up).await.expect("mosquitto is up");
+        Some(broker)
+    }
+
+    fn settings(&self) -> SessionSettings {
+        let url = format!("mqtt://127.0.0.1:{}", self.plain);
+        let mut settings = SessionSettings::new(url.parse().unwrap(), "gw-1");
+        settings.reconnect = ReconnectPolicy {
+            first: Duration::from_millis(10),
+            longest: Duration::from_millis(100),
+            ..ReconnectPolicy::default()
+        };
+        settings
+    }
+
+    fn tls_settings(&self) -> SessionSettings {
+        let url = format!("mqtts://localhost:{}", self.tls);
+        SessionSettings {
+            endpoint: url.parse().unwrap(),
+            tls: self.pki.client_files(),
+            ..self.settings()
+        }
+    }
+
+    fn kill(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for Mosquitto {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn launch(program: &Path, config: &Path) -> Child {
+    Command::new(program)
+        .arg("-c")
+        .arg(config)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+fn program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian puts it where only root's PATH looks.
+    std::env::split_paths(&path)
+        .chain([PathBuf::from("/usr/sbin")])
+        .map(|dir| dir.join("mosquitto"))
+        .find(|candidate| candidate.is_file())
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A subscriber that we did not write collects what arrives on `filter`.
+async fn subscriber(port: u16, filter: &str) -> Arc<Mutex<Vec<(String, Vec<u8>)>>> {
+    let mut options = MqttOptions::new("subscriber", "127.0.0.1", port);
+    options.set_keep_alive(Duration::from_secs(30));
+    let (client, mut events) = AsyncClient::new(options, 1000);
+    client.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
+    let got = Arc::<Mutex<Vec<(String, Vec<u8>)>>>::default();
+    let log = Arc::clone(&got);
+    let (ready, subscribed) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let mut ready = Some(ready);
+        // The client is kept: without it the loop below would end.
+        let _client = client;
+        while let Ok(event) = events.poll().await {
+            match event {
+                Event::Incoming(Packet::SubAck(_)) => {
+                    let _ = ready.take().map(|ready| ready.send(()));
+                }
+                Event::Incoming(Packet::Publish(publish)) => {
+                    log.lock()
+                        .unwrap()
+                        .push((publish.topic, publish.payload.to_vec()));
+                }
+                _ => {}
+            }
+        }
+    });
+    timeout(PATIENCE, subscribed).await.unwrap().unwrap();
+    got
+}
+
+async fn deliver(broker: &Mosquitto, settings: SessionSettings, messages: u64) {
+    let got = subscriber(broker.plain, TOPIC).await;
+    let feed = LogFeed::new(messages, 11);
+    let progress = feed.progress();
+    let shutdown = CancellationToken::new();
+    let session = tokio::spawn(run(settings, feed, shutdown.clone()));
+    let all = async {
+        progress.wait_for(|p| p.acked() == messages).await;
+        while (got.lock().unwrap().len() as u64) < messages {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, all).await.expect("all delivered");
+    shutdown.cancel();
+    session.await.unwrap();
+    let mut numbers: Vec<u64> = got
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|(_, payload)| std::str::from_utf8(payload).unwrap().parse().unwrap())
+        .collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..messages).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn delivers_over_tcp() {
+    if let Some(broker) = Mosquitto::start().await {
+        deliver(&broker, broker.settings(), 5000).await;
+    }
+}
+
+#[tokio::test]
+async fn delivers_over_mutual_tls_and_only_so() {
+    let Some(broker) = Mosquitto::start().await else {
+        return;
+    };
+    deliver(&broker, broker.tls_settings(), 2000).await;
+    let without = SessionSettings {
+        tls: TlsFiles {
+            ca_file: Some(broker.pki.ca_file()),
+            ..TlsFiles::default()
+        },
+        ..broker.tls_settings()
+    };
+    let error = test_connection(&without).await.unwrap_err();
+    assert!(
+        error.to_string().contains("check cert_file and key_file"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn the_will_is_published_when_the_session_is_dropped() {
+    let Some(broker) = Mosquitto::start().await else {
+        return;
+    };
+    let got = subscriber(broker.plain, "status").await;
+    let mut settings = broker.settings();
+    settings.will = Some(Message::retained("status", "offline"));
+    let feed = LogFeed::new(1, 1).with_greeting(Message::retained("status", "online"));
+    let session = tokio::spawn(run(settings, feed, CancellationToken::new()));
+    let seen = async |count: usize| {
+        while got.lock().unwrap().len() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, seen(1)).await.unwrap();
+    session.abort();
+    timeout(PATIENCE, seen(2)).await.expect("the will");
+    let payloads: Vec<Vec<u8>> = got.lock().unwrap().iter().map(|(_, p)| p.clone()).collect();
+    assert_eq!(payloads, [b"online".to_vec(), b"offline".to_vec()]);
+}
+
+#[tokio::test]
+async fn survives_a_killed_broker() {
+    let Some(mut broker) = Mosquitto::start().await else {
+        return;
+    };
+    let feed = LogFeed::new(200_000, 5);
+    let progress = feed.progress();
+    let shutdown = CancellationToken::new();
+    let session = tokio::spawn(run(broker.settings(), feed, shutdown.clone()));
+    timeout(PATIENCE, progress.wait_for(|p| p.acked() > 1000))
+        .await
+        .unwrap();
+    broker.kill();
+    let before = progress.acked();
+    assert!(before < 200_000, "the broker was killed in the middle");
+    let Some(program) = program() else { return };
+    broker.process = launch(&program, &broker.pki.file("mosquitto.conf"));
+    timeout(PATIENCE, progress.wait_for(|p| p.acked() > before + 1000))
+        .await
+        .expect("goes on after the restart");
+    shutdown.cancel();
+    session.await.unwrap();
+}
