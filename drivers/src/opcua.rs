@@ -17,6 +17,7 @@ mod login;
 mod notes;
 mod poll;
 mod publish;
+mod resume;
 mod sequence;
 mod server;
 mod session;

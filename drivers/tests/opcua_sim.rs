@@ -253,6 +253,111 @@ async fn a_restart_breaks_the_session_and_the_next_one_starts_fresh() {
     assert_eq!(of(&samples, 1).len(), 1);
 }
 
+/// A TCP connection between driver and server that can be cut.
+struct Link {
+    address: std::net::SocketAddr,
+    connections: Arc<std::sync::Mutex<tokio::task::JoinSet<()>>>,
+}
+
+impl Link {
+    async fn to(sim: &SimOpcua) -> Self {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("listener");
+        let address = listener.local_addr().expect("address");
+        let target = sim.url().replace("opc.tcp://", "").replace('/', "");
+        let connections: Arc<std::sync::Mutex<tokio::task::JoinSet<()>>> = Arc::default();
+        let spawned = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let target = target.clone();
+                spawned.lock().expect("connections").spawn(async move {
+                    if let Ok(mut far) = tokio::net::TcpStream::connect(target).await {
+                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            connections,
+        }
+    }
+
+    fn url(&self) -> String {
+        format!("opc.tcp://{}", self.address)
+    }
+
+    fn cut(&self) {
+        self.connections.lock().expect("connections").abort_all();
+    }
+}
+
+fn counts(samples: &[Sample], tag: u32) -> Vec<u64> {
+    of(samples, tag)
+        .iter()
+        .map(|sample| match sample.value {
+            Some(Value::U64(count)) => count,
+            _ => panic!("{sample:?}"),
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_cut_link_loses_no_value_and_makes_no_second_session() {
+    let (server_pki, pki) = (
+        tempfile::tempdir().expect("pki"),
+        tempfile::tempdir().expect("pki"),
+    );
+    let mut sim_settings = sim_settings();
+    sim_settings.pki_dir = Some(server_pki.path().to_owned());
+    let sim = SimOpcua::start(sim_settings).await.expect("server");
+    for endpoint in inspect(&sim.url(), PATIENCE).await.expect("endpoints") {
+        if let Some(der) = endpoint.certificate {
+            pin(pki.path(), &der).expect("pinned");
+        }
+    }
+    let link = Link::to(&sim).await;
+    for security in [Security::None, Security::BestOffered] {
+        let mut settings = settings(&sim, pki.path());
+        settings.url = link.url();
+        settings.security = security;
+        let driver = driver(settings, &["Count", "Fixed"]);
+        let served = |name: &str| sim.served().nodes.get(name).copied().unwrap_or(0);
+        let (counted, fixed) = (served("Count"), served("Fixed"));
+        let mut session = driver.open().await.expect("session");
+        let mut samples = Vec::new();
+        for _ in 0..3 {
+            samples.extend(collect(&mut session, 20).await);
+            link.cut();
+            while let Ok(reading) = next(&mut session).await {
+                samples.extend(reading.samples);
+            }
+            session.close().await;
+            // The server goes on counting meanwhile, and keeps what it counts for us.
+            let missed = served("Count") + 10;
+            while served("Count") < missed {
+                tokio::task::yield_now().await;
+            }
+            session = driver.open().await.expect("session");
+            assert_eq!(sim.sessions(), 1);
+        }
+        // A tag that does not change is read once after each cut: it was bad in between.
+        while served("Fixed") < fixed + 2 {
+            samples.extend(collect(&mut session, 1).await);
+        }
+        sim.freeze(true);
+        while (counts(&samples, 0).len() as u64) < served("Count") - counted {
+            samples.extend(collect(&mut session, 1).await);
+        }
+        let expected: Vec<u64> = (counted..served("Count")).collect();
+        assert_eq!(counts(&samples, 0), expected);
+        session.close().await;
+        assert_eq!(sim.sessions(), 0);
+        sim.freeze(false);
+    }
+}
+
 #[tokio::test]
 async fn polling_reads_each_group_in_batches() {
     let (sim, pki) = (sim().await, tempfile::tempdir().expect("pki"));

@@ -196,6 +196,11 @@ impl Channel {
         self.timeout
     }
 
+    /// Cuts the connection without a word.
+    pub(super) fn cut(&self) {
+        self.pump.abort();
+    }
+
     /// Takes leave of the server; bounded, and never an error: the connection goes in any case.
     pub(super) async fn close(&self) {
         self.inner.close_channel().await;

@@ -1,24 +1,28 @@
 //! From settings to a session.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millrace_tags::{Clock, Quality, SystemClock, TagId, Timestamp, Value};
+use millrace_tags::{Clock, Quality, Reason, Sample, SystemClock, TagId, Timestamp, Value};
 use opcua::types::MessageSecurityMode;
 
+use super::acks::Acks;
 use super::channel::Channel;
 use super::endpoint::{choose, endpoint_name, refused, with_cause};
-use super::login::log_in;
+use super::login::{Login, log_in};
 use super::notes::Notes;
 use super::poll::Polled;
+use super::publish::Publisher;
+use super::resume::{Resumed, Retained, resume};
 use super::server::Server;
 use super::session::OpcuaSession;
 use super::settings::{Auth, Collect, Item, Settings};
-use super::subscription::subscribe;
-use super::{NodeAddress, decode, trust};
+use super::subscription::{Monitored, Subscribed};
+use super::trust::{self, OwnCertificate};
+use super::{NodeAddress, decode};
 use crate::{Driver, PollGroup, Session, SessionError};
 
 /// How often a subscribed server says that it has nothing to say. Three of these without a word and
@@ -35,6 +39,8 @@ pub struct OpcuaDriver {
     clock: Arc<dyn Clock>,
     /// Receipts never repeat over sessions: one that comes late means nothing to the next session.
     receipts: Arc<AtomicU64>,
+    /// What the last session left behind when its connection was lost.
+    left: Arc<Mutex<Option<Retained>>>,
 }
 
 impl OpcuaDriver {
@@ -60,6 +66,7 @@ impl OpcuaDriver {
             members: by_interval.into_values().collect(),
             clock,
             receipts: Arc::new(AtomicU64::new(0)),
+            left: Arc::default(),
         }
     }
 
@@ -82,75 +89,137 @@ impl Driver for OpcuaDriver {
     }
 
     async fn open(&self) -> Result<Box<dyn Session>, SessionError> {
-        let (channel, notes) = connect(&self.settings, self.silence_max()).await?;
-        let with_uris = self.items.iter().any(|item| item.node.needs_namespaces());
-        let server = Server::ask(&channel, with_uris).await?;
-        let nodes = self
-            .items
-            .iter()
-            .map(|item| item.node.resolve(&server.namespaces))
-            .collect();
+        let line = Line::open(&self.settings).await?;
         let session = match self.settings.collect {
             Collect::Poll => {
-                let polled = Polled {
-                    items: self.items.clone(),
-                    nodes,
-                    members: self.members.clone(),
-                    reads_max: server.reads_max,
-                };
-                OpcuaSession::polled(channel, polled, notes, self.clock.clone())
+                line.log_in(&self.settings, self.silence_max()).await?;
+                self.poll(line).await?
             }
-            Collect::Subscribe => {
-                let receipts = self.receipts.clone();
-                let subscribed = subscribe(
-                    &channel,
-                    &self.settings,
-                    self.items.clone(),
-                    nodes,
-                    server.items_max,
-                    notes.clone(),
-                    receipts,
-                    self.clock.clone(),
-                )
-                .await?;
-                OpcuaSession::subscribed(channel, subscribed, notes, self.clock.clone())
-            }
+            Collect::Subscribe => self.subscribe(line).await?,
         };
         Ok(Box::new(session))
     }
 }
 
-/// A channel with a session on it, to the endpoint that the settings ask for.
-async fn connect(
-    settings: &Arc<Settings>,
-    silence_max: Duration,
-) -> Result<(Arc<Channel>, Notes), SessionError> {
-    let endpoint = choose(settings).await?;
-    let own = match endpoint.security_mode {
-        MessageSecurityMode::None => None,
-        _ => Some(own_certificate(settings).await?),
-    };
-    let mut notes = Notes::new(&endpoint_name(&endpoint));
-    if own.is_none() && matches!(settings.auth, Auth::UserName { .. }) {
-        notes.warn(
-            "security is None: nothing protects what is sent, and who the server is stays unproved",
-        );
+impl OpcuaDriver {
+    async fn poll(&self, line: Line) -> Result<OpcuaSession, SessionError> {
+        let server = self.ask(&line).await?;
+        let items = self.items.iter();
+        let polled = Polled {
+            items: self.items.clone(),
+            nodes: items
+                .map(|item| item.node.resolve(&server.namespaces))
+                .collect(),
+            members: self.members.clone(),
+            reads_max: server.reads_max,
+        };
+        let clock = self.clock.clone();
+        Ok(OpcuaSession::polled(
+            line.channel,
+            polled,
+            line.notes,
+            clock,
+        ))
     }
-    let channel = Channel::open(
-        &settings.device,
-        &settings.url,
-        endpoint,
-        &settings.pki_dir,
-        settings.timeout,
-    )
-    .await?;
-    let silence_max_ms = silence_max.as_secs_f64() * 1000.0;
-    log_in(&channel, settings, own.as_ref(), silence_max_ms).await?;
-    Ok((Arc::new(channel), notes))
+
+    async fn subscribe(&self, line: Line) -> Result<OpcuaSession, SessionError> {
+        let (publisher, acks) = match self.resume(&line).await {
+            Some(resumed) => {
+                let acks = resumed.retained.acks.clone();
+                (Publisher::resumed(resumed), acks)
+            }
+            None => self.begin(&line).await?,
+        };
+        let device = &self.settings.device;
+        let subscribed = Subscribed::begin(publisher, acks, device, self.left.clone());
+        let clock = self.clock.clone();
+        Ok(OpcuaSession::subscribed(
+            line.channel,
+            subscribed,
+            line.notes,
+            clock,
+        ))
+    }
+
+    /// The session before this one, if its connection was lost and the server still has it.
+    async fn resume(&self, line: &Line) -> Option<Resumed> {
+        let retained = self
+            .left
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()?;
+        let own = line.own.as_ref();
+        resume(&line.channel, &self.settings, own, retained, &line.notes).await
+    }
+
+    async fn begin(&self, line: &Line) -> Result<(Publisher, Acks), SessionError> {
+        let login = line.log_in(&self.settings, self.silence_max()).await?;
+        let server = self.ask(line).await?;
+        let mut monitored = Monitored::new(
+            line.channel.clone(),
+            &self.settings,
+            self.items.clone(),
+            &server,
+            line.notes.clone(),
+            self.clock.clone(),
+        );
+        let refused = monitored.monitor((0..self.items.len()).collect()).await?;
+        let acks = Acks::new(self.receipts.clone());
+        let publisher = Publisher::new(login, monitored, acks.clone(), refused);
+        Ok((publisher, acks))
+    }
+
+    async fn ask(&self, line: &Line) -> Result<Server, SessionError> {
+        let with_uris = self.items.iter().any(|item| item.node.needs_namespaces());
+        Server::ask(&line.channel, with_uris).await
+    }
+}
+
+/// A secure channel to the endpoint that the settings ask for, not logged in yet.
+struct Line {
+    channel: Arc<Channel>,
+    /// Ours, where the channel is secured.
+    own: Option<OwnCertificate>,
+    notes: Notes,
+}
+
+impl Line {
+    async fn open(settings: &Arc<Settings>) -> Result<Self, SessionError> {
+        let endpoint = choose(settings).await?;
+        let own = match endpoint.security_mode {
+            MessageSecurityMode::None => None,
+            _ => Some(own_certificate(settings).await?),
+        };
+        let notes = Notes::new(&endpoint_name(&endpoint));
+        if own.is_none() && matches!(settings.auth, Auth::UserName { .. }) {
+            notes.warn("security is None: nothing protects what is sent, and who the server is stays unproved");
+        }
+        let channel = Channel::open(
+            &settings.device,
+            &settings.url,
+            endpoint,
+            &settings.pki_dir,
+            settings.timeout,
+        )
+        .await?;
+        Ok(Self {
+            channel: Arc::new(channel),
+            own,
+            notes,
+        })
+    }
+
+    async fn log_in(
+        &self,
+        settings: &Settings,
+        silence_max: Duration,
+    ) -> Result<Login, SessionError> {
+        log_in(&self.channel, settings, self.own.as_ref(), silence_max).await
+    }
 }
 
 /// Making a key takes seconds on a small machine, so it stays off the async threads.
-async fn own_certificate(settings: &Arc<Settings>) -> Result<trust::OwnCertificate, SessionError> {
+async fn own_certificate(settings: &Arc<Settings>) -> Result<OwnCertificate, SessionError> {
     let pki_dir = settings.pki_dir.clone();
     let failed = |message: String| {
         let hint = "make the pki directory writable for the user that runs millrace";
@@ -171,13 +240,13 @@ pub type ReadOnce = (Option<Value>, Quality, Option<Timestamp>);
 /// Where no session can be made. A node that cannot be read is a bad quality.
 pub async fn read_once(settings: Settings, node: &NodeAddress) -> Result<ReadOnce, SessionError> {
     let settings = Arc::new(settings);
-    let (channel, _) = connect(&settings, KEEP_ALIVE).await?;
+    let line = Line::open(&settings).await?;
+    line.log_in(&settings, KEEP_ALIVE).await?;
+    let channel = line.channel;
     let server = Server::ask(&channel, node.needs_namespaces()).await?;
     let clock = SystemClock::new();
     let sample = match node.resolve(&server.namespaces) {
-        None => {
-            millrace_tags::Sample::bad(TagId(0), millrace_tags::Reason::IllegalAddress, clock.now())
-        }
+        None => Sample::bad(TagId(0), Reason::IllegalAddress, clock.now()),
         Some(id) => {
             let data = super::server::read(&channel, vec![id]).await?;
             let data = data.into_iter().next().unwrap_or_default();

@@ -1,4 +1,7 @@
 //! CreateSession and ActivateSession: proving to each other who we are.
+//!
+//! A session outlives its connection for a while. [`log_in_again`] takes it up on a new channel, so that
+//! its subscriptions and what they have queued are not lost, and the server never has two sessions of ours.
 
 use opcua::crypto::{
     SecurityPolicy, create_signature_data, legacy_encrypt_secret, random, verify_signature_data,
@@ -6,10 +9,11 @@ use opcua::crypto::{
 use opcua::types::{
     ActivateSessionRequest, ActivateSessionResponse, AnonymousIdentityToken,
     ApplicationDescription, ApplicationType, ByteString, CreateSessionRequest,
-    CreateSessionResponse, ExtensionObject, SignatureData, StatusCode, UAString,
+    CreateSessionResponse, ExtensionObject, NodeId, SignatureData, StatusCode, UAString,
     UserNameIdentityToken, UserTokenPolicy,
 };
 use std::path::Path;
+use std::time::Duration;
 
 use super::channel::Channel;
 use super::endpoint::{refused, token_type, with_cause};
@@ -21,19 +25,28 @@ use crate::SessionError;
 const NONCE_BYTES: usize = 32;
 
 /// How long a server keeps a session without a word from us; several publishing intervals at least.
-const SESSION_TIMEOUT_MIN_MS: f64 = 60_000.0;
+const SESSION_TIMEOUT_MIN: Duration = Duration::from_secs(60);
 
 /// Without a certificate of our own there is nothing that the name could be checked against.
 const ANONYMOUS_APPLICATION_URI: &str = "urn:millrace";
+
+/// What is needed to take a session up on another channel.
+#[derive(Debug, Clone)]
+pub(super) struct Login {
+    token: NodeId,
+    /// What the next activation has to sign.
+    server_nonce: ByteString,
+}
 
 /// Creates and activates a session on the channel. `own` is ours where the channel is secured.
 pub(super) async fn log_in(
     channel: &Channel,
     settings: &Settings,
     own: Option<&OwnCertificate>,
-    silence_max_ms: f64,
-) -> Result<(), SessionError> {
+    silence_max: Duration,
+) -> Result<Login, SessionError> {
     let nonce = random::byte_string(NONCE_BYTES);
+    channel.set_token(NodeId::null());
     let created: CreateSessionResponse = channel
         .request("CreateSession", |request_header| CreateSessionRequest {
             request_header,
@@ -45,25 +58,51 @@ pub(super) async fn log_in(
             client_certificate: own
                 .map(|own| own.certificate.as_byte_string())
                 .unwrap_or_default(),
-            requested_session_timeout: silence_max_ms.max(SESSION_TIMEOUT_MIN_MS),
+            requested_session_timeout: silence_max.max(SESSION_TIMEOUT_MIN).as_secs_f64() * 1000.0,
             max_response_message_size: 0,
         })
         .await?;
     check_server(channel, own, &nonce, &created)?;
-    channel.set_token(created.authentication_token.clone());
-    let identity = identity(channel, settings, &created)?;
-    let client_signature = sign(channel, own, &created.server_nonce)?;
-    let _: ActivateSessionResponse = channel
+    let login = Login {
+        token: created.authentication_token,
+        server_nonce: created.server_nonce,
+    };
+    activate(channel, settings, own, login).await
+}
+
+/// Takes up a session that was created on another channel.
+pub(super) async fn log_in_again(
+    channel: &Channel,
+    settings: &Settings,
+    own: Option<&OwnCertificate>,
+    login: Login,
+) -> Result<Login, SessionError> {
+    activate(channel, settings, own, login).await
+}
+
+async fn activate(
+    channel: &Channel,
+    settings: &Settings,
+    own: Option<&OwnCertificate>,
+    login: Login,
+) -> Result<Login, SessionError> {
+    channel.set_token(login.token.clone());
+    let user_identity_token = identity(channel, settings, &login.server_nonce)?;
+    let client_signature = sign(channel, own, &login.server_nonce)?;
+    let activated: ActivateSessionResponse = channel
         .request("ActivateSession", |request_header| ActivateSessionRequest {
             request_header,
             client_signature,
             client_software_certificates: None,
             locale_ids: None,
-            user_identity_token: identity,
+            user_identity_token,
             user_token_signature: SignatureData::null(),
         })
         .await?;
-    Ok(())
+    Ok(Login {
+        server_nonce: activated.server_nonce,
+        ..login
+    })
 }
 
 fn description(own: Option<&OwnCertificate>) -> ApplicationDescription {
@@ -124,7 +163,7 @@ fn sign(
 fn identity(
     channel: &Channel,
     settings: &Settings,
-    created: &CreateSessionResponse,
+    server_nonce: &ByteString,
 ) -> Result<ExtensionObject, SessionError> {
     let token = channel
         .endpoint()
@@ -144,7 +183,7 @@ fn identity(
             password_file,
         } => {
             let password = read_password(settings, password_file)?;
-            let token = user_name(channel, token, created, user, &password)?;
+            let token = user_name(channel, token, server_nonce, user, &password)?;
             Ok(ExtensionObject::from_message(token))
         }
     }
@@ -153,7 +192,7 @@ fn identity(
 fn user_name(
     channel: &Channel,
     token: &UserTokenPolicy,
-    created: &CreateSessionResponse,
+    server_nonce: &ByteString,
     user: &str,
     password: &str,
 ) -> Result<UserNameIdentityToken, SessionError> {
@@ -170,7 +209,7 @@ fn user_name(
         policy(channel),
         channel.endpoint().security_mode,
         token,
-        created.server_nonce.as_ref(),
+        server_nonce.as_ref(),
         &certificate,
         password.as_bytes(),
     )

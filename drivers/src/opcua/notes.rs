@@ -36,7 +36,7 @@ impl Notes {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn warn(&mut self, text: &str) {
+    pub(super) fn warn(&self, text: &str) {
         self.content().warnings.push(text.to_owned());
     }
 
@@ -52,6 +52,24 @@ impl Notes {
 
     pub(super) fn accepted(&self, place: usize) {
         self.content().refused.remove(&place);
+    }
+
+    /// Of the nodes that were refused, only these still are.
+    pub(super) fn only_refused(&self, places: &[usize]) {
+        self.content()
+            .refused
+            .retain(|place, _| places.contains(place));
+    }
+
+    /// Another session goes on with the same subscriptions: what holds for them is noted there, too.
+    pub(super) fn pass_on(&self, to: &Notes) {
+        let from = self.content();
+        let mut to = to.content();
+        to.revised.clone_from(&from.revised);
+        to.refused.clone_from(&from.refused);
+        to.overflows = from.overflows;
+        to.republished = from.republished;
+        to.lost = from.lost;
     }
 
     pub(super) fn overflowed(&self, count: u64) {

@@ -29,6 +29,11 @@ impl Sequence {
         Self { next: 1 }
     }
 
+    /// The number of the notification that should come next.
+    pub(super) fn next(&self) -> u32 {
+        self.next
+    }
+
     /// A notification has come. Its number is used up.
     pub(super) fn notified(&mut self, number: u32) -> Arrival {
         let arrival = self.compare(number);

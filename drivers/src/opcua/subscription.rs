@@ -1,8 +1,7 @@
 //! Subscriptions and their monitored items.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_tags::{Clock, Reading, Receipt, Sample};
@@ -20,10 +19,11 @@ use super::channel::Channel;
 use super::driver::KEEP_ALIVE;
 use super::notes::Notes;
 use super::publish::Publisher;
+use super::resume::Retained;
 use super::sequence::Sequence;
-use super::server::value_of;
+use super::server::{self, Server, value_of};
 use super::settings::{Item, Settings};
-use super::status;
+use super::{decode, status};
 use crate::SessionError;
 
 /// Readings that wait for the agent. When it does not take them the server's queues fill, not ours.
@@ -40,10 +40,19 @@ const PUBLISH_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// The session's end of its publishing task.
 pub(super) struct Subscribed {
-    readings: mpsc::Receiver<Result<Reading, SessionError>>,
+    readings: mpsc::Receiver<Result<Reading, Ended>>,
     acks: Acks,
     task: JoinHandle<()>,
     device: String,
+    /// Where the next session looks for what is left of this one.
+    left: Arc<Mutex<Option<Retained>>>,
+}
+
+/// The end of publishing.
+pub(super) struct Ended {
+    pub(super) error: SessionError,
+    /// What another connection can go on with.
+    pub(super) retained: Option<Retained>,
 }
 
 impl Drop for Subscribed {
@@ -53,10 +62,32 @@ impl Drop for Subscribed {
 }
 
 impl Subscribed {
+    /// Begins to publish.
+    pub(super) fn begin(
+        publisher: Publisher,
+        acks: Acks,
+        device: &str,
+        left: Arc<Mutex<Option<Retained>>>,
+    ) -> Self {
+        let (sender, readings) = mpsc::channel(READINGS_WAITING_MAX);
+        Self {
+            readings,
+            acks,
+            task: tokio::spawn(publisher.run(sender)),
+            device: device.to_owned(),
+            left,
+        }
+    }
+
     /// The next notification. Cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Reading, SessionError> {
         match self.readings.recv().await {
-            Some(reading) => reading,
+            Some(Ok(reading)) => Ok(reading),
+            Some(Err(ended)) => {
+                // Only now: everything that came before the end has been taken.
+                *self.left.lock().unwrap_or_else(PoisonError::into_inner) = ended.retained;
+                Err(ended.error)
+            }
             // The task has said why it ended, or panicked.
             None => Err(SessionError::Lost {
                 device: self.device.clone(),
@@ -88,6 +119,7 @@ pub(super) struct Monitored {
     publish_interval: Duration,
     queue_size: u32,
     items_max: usize,
+    reads_max: usize,
     pub(super) sequences: HashMap<u32, Sequence>,
     /// Places of the items that the server does not monitor; tried again now and then.
     pub(super) refused: Vec<usize>,
@@ -97,55 +129,78 @@ pub(super) struct Monitored {
     pub(super) clock: Arc<dyn Clock>,
 }
 
-/// Creates subscriptions for all items and begins to publish. An item that the server refuses is a bad
-/// sample in the first reading.
-#[allow(clippy::too_many_arguments)] // All that a session knows comes together here, once.
-pub(super) async fn subscribe(
-    channel: &Arc<Channel>,
-    settings: &Settings,
-    items: Arc<[Item]>,
-    nodes: Vec<Option<NodeId>>,
-    items_max: usize,
-    notes: Notes,
-    receipts: Arc<AtomicU64>,
-    clock: Arc<dyn Clock>,
-) -> Result<Subscribed, SessionError> {
-    let places: Vec<usize> = (0..items.len()).collect();
-    let mut monitored = Monitored {
-        channel: channel.clone(),
-        items,
-        nodes,
-        sampling_interval: settings.sampling_interval,
-        publish_interval: settings.publish_interval.max(PUBLISH_INTERVAL_MIN),
-        queue_size: settings.queue_size.max(1),
-        items_max,
-        sequences: HashMap::new(),
-        refused: Vec::new(),
-        silence_max: 3 * KEEP_ALIVE,
-        notes,
-        clock,
-    };
-    let refused = monitored.monitor(places).await?;
-    let (sender, readings) = mpsc::channel(READINGS_WAITING_MAX);
-    if !refused.is_empty() {
-        let first = Reading {
-            samples: refused,
-            receipt: None,
-        };
-        // The channel is empty: it takes one.
-        let _ = sender.try_send(Ok(first));
-    }
-    let acks = Acks::new(receipts);
-    let publisher = Publisher::new(monitored, acks.clone());
-    Ok(Subscribed {
-        readings,
-        acks,
-        task: tokio::spawn(publisher.run(sender)),
-        device: settings.device.clone(),
-    })
-}
-
 impl Monitored {
+    /// Nothing is monitored yet.
+    pub(super) fn new(
+        channel: Arc<Channel>,
+        settings: &Settings,
+        items: Arc<[Item]>,
+        server: &Server,
+        notes: Notes,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let nodes = items.iter();
+        Self {
+            nodes: nodes
+                .map(|item| item.node.resolve(&server.namespaces))
+                .collect(),
+            channel,
+            items,
+            sampling_interval: settings.sampling_interval,
+            publish_interval: settings.publish_interval.max(PUBLISH_INTERVAL_MIN),
+            queue_size: settings.queue_size.max(1),
+            items_max: server.items_max,
+            reads_max: server.reads_max,
+            sequences: HashMap::new(),
+            refused: Vec::new(),
+            silence_max: 3 * KEEP_ALIVE,
+            notes,
+            clock,
+        }
+    }
+
+    /// Everything as before, on another channel.
+    pub(super) fn go_on(&mut self, channel: Arc<Channel>, notes: Notes) {
+        self.notes.pass_on(&notes);
+        self.channel = channel;
+        self.notes = notes;
+    }
+
+    /// How often the server was asked to publish.
+    pub(super) fn publish_interval(&self) -> Duration {
+        self.publish_interval
+    }
+
+    /// The places of the items that the server monitors.
+    pub(super) fn accepted(&self) -> Vec<usize> {
+        (0..self.items.len())
+            .filter(|place| !self.refused.contains(place))
+            .collect()
+    }
+
+    /// The values of these items as they are now, without waiting for a change.
+    pub(super) async fn read_now(&self, places: &[usize]) -> Result<Reading, SessionError> {
+        let mut samples = Vec::with_capacity(places.len());
+        for chunk in places.chunks(self.reads_max.max(1)) {
+            let nodes = chunk
+                .iter()
+                .filter_map(|&place| self.nodes[place].clone())
+                .collect();
+            let values = server::read(&self.channel, nodes).await?;
+            let now = self.clock.now();
+            let context = self.channel.context().read();
+            let tags = chunk.iter().map(|&place| self.items[place].tag);
+            samples.extend(
+                tags.zip(values)
+                    .map(|(tag, data)| decode::sample(tag, data, now, &context)),
+            );
+        }
+        Ok(Reading {
+            samples,
+            receipt: None,
+        })
+    }
+
     /// Monitors these items, in as many subscriptions as the server needs. Returns a bad sample for each
     /// that it refuses, and keeps its place for another try.
     pub(super) async fn monitor(
@@ -307,11 +362,7 @@ impl Monitored {
     fn refuse(&mut self, failed: Vec<(usize, StatusCode)>) -> Vec<Sample> {
         let now = self.clock.now();
         self.refused = failed.iter().map(|&(place, _)| place).collect();
-        for place in 0..self.items.len() {
-            if !self.refused.contains(&place) {
-                self.notes.accepted(place);
-            }
-        }
+        self.notes.only_refused(&self.refused);
         failed
             .into_iter()
             .map(|(place, code)| {

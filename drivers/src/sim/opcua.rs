@@ -20,7 +20,7 @@ use opcua::crypto::SecurityPolicy;
 use opcua::server::{
     ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerEndpoint, ServerHandle, ServerUserToken,
 };
-use opcua::types::MessageSecurityMode;
+use opcua::types::{MessageSecurityMode, VariableId, Variant};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
@@ -137,6 +137,21 @@ impl SimOpcua {
         self.plant().served()
     }
 
+    /// How many sessions the server keeps right now.
+    pub fn sessions(&self) -> u32 {
+        const COUNT: VariableId =
+            VariableId::Server_ServerDiagnostics_ServerDiagnosticsSummary_CurrentSessionCount;
+        let count = self
+            .running
+            .as_ref()
+            .and_then(|running| running.handle.info().diagnostics.get(COUNT))
+            .and_then(|data| data.value);
+        match count {
+            Some(Variant::UInt32(count)) => count,
+            _ => 0,
+        }
+    }
+
     /// Holds all values still, or lets them go on.
     pub fn freeze(&self, frozen: bool) {
         self.plant().freeze(frozen);
@@ -224,6 +239,7 @@ fn configured(settings: &SimOpcuaSettings) -> ServerBuilder {
         .port(settings.address.port())
         .discovery_urls(vec!["/".to_owned()])
         .trust_client_certs(true)
+        .diagnostics_enabled(true)
         // Publishing at 10 ms keeps up with what the settings of a device can ask for.
         .subscription_poll_interval_ms(10)
         .max_array_length(QUEUED_MAX);

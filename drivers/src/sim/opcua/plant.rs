@@ -3,10 +3,10 @@
 //! One lock covers a tick from the first new value to the last notification, and the reading of an
 //! initial value. So a monitored item never gets a value of a tick twice, and the count is exact.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Instant;
 
-use opcua::server::SubscriptionCache;
+use opcua::server::{MonitoredItemHandle, SubscriptionCache};
 use opcua::types::{AttributeId, DataValue, DateTime, Identifier, NodeId, StatusCode, Variant};
 
 use super::node::{SimNode, SimType};
@@ -29,6 +29,8 @@ pub(super) struct Plant {
     frozen: bool,
     /// The index of our namespace in the running server.
     namespace: u16,
+    /// The monitored items that there are. The server's own table keeps those of closed sessions.
+    watched: HashSet<MonitoredItemHandle>,
 }
 
 struct Node {
@@ -94,11 +96,24 @@ impl Plant {
             began: Instant::now(),
             frozen: false,
             namespace: 0,
+            watched: HashSet::new(),
         }
     }
 
+    /// A server starts: nobody watches anything yet.
     pub(super) fn serve_as(&mut self, namespace: u16) {
         self.namespace = namespace;
+        self.watched.clear();
+    }
+
+    /// Somebody has a monitored item from now on.
+    pub(super) fn watch(&mut self, item: MonitoredItemHandle) {
+        self.watched.insert(item);
+    }
+
+    /// The monitored item is gone.
+    pub(super) fn unwatch(&mut self, item: MonitoredItemHandle) {
+        self.watched.remove(&item);
     }
 
     /// Name and type of each node.
@@ -167,7 +182,9 @@ impl Plant {
                 continue;
             };
             for (handle, _) in batch.entries() {
-                batch.data_value_to_item(node.hand_out(), handle);
+                if self.watched.contains(handle) {
+                    batch.data_value_to_item(node.hand_out(), handle);
+                }
             }
         }
     }

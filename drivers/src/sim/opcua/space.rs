@@ -9,7 +9,7 @@ use opcua::server::address_space::{AddressSpace, add_namespaces};
 use opcua::server::diagnostics::NamespaceMetadata;
 use opcua::server::node_manager::memory::{InMemoryNodeManagerBuilder, InMemoryNodeManagerImpl};
 use opcua::server::node_manager::{
-    NodeManagerBuilder, ParsedReadValueId, RequestContext, ServerContext,
+    MonitoredItemRef, NodeManagerBuilder, ParsedReadValueId, RequestContext, ServerContext,
 };
 use opcua::sync::RwLock;
 use opcua::types::{
@@ -117,6 +117,14 @@ impl InMemoryNodeManagerImpl for Space {
             item.set_initial_value(data);
             item.revise_sampling_interval(SAMPLING_INTERVAL_MS);
             item.set_status(StatusCode::Good);
+            plant.watch(item.handle());
+        }
+    }
+
+    async fn delete_monitored_items(&self, _context: &RequestContext, items: &[&MonitoredItemRef]) {
+        let mut plant = self.plant();
+        for item in items {
+            plant.unwatch(item.handle());
         }
     }
 }
