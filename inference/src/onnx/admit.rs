@@ -26,6 +26,7 @@ pub(super) fn check(proto: &pb::ModelProto, manifest: &Manifest) -> Result<Strin
     if !refused.is_empty() {
         return Err(BuildError::Operators { refused });
     }
+    check_transposes(graph)?;
     check_opset(proto, manifest.model.opset)?;
     check_weights(graph)?;
     let input = the_input(graph, manifest.model.input.as_deref())?;
@@ -35,6 +36,27 @@ pub(super) fn check(proto: &pb::ModelProto, manifest: &Manifest) -> Result<Strin
         check_output(graph, "contribution", contribution)?;
     }
     Ok(input.name.clone())
+}
+
+/// The engine looks for the way to a transposition in circles if it is none.
+fn check_transposes(graph: &pb::GraphProto) -> Result<(), BuildError> {
+    for node in &graph.node {
+        let perm = node.attribute.iter().find(|a| a.name == "perm");
+        if node.op_type == "Transpose"
+            && let Some(perm) = perm
+            && !(0..perm.ints.len() as i64).all(|axis| perm.ints.contains(&axis))
+        {
+            return Err(BuildError::Transpose {
+                node: node.name.clone(),
+                perm: perm.ints.clone(),
+            });
+        }
+        // Nesting is bounded: the operators have been checked.
+        for inner in node.attribute.iter().filter_map(|a| a.g.as_ref()) {
+            check_transposes(inner)?;
+        }
+    }
+    Ok(())
 }
 
 fn check_opset(proto: &pb::ModelProto, expected: Option<usize>) -> Result<(), BuildError> {

@@ -29,6 +29,16 @@ pub enum BuildError {
         /// Each of them, with a hint.
         refused: Vec<RefusedOperator>,
     },
+    /// A transposition names an axis twice, or one that is not there: the file is damaged.
+    #[error(
+        "perm of Transpose {node:?} is {perm:?}, which is no permutation\nhint: export the model again"
+    )]
+    Transpose {
+        /// The node.
+        node: String,
+        /// Its axes.
+        perm: Vec<i64>,
+    },
     /// The weights lie in another file.
     #[error(
         "the weights of {tensor:?} lie outside the model file\nhint: save the model with its weights inside (save_as_external_data=False)"

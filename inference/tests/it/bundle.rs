@@ -2,7 +2,7 @@
 
 use std::fs::File;
 
-use millrace_inference::{Bundle, BundleError, Fill, Grid, Problem, Threshold};
+use millrace_inference::{Bundle, BundleError, Fill, Grid, Manifest, Problem, Threshold};
 
 use crate::fixture::{Fixture, chain};
 
@@ -21,6 +21,19 @@ fn problem(fixture: &Fixture) -> (String, Option<String>, Option<String>, usize)
     };
     let problem = problem.clone();
     (problem.key, problem.value, problem.hint, problem.line)
+}
+
+/// The example of the README names every key, and is read without a problem once the digests are
+/// filled in.
+#[test]
+fn the_example_of_the_readme_is_true() {
+    let readme = include_str!("../../README.md");
+    let example = readme.split("```toml\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    let digest = "ab".repeat(32);
+    let manifest = Manifest::parse(&example.replace('…', &digest)).unwrap();
+    assert_eq!(manifest.name, "pump-anomaly");
+    assert_eq!((manifest.decision.on, manifest.decision.off), (3, 8));
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn a_truncated_file_is_refused() {
 }
 
 #[test]
-fn flipped_bits_never_panic() {
+fn a_damaged_file_is_no_end_of_the_program() {
     let whole = Fixture::new("recurrent").bundle().model().to_vec();
     for i in (0..whole.len()).step_by(7) {
         let mut model = whole.clone();
@@ -130,6 +130,18 @@ fn flipped_bits_never_panic() {
         // Weights may be anything; what matters is that the program goes on.
         let _ = Detector::build(&Fixture::of_bytes(&model).bundle());
     }
+}
+
+/// The engine would look for such a transposition for ever.
+#[test]
+fn a_transposition_that_is_none_is_refused() {
+    let mut model = Fixture::new("recurrent").bundle().model().to_vec();
+    let perm = model.windows(4).position(|bytes| bytes == b"perm").unwrap();
+    // Each axis is a tag and a number: [1, 0, 2] becomes [0, 0, 2].
+    assert_eq!(model[perm + 5], 1);
+    model[perm + 5] = 0;
+    let error = refused(&Fixture::of_bytes(&model));
+    assert!(matches!(error, BuildError::Transpose { .. }), "{error}");
 }
 
 #[test]
