@@ -1,1 +1,28 @@
-fn main() {}
+//! The millrace program: polls devices, keeps every sample, scores windows, delivers over MQTT.
+
+mod api;
+mod backoff;
+mod bootstrap;
+mod cli;
+mod command;
+mod config;
+#[cfg(feature = "sim")]
+mod demo;
+mod delivery;
+mod device;
+mod durable;
+mod events;
+mod gateway;
+mod live;
+mod model;
+mod pipeline;
+mod poll;
+mod remote;
+mod report;
+mod supervisor;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

@@ -7,46 +7,46 @@ use serde::{Deserialize, Serialize};
 
 /// `GET /v1/status`: everything in one screen.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// The gateway's id.
-    pub gateway: String,
+    pub(crate) gateway: String,
     /// Version of the program.
-    pub version: String,
+    pub(crate) version: String,
     /// Seconds since the program started.
-    pub uptime_s: u64,
+    pub(crate) uptime_s: u64,
     /// The configuration that runs.
-    pub config: ConfigStatus,
+    pub(crate) config: ConfigStatus,
     /// Every device.
-    pub devices: Vec<DeviceStatus>,
+    pub(crate) devices: Vec<DeviceStatus>,
     /// Every model.
-    pub models: Vec<ModelStatus>,
+    pub(crate) models: Vec<ModelStatus>,
     /// Every uplink.
-    pub uplinks: Vec<UplinkStatus>,
+    pub(crate) uplinks: Vec<UplinkStatus>,
     /// The store.
-    pub buffer: BufferStatus,
+    pub(crate) buffer: BufferStatus,
     /// The clock.
-    pub clock: ClockStatus,
+    pub(crate) clock: ClockStatus,
     /// First contact, where one is configured.
-    pub bootstrap: Option<BootstrapStatus>,
+    pub(crate) bootstrap: Option<BootstrapStatus>,
     /// What is wrong now, one plain sentence each; empty when all is well.
-    pub problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
 }
 
 /// Which configuration runs, and what is wrong with the one that does not.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct ConfigStatus {
+pub(crate) struct ConfigStatus {
     /// `configured`, `last-good` or `none`.
-    pub source: String,
+    pub(crate) source: String,
     /// Problems of the configured one; the running one has none.
-    pub problems: Vec<String>,
+    pub(crate) problems: Vec<String>,
     /// Notes on the running one, such as a local table that wins over a cloud one.
-    pub notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// State of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
-pub enum DeviceState {
+pub(crate) enum DeviceState {
     /// Not tried yet.
     #[default]
     Starting,
@@ -60,171 +60,171 @@ pub enum DeviceState {
 
 /// One device.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct DeviceStatus {
+pub(crate) struct DeviceStatus {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// `modbus-tcp` or `opcua`.
-    pub driver: String,
+    pub(crate) driver: String,
     /// Where it is.
-    pub address: String,
+    pub(crate) address: String,
     /// How it does.
-    pub state: DeviceState,
+    pub(crate) state: DeviceState,
     /// The last error, with its causes; kept after recovery until the next success.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// How many tags it has.
-    pub tags: usize,
+    pub(crate) tags: usize,
     /// How many of them have a good last value.
-    pub tags_good: usize,
+    pub(crate) tags_good: usize,
     /// Reads or notifications that brought samples.
-    pub reads_total: u64,
+    pub(crate) reads_total: u64,
     /// Reads that broke the session.
-    pub read_errors_total: u64,
+    pub(crate) read_errors_total: u64,
     /// Polls that could not start in time.
-    pub overruns_total: u64,
+    pub(crate) overruns_total: u64,
     /// Duration of the last read in milliseconds.
-    pub read_ms: f64,
+    pub(crate) read_ms: f64,
     /// What the session knows and an operator should see, such as excluded addresses.
-    pub remarks: Vec<String>,
+    pub(crate) remarks: Vec<String>,
 }
 
 /// One model.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct ModelStatus {
+pub(crate) struct ModelStatus {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Version of the bundle.
-    pub version: Option<String>,
+    pub(crate) version: Option<String>,
     /// SHA-256 of the model file.
-    pub sha256: Option<String>,
+    pub(crate) sha256: Option<String>,
     /// `running`, `warming-up`, `starved` or `failed`.
-    pub state: String,
+    pub(crate) state: String,
     /// Why it does not score.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// The newest score.
-    pub score: Option<f64>,
+    pub(crate) score: Option<f64>,
     /// The newest score over the threshold.
-    pub ratio: Option<f64>,
+    pub(crate) ratio: Option<f64>,
     /// Whether an anomaly lasts.
-    pub anomaly: bool,
+    pub(crate) anomaly: bool,
     /// Windows scored.
-    pub windows_total: u64,
+    pub(crate) windows_total: u64,
     /// Samples shed because scoring could not keep up.
-    pub samples_shed_total: u64,
+    pub(crate) samples_shed_total: u64,
 }
 
 /// One uplink.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct UplinkStatus {
+pub(crate) struct UplinkStatus {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Where to.
-    pub url: String,
+    pub(crate) url: String,
     /// Its profile.
-    pub profile: String,
+    pub(crate) profile: String,
     /// `connecting`, `connected` or `down`.
-    pub state: String,
+    pub(crate) state: String,
     /// Why it is down.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// Messages acknowledged by the broker.
-    pub messages_acked_total: u64,
+    pub(crate) messages_acked_total: u64,
     /// Samples and events acknowledged by the broker.
-    pub records_acked_total: u64,
+    pub(crate) records_acked_total: u64,
     /// Connections made.
-    pub connects_total: u64,
+    pub(crate) connects_total: u64,
 }
 
 /// `GET /v1/buffer`: the store.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct BufferStatus {
+pub(crate) struct BufferStatus {
     /// Where it is.
-    pub dir: String,
+    pub(crate) dir: String,
     /// Bytes on disk.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
     /// The limit.
-    pub max_bytes: u64,
+    pub(crate) max_bytes: u64,
     /// Epochs on disk.
-    pub epochs: u64,
+    pub(crate) epochs: u64,
     /// Samples and events that no uplink has settled, by uplink.
-    pub queued: BTreeMap<String, u64>,
+    pub(crate) queued: BTreeMap<String, u64>,
     /// Seconds since the last commit.
-    pub commit_age_s: Option<f64>,
+    pub(crate) commit_age_s: Option<f64>,
     /// Why the last commit failed.
-    pub commit_error: Option<String>,
+    pub(crate) commit_error: Option<String>,
     /// What opening the store found.
-    pub recovery: Vec<String>,
+    pub(crate) recovery: Vec<String>,
 }
 
 /// The clock.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct ClockStatus {
+pub(crate) struct ClockStatus {
     /// Whether the wall clock can be trusted.
-    pub set: bool,
+    pub(crate) set: bool,
     /// Now, RFC 3339, where it can.
-    pub utc: Option<String>,
+    pub(crate) utc: Option<String>,
 }
 
 /// First contact with a core.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct BootstrapStatus {
+pub(crate) struct BootstrapStatus {
     /// The provider.
-    pub provider: String,
+    pub(crate) provider: String,
     /// `ready`, `pending`, `denied` or `transient`.
-    pub state: String,
+    pub(crate) state: String,
     /// What it is waiting for, and what to do.
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
 }
 
 /// `GET /v1/tags`: the last value of a tag.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct TagRow {
+pub(crate) struct TagRow {
     /// Full name, `device/tag`.
-    pub tag: String,
+    pub(crate) tag: String,
     /// The last value, scaled; `null` where it is bad.
-    pub value: serde_json::Value,
+    pub(crate) value: serde_json::Value,
     /// Its unit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unit: Option<String>,
+    pub(crate) unit: Option<String>,
     /// `good`, `uncertain` or `bad`.
-    pub quality: String,
+    pub(crate) quality: String,
     /// Why it is not good.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub(crate) reason: Option<String>,
     /// Milliseconds since the device last confirmed it.
-    pub age_ms: Option<f64>,
+    pub(crate) age_ms: Option<f64>,
     /// When that was, in Unix milliseconds, where the clock is known.
-    pub t: Option<f64>,
+    pub(crate) t: Option<f64>,
 }
 
 /// `GET /v1/events`: an event as the uplinks see it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct EventRow {
+pub(crate) struct EventRow {
     /// The device or model.
-    pub source: String,
+    pub(crate) source: String,
     /// `anomaly`, `comms` or `alarm`.
-    pub kind: String,
+    pub(crate) kind: String,
     /// `begin`, `update` or `end`.
-    pub state: String,
+    pub(crate) state: String,
     /// When it began, Unix milliseconds.
-    pub start: Option<f64>,
+    pub(crate) start: Option<f64>,
     /// When it ended.
-    pub end: Option<f64>,
+    pub(crate) end: Option<f64>,
     /// Everything else.
-    pub detail: serde_json::Value,
+    pub(crate) detail: serde_json::Value,
 }
 
 /// `POST /v1/device`: what to do with a device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct DeviceRequest {
+pub(crate) struct DeviceRequest {
     /// Which.
-    pub name: String,
+    pub(crate) name: String,
     /// What.
-    pub action: DeviceAction,
+    pub(crate) action: DeviceAction,
 }
 
 /// What can be done with a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum DeviceAction {
+pub(crate) enum DeviceAction {
     /// Connect a second session, read every tag once, say what came.
     Test,
     /// Stop polling.
@@ -235,36 +235,121 @@ pub enum DeviceAction {
 
 /// What `device test` found.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct DeviceTest {
+pub(crate) struct DeviceTest {
     /// The device.
-    pub name: String,
+    pub(crate) name: String,
     /// Whether every tag was good.
-    pub ok: bool,
+    pub(crate) ok: bool,
     /// Milliseconds to connect.
-    pub connect_ms: Option<f64>,
+    pub(crate) connect_ms: Option<f64>,
     /// Milliseconds to read every tag.
-    pub read_ms: Option<f64>,
+    pub(crate) read_ms: Option<f64>,
     /// Why the session failed, with its causes.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// The tags, as read.
-    pub tags: Vec<TagRow>,
+    pub(crate) tags: Vec<TagRow>,
     /// What the session noticed.
-    pub remarks: Vec<String>,
+    pub(crate) remarks: Vec<String>,
 }
 
 /// `POST /v1/read`: which tags to read from their devices now.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ReadRequest {
+pub(crate) struct ReadRequest {
     /// Full names or patterns.
-    pub tags: Vec<String>,
+    pub(crate) tags: Vec<String>,
 }
 
 /// Any answer that is not 2xx.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// What failed.
-    pub error: String,
+    pub(crate) error: String,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
+}
+
+/// What is wrong, one plain sentence each, the worst first.
+pub(crate) fn problems(status: &Status) -> Vec<String> {
+    let mut problems = Vec::new();
+    let error = |error: &Option<String>| {
+        error
+            .clone()
+            .unwrap_or_else(|| "no reason given".to_owned())
+    };
+    problems.extend(
+        status
+            .buffer
+            .commit_error
+            .iter()
+            .map(|error| format!("samples are not on disk: {error}")),
+    );
+    if status.config.source != "configured" {
+        let count = status.config.problems.len();
+        let running = &status.config.source;
+        problems.push(format!(
+            "the configuration has {count} problems; {running} runs instead (see `millrace check`)"
+        ));
+    }
+    for device in status
+        .devices
+        .iter()
+        .filter(|device| device.state == DeviceState::Offline)
+    {
+        problems.push(format!(
+            "device {} is offline: {}",
+            device.name,
+            error(&device.error)
+        ));
+    }
+    for device in status
+        .devices
+        .iter()
+        .filter(|device| device.state == DeviceState::Online)
+    {
+        let bad = device.tags - device.tags_good.min(device.tags);
+        if bad > 0 {
+            problems.push(format!(
+                "device {}: {bad} of {} tags are not good",
+                device.name, device.tags
+            ));
+        }
+    }
+    for uplink in status
+        .uplinks
+        .iter()
+        .filter(|uplink| uplink.state == "down")
+    {
+        problems.push(format!(
+            "uplink {} is down: {}",
+            uplink.name,
+            error(&uplink.error)
+        ));
+    }
+    for model in status
+        .models
+        .iter()
+        .filter(|model| model.state == "failed" || model.state == "starved")
+    {
+        problems.push(format!(
+            "model {} does not score: {}",
+            model.name,
+            error(&model.error)
+        ));
+    }
+    if let Some(bootstrap) = status
+        .bootstrap
+        .as_ref()
+        .filter(|bootstrap| bootstrap.state != "ready")
+    {
+        problems.push(format!(
+            "not enrolled ({}): {}",
+            bootstrap.state,
+            error(&bootstrap.message)
+        ));
+    }
+    if !status.clock.set {
+        problems.push("the clock is not set; times are counted from boot until it is".to_owned());
+    }
+    problems
 }

@@ -1,0 +1,10 @@
+//! The local API: HTTP and JSON over a Unix socket.
+//!
+//! The peer's uid decides what a caller may do: root and the service user everything, members of group
+//! `millrace` everything that an engineer needs, others nothing. Each change is logged with its uid.
+
+mod peer;
+mod routes;
+mod socket;
+
+pub(crate) use socket::serve;

@@ -1,0 +1,211 @@
+//! What can be asked over the socket.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Query, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures_util::stream;
+use serde::{Deserialize, Serialize};
+
+use super::peer::{Peer, Role};
+use crate::gateway::{Gateway, NotFound};
+use crate::report::{ApiError, DeviceAction, DeviceRequest, EventRow, ReadRequest, TagRow};
+use crate::supervisor::Current;
+
+/// What the API looks into: the gateway that runs now, which a new configuration replaces.
+pub(crate) type Door = Arc<Current>;
+
+/// How often `tags --follow` looks for news.
+const FOLLOW_EVERY: Duration = Duration::from_millis(250);
+
+/// All routes.
+pub(crate) fn router(door: Door) -> Router {
+    Router::new()
+        .route(
+            "/v1/status",
+            get(async |State(door): State<Door>| Json(door.get().status())),
+        )
+        .route(
+            "/v1/devices",
+            get(async |State(door): State<Door>| Json(door.get().device_reports())),
+        )
+        .route("/v1/device", post(device))
+        .route("/v1/tags", get(tags))
+        .route("/v1/read", post(read))
+        .route("/v1/events", get(events))
+        .route("/v1/ledger", get(ledger))
+        .route(
+            "/v1/buffer",
+            get(async |State(door): State<Door>| Json(door.get().buffer_report())),
+        )
+        .route(
+            "/v1/config",
+            get(async |State(door): State<Door>| Json(door.get().config_files())),
+        )
+        .fallback(async || {
+            Refusal(
+                StatusCode::NOT_FOUND,
+                "this agent has no such route; is the command line of the same version?".to_owned(),
+            )
+        })
+        .layer(axum::middleware::from_fn(admit))
+        .with_state(door)
+}
+
+/// A refused request: the status, and a sentence.
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (
+            self.0,
+            Json(ApiError {
+                error: self.1,
+                hint: None,
+            }),
+        )
+            .into_response()
+    }
+}
+
+impl From<NotFound> for Refusal {
+    fn from(error: NotFound) -> Self {
+        Self(StatusCode::NOT_FOUND, error.to_string())
+    }
+}
+
+/// Strangers are refused; changes are logged with who made them.
+async fn admit(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    if peer.role < Role::Engineer {
+        let error = "this user may not ask the agent".to_owned();
+        let hint = Some("add the user to group millrace, or use root".to_owned());
+        return (StatusCode::FORBIDDEN, Json(ApiError { error, hint })).into_response();
+    }
+    next.run(request).await
+}
+
+async fn device(
+    State(door): State<Door>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(request): Json<DeviceRequest>,
+) -> Result<Response, Refusal> {
+    let gateway = door.get();
+    let device = gateway.device(&request.name)?;
+    tracing::info!(target: "audit", uid = ?peer.uid, device = %request.name, action = ?request.action, "device");
+    match request.action {
+        DeviceAction::Test => return Ok(Json(gateway.test(&device).await).into_response()),
+        DeviceAction::Pause => device.pause(true),
+        DeviceAction::Resume => device.pause(false),
+    }
+    Ok(Json(gateway.device_report(&device)).into_response())
+}
+
+async fn read(
+    State(door): State<Door>,
+    Json(request): Json<ReadRequest>,
+) -> Result<Json<Vec<TagRow>>, Refusal> {
+    Ok(Json(door.get().read(&request.tags).await?))
+}
+
+#[derive(Deserialize)]
+struct TagsQuery {
+    pattern: Option<String>,
+    follow: Option<u8>,
+}
+
+async fn tags(State(door): State<Door>, Query(query): Query<TagsQuery>) -> Response {
+    let pattern = query.pattern.unwrap_or_else(|| "*".to_owned());
+    if query.follow.unwrap_or(0) == 0 {
+        return Json(door.get().tag_rows(&pattern)).into_response();
+    }
+    follow_tags(door, pattern)
+}
+
+/// All rows once, then those that the device confirmed since the last look.
+fn follow_tags(door: Door, pattern: String) -> Response {
+    let look = move |since: Option<Duration>| {
+        let (door, pattern) = (door.clone(), pattern.clone());
+        async move {
+            if since.is_some() {
+                tokio::time::sleep(FOLLOW_EVERY).await;
+            }
+            let gateway = door.get();
+            let mut rows = gateway.tag_rows(&pattern);
+            if let Some(since) = since {
+                let oldest = (gateway.uptime() - since).as_secs_f64() * 1e3;
+                rows.retain(|row| row.age_ms.is_some_and(|age| age < oldest));
+            }
+            Some((
+                Ok::<_, Infallible>(json_lines(&rows)),
+                Some(gateway.uptime()),
+            ))
+        }
+    };
+    Body::from_stream(stream::unfold(None, look)).into_response()
+}
+
+#[derive(Deserialize)]
+struct EventsQuery {
+    follow: Option<u8>,
+}
+
+async fn events(State(door): State<Door>, Query(query): Query<EventsQuery>) -> Response {
+    let gateway = door.get();
+    if query.follow.unwrap_or(0) == 0 {
+        return Json(gateway.events.report()).into_response();
+    }
+    let (so_far, news) = gateway.events.follow();
+    let lines = stream::unfold((so_far, news), async |(so_far, mut news)| {
+        let rows: Vec<EventRow> = if so_far.is_empty() {
+            vec![news.recv().await.ok()?]
+        } else {
+            so_far
+        };
+        Some((Ok::<_, Infallible>(json_lines(&rows)), (Vec::new(), news)))
+    });
+    Body::from_stream(lines).into_response()
+}
+
+#[derive(Deserialize)]
+struct LedgerQuery {
+    verify: Option<u8>,
+}
+
+async fn ledger(
+    State(door): State<Door>,
+    Query(query): Query<LedgerQuery>,
+) -> Result<Response, Refusal> {
+    let buffer = door.get().buffer.clone();
+    if query.verify.unwrap_or(0) == 0 {
+        return Ok(Json(buffer.ledger()).into_response());
+    }
+    let failed = |error: String| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error);
+    let counted = tokio::task::spawn_blocking(move || buffer.verify()).await;
+    let ledger = counted.map_err(|error| failed(error.to_string()))?;
+    Ok(Json(ledger.map_err(|error| failed(crate::device::chain(&error)))?).into_response())
+}
+
+fn json_lines<T: Serialize>(rows: &[T]) -> Vec<u8> {
+    let mut lines = Vec::new();
+    for row in rows {
+        // Our own plain structs always serialise.
+        if serde_json::to_writer(&mut lines, row).is_ok() {
+            lines.push(b'\n');
+        }
+    }
+    lines
+}
+
+impl Gateway {
+    /// Time since the program started.
+    fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+}

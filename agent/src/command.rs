@@ -1,0 +1,348 @@
+//! Commands from the cloud: who may ask what, at most once, always answered.
+//!
+//! Authority comes from local files only (`[local] commands`). A command's id is written to the journal
+//! before it runs, so that it runs at most once over crashes; one that was interrupted is answered
+//! `failed: interrupted`. Every command leaves a line in the log.
+
+mod journal;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millrace_tags::{Clock, Command, Reply, ReplyStatus, Timestamp};
+use millrace_uplink::profile::CommandError;
+use tokio::sync::{Notify, mpsc};
+
+pub(crate) use journal::{Journal, JournalError};
+
+/// Commands that may wait: a core that asks faster than this gets `rejected`.
+const COMMANDS_WAITING_MAX: usize = 64;
+
+/// A command without `expires` is good for this long after its receipt.
+const EXPIRES_AFTER_MS: i64 = 60_000;
+
+/// Operations that a clock which may be wrong cannot make dangerous.
+const SAFE_WITHOUT_CLOCK: [&str; 3] = ["read", "status", "ledger"];
+
+/// The session's end: takes commands in, gives replies out, never waits.
+pub(crate) struct Commands {
+    queue: mpsc::Sender<Command>,
+    replies: Arc<Replies>,
+}
+
+#[derive(Default)]
+struct Replies {
+    waiting: Mutex<VecDeque<Reply>>,
+    wake: Mutex<Option<Arc<Notify>>>,
+}
+
+impl Replies {
+    fn push(&self, reply: Reply) {
+        tracing::info!(id = %reply.id, status = ?reply.status, error = ?reply.error, "command answered");
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() >= COMMANDS_WAITING_MAX {
+            waiting.pop_front();
+        }
+        waiting.push_back(reply);
+        drop(waiting);
+        if let Some(wake) = self
+            .wake
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+        {
+            wake.notify_one();
+        }
+    }
+}
+
+impl Commands {
+    /// The end for a session and the end for the task that runs commands.
+    pub(crate) fn channel(
+        allowed: Vec<String>,
+        journal: Arc<Journal>,
+        clock: Arc<dyn Clock>,
+        run: impl RunCommand,
+    ) -> (Self, CommandTask<impl RunCommand>) {
+        let (queue, incoming) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let replies = Arc::new(Replies::default());
+        let task = CommandTask {
+            incoming,
+            replies: replies.clone(),
+            allowed,
+            journal,
+            clock,
+            run,
+        };
+        (Self { queue, replies }, task)
+    }
+
+    /// Tells whom to wake when a reply is there.
+    pub(crate) fn wake(&self, ready: Arc<Notify>) {
+        *self
+            .replies
+            .wake
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(ready);
+    }
+
+    /// Takes what came in on the command topic.
+    pub(crate) fn take(&self, command: Result<Command, CommandError>) {
+        match command {
+            Ok(command) => {
+                if let Err(error) = self.queue.try_send(command) {
+                    let command = error.into_inner();
+                    self.replies.push(rejected(
+                        &command.id,
+                        "too many commands are waiting; ask again later",
+                    ));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(error = %error, "a command was not understood");
+                // Without an id there is nobody to answer.
+                if let Some(id) = error.id() {
+                    self.replies.push(rejected(id, &error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// The next reply that is due.
+    pub(crate) fn next_reply(&self) -> Option<Reply> {
+        self.replies
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop_front()
+    }
+}
+
+/// What a command does; the agent's side.
+pub(crate) trait RunCommand: Send + 'static {
+    /// Runs an operation that is allowed. The error is a sentence for the core.
+    fn run(
+        &self,
+        op: &str,
+        args: &serde_json::Value,
+    ) -> impl Future<Output = Result<serde_json::Value, String>> + Send;
+
+    /// Whether this version has the operation.
+    fn knows(&self, op: &str) -> bool;
+}
+
+/// Runs commands one after the other.
+pub(crate) struct CommandTask<R> {
+    incoming: mpsc::Receiver<Command>,
+    replies: Arc<Replies>,
+    allowed: Vec<String>,
+    journal: Arc<Journal>,
+    clock: Arc<dyn Clock>,
+    run: R,
+}
+
+impl<R: RunCommand> CommandTask<R> {
+    /// Runs until the session's end is gone.
+    pub(crate) async fn run(mut self) {
+        for id in self.journal.interrupted() {
+            self.replies.push(reply(
+                &id,
+                ReplyStatus::Failed,
+                Err("interrupted".to_owned()),
+            ));
+        }
+        while let Some(command) = self.incoming.recv().await {
+            let reply = self.answer(&command).await;
+            self.replies.push(reply);
+        }
+    }
+
+    async fn answer(&self, command: &Command) -> Reply {
+        let id = command.id.as_str();
+        if let Some(earlier) = self.journal.find(id) {
+            return earlier;
+        }
+        if let Err(refusal) = self.admit(command) {
+            return refusal;
+        }
+        if let Err(error) = self.journal.begin(id) {
+            return reply(id, ReplyStatus::Failed, Err(crate::device::chain(&error)));
+        }
+        let outcome = self.run.run(&command.op, &command.args).await;
+        let status = if outcome.is_ok() {
+            ReplyStatus::Done
+        } else {
+            ReplyStatus::Failed
+        };
+        let answer = reply(id, status, outcome);
+        if let Err(error) = self.journal.end(&answer) {
+            tracing::error!(error = %crate::device::chain(&error), "the command journal cannot be written");
+        }
+        answer
+    }
+
+    fn admit(&self, command: &Command) -> Result<(), Reply> {
+        let id = command.id.as_str();
+        if !self.allowed.contains(&command.op) {
+            let error = format!(
+                "`{}` is not granted on this gateway; [local] commands in its own configuration grants it",
+                command.op
+            );
+            return Err(rejected(id, &error));
+        }
+        if !self.run.knows(&command.op) {
+            return Err(rejected(
+                id,
+                &format!("`{}` is not in this version", command.op),
+            ));
+        }
+        match self.clock.timebase().utc(self.clock.now()) {
+            Some(now) if is_expired(command, now) => Err(reply(
+                id,
+                ReplyStatus::Expired,
+                Err("it came after `expires`".to_owned()),
+            )),
+            None if !SAFE_WITHOUT_CLOCK.contains(&command.op.as_str()) => Err(rejected(
+                id,
+                "the gateway's clock is not set, so `expires` cannot be checked",
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A command without `expires` was just received, so it has not waited yet.
+fn is_expired(command: &Command, now: Timestamp) -> bool {
+    let now_ms = now.0 / 1_000_000;
+    now_ms > command.expires.unwrap_or(now_ms + EXPIRES_AFTER_MS)
+}
+
+fn rejected(id: &str, error: &str) -> Reply {
+    reply(id, ReplyStatus::Rejected, Err(error.to_owned()))
+}
+
+fn reply(id: &str, status: ReplyStatus, outcome: Result<serde_json::Value, String>) -> Reply {
+    let (result, error) = match outcome {
+        Ok(result) => (Some(result), None),
+        Err(error) => (None, Some(error)),
+    };
+    Reply {
+        id: id.to_owned(),
+        status,
+        result,
+        error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_tags::TestClock;
+
+    use super::*;
+
+    struct Echo;
+
+    impl RunCommand for Echo {
+        async fn run(
+            &self,
+            op: &str,
+            args: &serde_json::Value,
+        ) -> Result<serde_json::Value, String> {
+            if op == "read" {
+                Ok(args.clone())
+            } else {
+                Err("no such thing".to_owned())
+            }
+        }
+
+        fn knows(&self, op: &str) -> bool {
+            op != "write"
+        }
+    }
+
+    fn task(dir: &std::path::Path, wall: Option<Timestamp>) -> CommandTask<impl RunCommand> {
+        let journal = Arc::new(Journal::open(dir).unwrap());
+        let allowed = ["read", "status", "restart", "write"]
+            .map(str::to_owned)
+            .to_vec();
+        Commands::channel(allowed, journal, Arc::new(TestClock::new(1, wall)), Echo).1
+    }
+
+    fn command(id: &str, op: &str, expires: Option<i64>) -> Command {
+        let args = serde_json::json!({"tags": ["a/b"]});
+        Command {
+            id: id.to_owned(),
+            op: op.to_owned(),
+            args,
+            expires,
+            sig: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn runs_an_id_once_and_repeats_the_answer_over_restarts() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = task(dir.path(), Some(Timestamp(0)))
+            .answer(&command("1", "read", None))
+            .await;
+        assert_eq!(first.status, ReplyStatus::Done);
+        let again = task(dir.path(), Some(Timestamp(0)))
+            .answer(&command("1", "status", None))
+            .await;
+        assert_eq!(again, first);
+    }
+
+    #[tokio::test]
+    async fn interrupted_command_is_not_run_again() {
+        let dir = tempfile::tempdir().unwrap();
+        Journal::open(dir.path()).unwrap().begin("7").unwrap();
+        let task = task(dir.path(), Some(Timestamp(0)));
+        assert_eq!(task.journal.interrupted(), ["7"]);
+        let answer = task.answer(&command("7", "read", None)).await;
+        assert_eq!(
+            (answer.status, answer.error.as_deref()),
+            (ReplyStatus::Failed, Some("interrupted"))
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_not_granted_unknown_or_late_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let task = task(dir.path(), Some(Timestamp::from_unix_ms(5_000)));
+        let status = async |c: Command| task.answer(&c).await.status;
+        assert_eq!(
+            status(command("a", "config.apply", None)).await,
+            ReplyStatus::Rejected
+        );
+        assert_eq!(
+            status(command("b", "write", None)).await,
+            ReplyStatus::Rejected
+        );
+        assert_eq!(
+            status(command("c", "read", Some(4_999))).await,
+            ReplyStatus::Expired
+        );
+        assert_eq!(
+            status(command("d", "read", Some(5_000))).await,
+            ReplyStatus::Done
+        );
+        assert_eq!(
+            status(command("e", "status", None)).await,
+            ReplyStatus::Failed
+        );
+    }
+
+    #[tokio::test]
+    async fn unset_clock_allows_only_harmless_operations() {
+        let dir = tempfile::tempdir().unwrap();
+        let task = task(dir.path(), None);
+        assert_eq!(
+            task.answer(&command("a", "restart", None)).await.status,
+            ReplyStatus::Rejected
+        );
+        assert_eq!(
+            task.answer(&command("b", "read", Some(1))).await.status,
+            ReplyStatus::Done
+        );
+    }
+}

@@ -1,0 +1,284 @@
+//! Joins the buffer's outbox to the uplink's session, nothing more.
+//!
+//! The session asks for the next consignment when it has room; the outbox says what is next; the profile
+//! turns it into messages. What the broker acknowledged settles in the outbox; what was in flight when a
+//! connection broke is offered again from the log.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millrace_buffer::{Budget, Item, Offer, OfferId, Outbox};
+use millrace_tags::{Clock, DropReason, Timebase};
+use millrace_uplink::profile::EncodeError;
+use millrace_uplink::{
+    Consignment, Feed, Generic, Message, Refusal, SessionCounters, SessionState, Window,
+};
+use serde_json::json;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::command::Commands;
+use crate::config;
+use crate::report::UplinkStatus;
+
+/// Records in one parcel at most: a message near the size that links carry best.
+const PARCEL_RECORDS_MAX: usize = 2_000;
+
+/// One uplink's state, as the local API shows it.
+pub(crate) struct Uplink {
+    /// Written by the session.
+    pub(crate) counters: Arc<SessionCounters>,
+    status: Mutex<UplinkStatus>,
+}
+
+impl Uplink {
+    /// An uplink that has not connected yet.
+    pub(crate) fn new(settings: &config::Uplink) -> Arc<Self> {
+        let status = UplinkStatus {
+            name: settings.name.clone(),
+            url: settings.endpoint.to_string(),
+            profile: settings.profile.to_owned(),
+            state: "connecting".to_owned(),
+            ..UplinkStatus::default()
+        };
+        Arc::new(Self {
+            counters: Arc::default(),
+            status: Mutex::new(status),
+        })
+    }
+
+    /// The state as it is now.
+    pub(crate) fn report(&self) -> UplinkStatus {
+        let mut status = self
+            .status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        status.connects_total = self.counters.connects_total();
+        status.messages_acked_total = self.counters.messages_acked_total();
+        status
+    }
+
+    fn update(&self, change: impl FnOnce(&mut UplinkStatus)) {
+        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The feed of one uplink's session.
+pub(crate) struct Delivery {
+    outbox: Outbox,
+    profile: Arc<Generic>,
+    command_topic: String,
+    settings: config::Uplink,
+    uplink: Arc<Uplink>,
+    clock: Arc<dyn Clock>,
+    commands: Commands,
+    ready: Arc<Notify>,
+    /// Until then new records wait for company.
+    lingers_until: Option<Instant>,
+    in_flight: HashMap<u64, InFlight>,
+    next_token: u64,
+    /// The timebase that the core was last told; a clock message goes out when it becomes known.
+    told: Option<Timebase>,
+}
+
+/// What a token stands for.
+enum InFlight {
+    /// Records of the log, which settle when the broker has them.
+    Offer { id: OfferId, records: u64 },
+    /// A message that is not in the log: a reply, the clock.
+    Aside,
+}
+
+impl Delivery {
+    /// Joins `outbox` to a session.
+    pub(crate) fn new(
+        mut outbox: Outbox,
+        profile: Arc<Generic>,
+        settings: config::Uplink,
+        uplink: Arc<Uplink>,
+        clock: Arc<dyn Clock>,
+        commands: Commands,
+    ) -> Self {
+        let ready = Arc::new(Notify::new());
+        let wake = ready.clone();
+        outbox.set_wake(Box::new(move || wake.notify_one()));
+        commands.wake(ready.clone());
+        Self {
+            outbox,
+            command_topic: profile.command_topic(),
+            profile,
+            settings,
+            uplink,
+            clock,
+            commands,
+            ready,
+            lingers_until: None,
+            in_flight: HashMap::new(),
+            next_token: 0,
+            told: None,
+        }
+    }
+
+    fn token(&mut self, what: InFlight) -> u64 {
+        self.next_token += 1;
+        self.in_flight.insert(self.next_token, what);
+        self.next_token
+    }
+
+    /// Replies and the clock message: small, rare, ahead of everything.
+    fn aside(&mut self) -> Option<Consignment> {
+        let timebase = self.clock.timebase();
+        let message = if self.told.is_some_and(|told| told.offset_ns.is_none())
+            && timebase.offset_ns.is_some()
+        {
+            self.told = Some(timebase);
+            self.profile.clock(&timebase)?
+        } else {
+            self.profile.reply(&self.commands.next_reply()?)
+        };
+        let token = self.token(InFlight::Aside);
+        Some(Consignment {
+            token,
+            lane: millrace_tags::Lane::Alarm,
+            messages: vec![message],
+        })
+    }
+
+    /// Everything there was is sent: what comes next waits a little, so that it shares messages.
+    fn linger(&mut self) {
+        if self.settings.linger.is_zero() {
+            return;
+        }
+        let until = Instant::now() + self.settings.linger;
+        self.lingers_until = Some(until);
+        let ready = self.ready.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep_until(until).await;
+            ready.notify_one();
+        });
+    }
+
+    /// Gaps concern whoever got the numbers around them: they always go.
+    fn routes(&self, offer: &Offer) -> bool {
+        match &offer.item {
+            Item::Parcel(parcel) => self.settings.routes(&parcel.source),
+            Item::Gap(_) => true,
+        }
+    }
+
+    fn encode(&self, offer: &Offer) -> Result<Vec<Message>, EncodeError> {
+        match &offer.item {
+            Item::Parcel(parcel) => self
+                .profile
+                .encode_parcel(parcel, self.settings.max_message),
+            Item::Gap(gap) => Ok(self.profile.encode_gap(gap, self.settings.max_message)),
+        }
+    }
+}
+
+impl Feed for Delivery {
+    fn greeting(&mut self) -> Vec<Message> {
+        self.in_flight.clear();
+        self.outbox.reconnected();
+        self.told.get_or_insert(self.clock.timebase());
+        let facts =
+            json!({"version": env!("CARGO_PKG_VERSION"), "boot": self.clock.timebase().boot});
+        vec![
+            self.profile
+                .status(true, facts.as_object().unwrap_or(&serde_json::Map::new())),
+        ]
+    }
+
+    fn next(&mut self, window: Window) -> Option<Consignment> {
+        if let Some(aside) = self.aside() {
+            return Some(aside);
+        }
+        if self
+            .lingers_until
+            .is_some_and(|until| Instant::now() < until)
+        {
+            return None;
+        }
+        loop {
+            let budget = Budget {
+                records: PARCEL_RECORDS_MAX,
+                backlog: window.backlog,
+            };
+            let Some(offer) = self.outbox.next(budget) else {
+                self.linger();
+                return None;
+            };
+            if !self.routes(&offer) {
+                self.outbox.give_up(offer.id, DropReason::NotRouted);
+                continue;
+            }
+            match self.encode(&offer) {
+                Ok(messages) => {
+                    let records = match &offer.item {
+                        Item::Parcel(parcel) => parcel.records.len() as u64,
+                        Item::Gap(_) => 0,
+                    };
+                    let sent = InFlight::Offer {
+                        id: offer.id,
+                        records,
+                    };
+                    let token = self.token(sent);
+                    return Some(Consignment {
+                        token,
+                        lane: offer.lane,
+                        messages,
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(error = %error, "a parcel cannot be sent; its samples are given up and counted as poison");
+                    self.outbox.give_up(offer.id, DropReason::Poison);
+                }
+            }
+        }
+    }
+
+    fn acked(&mut self, token: u64) {
+        if let Some(InFlight::Offer { id, records }) = self.in_flight.remove(&token) {
+            self.outbox.acked(id);
+            self.uplink
+                .update(|status| status.records_acked_total += records);
+        }
+    }
+
+    fn refused(&mut self, token: u64, why: Refusal) {
+        if let Some(InFlight::Offer { id, .. }) = self.in_flight.remove(&token) {
+            tracing::error!(error = %why, "a message was refused; its samples are given up and counted as poison");
+            self.outbox.give_up(id, DropReason::Poison);
+        }
+    }
+
+    fn received(&mut self, topic: &str, payload: &[u8], retained: bool) {
+        if topic != self.command_topic {
+            return;
+        }
+        if retained {
+            tracing::warn!("a retained command was ignored: commands must not be retained");
+            return;
+        }
+        self.commands.take(Generic::parse_command(payload));
+    }
+
+    fn state(&mut self, state: &SessionState) {
+        self.uplink.update(|status| match state {
+            SessionState::Connecting => status.state = "connecting".to_owned(),
+            SessionState::Connected => {
+                status.state = "connected".to_owned();
+                status.error = None;
+            }
+            SessionState::Down { error, .. } => {
+                status.state = "down".to_owned();
+                status.error = Some(error.clone());
+            }
+        });
+    }
+
+    fn ready(&self) -> Arc<Notify> {
+        self.ready.clone()
+    }
+}

@@ -1,0 +1,247 @@
+//! What happens to a sample between its device and the buffer: scale, live table and model taps,
+//! deadband filter, append.
+//!
+//! One pipeline a device, driven by that device's poller: there is no queue in between, and nothing
+//! here waits for a disk or a network.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_buffer::{Buffer, Ticket};
+use millrace_tags::{Moment, Quality, Reason, Sample, SourceId, TagId, Value};
+
+use crate::config::{Deadband, Scaling};
+use crate::live::LiveTable;
+use crate::model::ModelTap;
+
+/// What is done with the samples of one tag.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Treatment {
+    /// Applied to numbers; `None` leaves the device's type.
+    pub(crate) scaling: Option<Scaling>,
+    /// Changes smaller than this are not reported.
+    pub(crate) deadband: Option<Deadband>,
+    /// A value now and then, although it did not leave the deadband.
+    pub(crate) report_at_least: Option<Duration>,
+}
+
+/// The way of one device's samples.
+pub(crate) struct Pipeline {
+    source: SourceId,
+    buffer: Buffer,
+    live: Arc<LiveTable>,
+    taps: Vec<ModelTap>,
+    first_tag: u32,
+    stages: Vec<Option<Stage>>,
+}
+
+struct Stage {
+    treatment: Treatment,
+    reported: Option<Reported>,
+}
+
+/// The sample that the deadband measures from.
+struct Reported {
+    value: Option<Value>,
+    quality: Quality,
+    at: Moment,
+}
+
+impl Pipeline {
+    /// A pipeline for the tags of one source.
+    pub(crate) fn new(
+        source: SourceId,
+        buffer: Buffer,
+        live: Arc<LiveTable>,
+        taps: Vec<ModelTap>,
+        tags: Vec<(TagId, Treatment)>,
+    ) -> Self {
+        let first_tag = tags.iter().map(|(tag, _)| tag.0).min().unwrap_or(0);
+        let mut stages = Vec::new();
+        for (tag, treatment) in tags {
+            let index = (tag.0 - first_tag) as usize;
+            if stages.len() <= index {
+                stages.resize_with(index + 1, || None);
+            }
+            stages[index] = Some(Stage {
+                treatment,
+                reported: None,
+            });
+        }
+        Self {
+            source,
+            buffer,
+            live,
+            taps,
+            first_tag,
+            stages,
+        }
+    }
+
+    /// Takes the samples of one read or notification. Returns the ticket to wait for before the device
+    /// may forget them; `None` where the filter kept them all back.
+    pub(crate) fn accept(&mut self, mut samples: Vec<Sample>) -> Option<Ticket> {
+        for sample in &mut samples {
+            if let Some(scaling) = self.stage(sample.tag).and_then(|s| s.treatment.scaling) {
+                scale(sample, scaling);
+            }
+        }
+        self.live.confirm(&samples);
+        for tap in &mut self.taps {
+            tap.offer(&samples);
+        }
+        samples.retain(|sample| match self.stage_mut(sample.tag) {
+            Some(stage) => stage.passes(sample),
+            None => false,
+        });
+        (!samples.is_empty()).then(|| self.buffer.append(self.source, samples))
+    }
+
+    /// A poll cycle of the device is over: models that take one row a cycle may score.
+    pub(crate) fn end_scan(&mut self, at: Moment) {
+        for tap in &mut self.taps {
+            tap.end_scan(at);
+        }
+    }
+
+    fn index(&self, tag: TagId) -> Option<usize> {
+        tag.0
+            .checked_sub(self.first_tag)
+            .map(|index| index as usize)
+    }
+
+    fn stage(&self, tag: TagId) -> Option<&Stage> {
+        self.stages.get(self.index(tag)?)?.as_ref()
+    }
+
+    fn stage_mut(&mut self, tag: TagId) -> Option<&mut Stage> {
+        let index = self.index(tag)?;
+        self.stages.get_mut(index)?.as_mut()
+    }
+}
+
+/// `value = raw * scale + offset`; a result that is no number is bad, not a strange value.
+pub(crate) fn scale(sample: &mut Sample, scaling: Scaling) {
+    let Some(raw) = sample.value.as_ref().and_then(Value::as_f64) else {
+        return;
+    };
+    let value = raw * scaling.scale + scaling.offset;
+    if value.is_finite() {
+        sample.value = Some(Value::F64(value));
+    } else {
+        sample.value = None;
+        sample.quality = Quality::Bad(Reason::NotANumber);
+    }
+}
+
+impl Stage {
+    /// Whether the sample says something new; remembers it if so.
+    fn passes(&mut self, sample: &Sample) -> bool {
+        let Some(deadband) = self.treatment.deadband else {
+            return true;
+        };
+        let news = self.reported.as_ref().is_none_or(|last| {
+            last.quality != sample.quality
+                || self
+                    .treatment
+                    .report_at_least
+                    .is_some_and(|after| sample.gateway_time.since(last.at) >= after)
+                || leaves(deadband, last.value.as_ref(), sample.value.as_ref())
+        });
+        if news {
+            self.reported = Some(Reported {
+                value: sample.value.clone(),
+                quality: sample.quality,
+                at: sample.gateway_time,
+            });
+        }
+        news
+    }
+}
+
+/// Whether the value left the deadband around the last reported one. What is not a number leaves it by
+/// any change. A percentage is of the last reported value.
+fn leaves(deadband: Deadband, last: Option<&Value>, now: Option<&Value>) -> bool {
+    let numbers = (last.and_then(Value::as_f64), now.and_then(Value::as_f64));
+    let (Some(last), Some(now)) = numbers else {
+        return last != now;
+    };
+    let band = match deadband {
+        Deadband::Absolute(band) => band,
+        Deadband::Percent(percent) => last.abs() * percent / 100.0,
+    };
+    (now - last).abs() > band
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stage(deadband: Deadband, report_at_least: Option<Duration>) -> Stage {
+        let treatment = Treatment {
+            scaling: None,
+            deadband: Some(deadband),
+            report_at_least,
+        };
+        Stage {
+            treatment,
+            reported: None,
+        }
+    }
+
+    fn good(value: f64, at_s: i64) -> Sample {
+        Sample::good(TagId(0), Value::F64(value), Moment(at_s * 1_000_000_000))
+    }
+
+    #[test]
+    fn deadband_measures_from_the_last_reported_value() {
+        let mut stage = stage(Deadband::Absolute(0.5), None);
+        let passed: Vec<bool> = [10.0, 10.4, 10.5, 10.6, 10.9, 11.2]
+            .iter()
+            .map(|v| stage.passes(&good(*v, 0)))
+            .collect();
+        assert_eq!(passed, [true, false, false, true, false, true]);
+    }
+
+    #[test]
+    fn percent_is_of_the_last_reported_value() {
+        let mut stage = stage(Deadband::Percent(1.0), None);
+        assert!(stage.passes(&good(200.0, 0)));
+        assert!(!stage.passes(&good(202.0, 0)));
+        assert!(stage.passes(&good(202.1, 0)));
+    }
+
+    #[test]
+    fn quality_change_always_passes_and_repeats_do_not() {
+        let mut stage = stage(Deadband::Absolute(1.0), None);
+        assert!(stage.passes(&good(1.0, 0)));
+        let bad = Sample::bad(TagId(0), Reason::Timeout, Moment(1));
+        assert!(stage.passes(&bad));
+        assert!(!stage.passes(&bad));
+        assert!(stage.passes(&good(1.0, 2)));
+    }
+
+    #[test]
+    fn still_value_is_reported_now_and_then() {
+        let mut stage = stage(Deadband::Absolute(1.0), Some(Duration::from_secs(10)));
+        let passed: Vec<bool> = [0, 4, 9, 10, 15, 20]
+            .iter()
+            .map(|s| stage.passes(&good(1.0, *s)))
+            .collect();
+        assert_eq!(passed, [true, false, false, true, false, true]);
+    }
+
+    #[test]
+    fn scaling_overflow_is_bad_not_infinite() {
+        let mut sample = good(1e300, 0);
+        scale(
+            &mut sample,
+            Scaling {
+                scale: 1e300,
+                offset: 0.0,
+            },
+        );
+        assert_eq!(sample.quality, Quality::Bad(Reason::NotANumber));
+        assert_eq!(sample.value, None);
+    }
+}

@@ -1,0 +1,103 @@
+//! Starts what the configuration asks for, and stops it in an order that loses nothing.
+//!
+//! Starting: buffer, models, devices, uplinks. Stopping: devices first, so that no sample is taken that
+//! could not be kept; then models, which drain what they were given; then uplinks; the buffer last.
+
+mod build;
+mod run;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::gateway::Gateway;
+
+pub(crate) use build::{Startup, start};
+pub(crate) use run::{RunOptions, run};
+
+/// The gateway that runs now. A new configuration replaces it; whoever asks gets the newest.
+pub(crate) struct Current(RwLock<Arc<Gateway>>);
+
+impl Current {
+    /// Begins with this one.
+    pub(crate) fn new(gateway: Arc<Gateway>) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(gateway)))
+    }
+
+    /// The one that runs now.
+    pub(crate) fn get(&self) -> Arc<Gateway> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn replace(&self, gateway: Arc<Gateway>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = gateway;
+    }
+}
+
+/// A gateway and the tasks that are its life.
+pub(crate) struct Running {
+    /// What can be looked into.
+    pub(crate) gateway: Arc<Gateway>,
+    polling: Stage,
+    scoring: Vec<std::thread::JoinHandle<()>>,
+    sending: Stage,
+}
+
+/// Tasks that stop together.
+#[derive(Default)]
+struct Stage {
+    tasks: JoinSet<()>,
+    shutdown: CancellationToken,
+}
+
+impl Stage {
+    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    async fn stop(&mut self) {
+        self.shutdown.cancel();
+        while let Some(ended) = self.tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(error = %error, "a task ended badly");
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Stops polling and scoring; uplinks go on and drain what is queued.
+    pub(crate) async fn stop_polling(&mut self) {
+        self.polling.stop().await;
+        let threads = std::mem::take(&mut self.scoring);
+        // A thread ends as soon as the last tap is gone with its poller.
+        let joined = tokio::task::spawn_blocking(move || {
+            threads
+                .into_iter()
+                .filter_map(|thread| thread.join().err())
+                .count()
+        });
+        if joined.await.unwrap_or(1) > 0 {
+            tracing::error!("a model's thread ended badly");
+        }
+    }
+
+    /// Stops everything; returns when every sample is on disk, or says why it is not.
+    pub(crate) async fn stop(mut self) -> Result<(), millrace_buffer::CommitError> {
+        self.stop_polling().await;
+        self.sending.stop().await;
+        let buffer = self.gateway.buffer.clone();
+        match tokio::task::spawn_blocking(move || buffer.close()).await {
+            Ok(closed) => closed,
+            // Closing never panics; if it did, the next start finds no clean mark and says so.
+            Err(error) => {
+                tracing::error!(error = %error, "the buffer was not closed");
+                Ok(())
+            }
+        }
+    }
+}

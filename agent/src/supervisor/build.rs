@@ -1,0 +1,419 @@
+//! From a configuration to running tasks.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use millrace_buffer::{Buffer, Registration, Settings, TagSpec};
+use millrace_drivers::{Driver, modbus, opcua};
+use millrace_inference::{Bundle, Detector, Monitor};
+use millrace_tags::{Clock, SourceKind, TagId, ValueType};
+use millrace_uplink::{Generic, SessionSettings};
+use tokio::sync::watch;
+
+use super::{Running, Stage};
+use crate::command::{Commands, Journal};
+use crate::config::{self, Config, Connection, TagPoint};
+use crate::delivery::{Delivery, Uplink};
+use crate::device::Device;
+use crate::events::EventLog;
+use crate::gateway::Gateway;
+use crate::live::{LiveTable, TagLabel};
+use crate::model::{Model, ModelFeed, ModelTags, ModelTap, Scoring};
+use crate::pipeline::{Pipeline, Treatment};
+use crate::poll::Poller;
+use crate::remote::Remote;
+use crate::report::{BootstrapStatus, ConfigStatus, ModelStatus};
+
+/// What a start needs besides the configuration.
+pub(crate) struct Startup {
+    /// As meant.
+    pub(crate) config: Config,
+    /// Which configuration this is.
+    pub(crate) config_status: ConfigStatus,
+    /// The time.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// When the program started.
+    pub(crate) started: Instant,
+    /// First contact.
+    pub(crate) bootstrap: Arc<Mutex<Option<BootstrapStatus>>>,
+}
+
+/// The size of one epoch: small ones keep memory small on a 1 GB gateway, at a few percent more files.
+const EPOCH_BYTES: u64 = 4 << 20;
+
+/// The agent cannot run at all. Bad devices, models and cores never come here.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StartError {
+    /// The store cannot be used: another process holds it, or the directory cannot be written.
+    #[error("cannot open the buffer")]
+    Buffer(#[from] millrace_buffer::OpenError),
+    /// The command journal cannot be used.
+    #[error(transparent)]
+    Journal(#[from] crate::command::JournalError),
+}
+
+/// Starts everything that the configuration asks for.
+pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
+    let Startup {
+        config,
+        config_status,
+        clock,
+        started,
+        bootstrap,
+    } = startup;
+    let buffer = Buffer::open(buffer_settings(&config), clock.clone())?;
+    let mut builder = Builder {
+        events: Arc::new(EventLog::new(clock.clone())),
+        live: Arc::default(),
+        commits: commits(&buffer),
+        clock: clock.clone(),
+        buffer: buffer.clone(),
+        polling: Stage::default(),
+        scoring: Vec::new(),
+        sending: Stage::default(),
+    };
+    let registered = builder.register(&config);
+    let mut models = Vec::new();
+    let mut feeds = Vec::new();
+    for model in &config.models {
+        let (shown, feed) = builder.model(model).await;
+        models.push(shown);
+        feeds.extend(feed.map(|feed| (model, feed)));
+    }
+    let mut devices = Vec::new();
+    for (device, registration) in config.enabled_devices().zip(&registered) {
+        let taps = feeds
+            .iter()
+            .filter_map(|(model, feed)| tap(model, feed, device, registration))
+            .collect();
+        devices.push(builder.device(device, registration, taps));
+    }
+    drop(feeds);
+    let uplinks: Vec<Arc<Uplink>> = config
+        .uplinks
+        .iter()
+        .map(|uplink| Uplink::new(uplink))
+        .collect();
+    let gateway = Arc::new(Gateway {
+        config,
+        config_status,
+        started,
+        clock,
+        buffer,
+        live: builder.live.clone(),
+        events: builder.events.clone(),
+        devices,
+        models,
+        uplinks,
+        bootstrap,
+    });
+    builder.uplinks(&gateway)?;
+    Ok(Running {
+        gateway,
+        polling: builder.polling,
+        scoring: builder.scoring,
+        sending: builder.sending,
+    })
+}
+
+/// What the buffer needs to know of the configuration.
+fn buffer_settings(config: &Config) -> Settings {
+    Settings {
+        dir: config.buffer_dir(),
+        commit_interval: config.buffer.commit_interval,
+        max_bytes: config.buffer.max_bytes,
+        max_age: Some(config.buffer.max_age),
+        epoch_bytes: EPOCH_BYTES,
+    }
+}
+
+/// A counter that turns at each commit.
+fn commits(buffer: &Buffer) -> watch::Sender<u64> {
+    let commits = watch::Sender::new(0);
+    let turn = commits.clone();
+    buffer.on_commit(Box::new(move || turn.send_modify(|count| *count += 1)));
+    commits
+}
+
+struct Builder {
+    clock: Arc<dyn Clock>,
+    buffer: Buffer,
+    live: Arc<LiveTable>,
+    events: Arc<EventLog>,
+    commits: watch::Sender<u64>,
+    polling: Stage,
+    scoring: Vec<std::thread::JoinHandle<()>>,
+    sending: Stage,
+}
+
+impl Builder {
+    /// Gives every device's tags their numbers and their rows in the live table.
+    fn register(&self, config: &Config) -> Vec<Registration> {
+        let register = |device: &config::Device| {
+            let specs: Vec<TagSpec> = device.tags.iter().map(tag_spec).collect();
+            let registration = self
+                .buffer
+                .register(&device.name, SourceKind::Device, &specs);
+            for (tag, spec) in registration.tags.iter().zip(&device.tags) {
+                let full_name = format!("{}/{}", device.name, spec.name);
+                self.live.add(
+                    *tag,
+                    TagLabel {
+                        full_name,
+                        unit: spec.unit.clone(),
+                    },
+                );
+            }
+            registration
+        };
+        config.enabled_devices().map(register).collect()
+    }
+
+    /// Starts a model's thread. A bundle that cannot be used leaves a model that says why.
+    async fn model(&mut self, config: &config::Model) -> (Arc<Model>, Option<ModelFeed>) {
+        let path = config.bundle.clone();
+        let built = tokio::task::spawn_blocking(move || {
+            let bundle = Bundle::load(&path).map_err(|error| crate::device::chain(&error))?;
+            let detector =
+                Detector::build(&bundle).map_err(|error| crate::device::chain(&error))?;
+            Ok::<_, String>((bundle, detector))
+        });
+        let built = built.await.unwrap_or_else(|error| Err(error.to_string()));
+        let mut status = ModelStatus {
+            name: config.name.clone(),
+            ..ModelStatus::default()
+        };
+        let (bundle, detector) = match built {
+            Ok(built) => built,
+            Err(error) => {
+                tracing::error!(model = %config.name, error = %error, "the model cannot be used");
+                status.state = "failed".to_owned();
+                status.error = Some(error);
+                return (Model::new(status), None);
+            }
+        };
+        status.version = Some(bundle.version().to_owned());
+        status.sha256 = Some(bundle.sha256().to_owned());
+        status.state = "warming-up".to_owned();
+        let model = Model::new(status);
+        let scoring = Scoring {
+            name: config.name.clone(),
+            tags: self.model_tags(config, &bundle),
+            roles: bundle
+                .inputs()
+                .iter()
+                .map(|input| input.role.clone())
+                .collect(),
+            monitor: Monitor::new(&bundle, detector),
+            model: model.clone(),
+            buffer: self.buffer.clone(),
+            live: self.live.clone(),
+            events: self.events.clone(),
+            clock: self.clock.clone(),
+        };
+        match scoring.spawn() {
+            Ok((feed, thread)) => {
+                self.scoring.push(thread);
+                (model, Some(feed))
+            }
+            Err(error) => {
+                tracing::error!(model = %config.name, error = %error, "no thread for the model");
+                (model, None)
+            }
+        }
+    }
+
+    fn model_tags(&self, config: &config::Model, bundle: &Bundle) -> ModelTags {
+        let roles: Vec<Arc<str>> = bundle
+            .inputs()
+            .iter()
+            .map(|input| input.role.as_str().into())
+            .collect();
+        let mut names = vec!["score".to_owned(), "ratio".to_owned()];
+        names.extend(roles.iter().map(|role| format!("share/{role}")));
+        let spec = |name: &String| TagSpec {
+            name: name.as_str().into(),
+            value_type: ValueType::F64,
+            unit: None,
+        };
+        let specs: Vec<TagSpec> = names.iter().map(spec).collect();
+        let registration = self
+            .buffer
+            .register(&config.name, SourceKind::Model, &specs);
+        for (tag, name) in registration.tags.iter().zip(&names) {
+            self.live.add(
+                *tag,
+                TagLabel {
+                    full_name: format!("{}/{name}", config.name),
+                    unit: None,
+                },
+            );
+        }
+        let mut tags = registration.tags.into_iter();
+        let mut next = || tags.next().unwrap_or(TagId(u32::MAX));
+        ModelTags {
+            source: registration.source,
+            score: next(),
+            ratio: next(),
+            shares: roles.into_iter().zip(tags).collect(),
+        }
+    }
+
+    /// Starts a device's poller.
+    fn device(
+        &mut self,
+        device: &config::Device,
+        registration: &Registration,
+        taps: Vec<ModelTap>,
+    ) -> Arc<Device> {
+        let driver = driver(device, &registration.tags, &self.clock);
+        let treatments = device.tags.iter().map(|tag| Treatment {
+            scaling: tag.scaling,
+            deadband: tag.deadband,
+            report_at_least: tag.report_at_least,
+        });
+        let treatments: Vec<(TagId, Treatment)> =
+            registration.tags.iter().copied().zip(treatments).collect();
+        let scalings = treatments
+            .iter()
+            .filter_map(|(tag, treatment)| Some((*tag, treatment.scaling?)))
+            .collect();
+        let shown = Arc::new(Device::new(
+            &device.name,
+            device.connection.kind(),
+            &device.connection.address(),
+            driver,
+            scalings,
+        ));
+        let poller = Poller {
+            device: shown.clone(),
+            source: registration.source,
+            pipeline: Pipeline::new(
+                registration.source,
+                self.buffer.clone(),
+                self.live.clone(),
+                taps,
+                treatments,
+            ),
+            buffer: self.buffer.clone(),
+            commits: self.commits.subscribe(),
+            events: self.events.clone(),
+            clock: self.clock.clone(),
+        };
+        let shutdown = self.polling.shutdown.clone();
+        self.polling.spawn(poller.run(shutdown));
+        shown
+    }
+
+    /// Starts every uplink's session and the task that runs its commands.
+    fn uplinks(&mut self, gateway: &Arc<Gateway>) -> Result<(), StartError> {
+        let config = &gateway.config;
+        let names: Vec<&str> = config
+            .uplinks
+            .iter()
+            .map(|uplink| uplink.name.as_str())
+            .collect();
+        self.buffer.retain_uplinks(&names);
+        let journal = Arc::new(Journal::open(&config.gateway.data_dir)?);
+        for (settings, shown) in config.uplinks.iter().zip(&gateway.uplinks) {
+            let profile = Arc::new(Generic::new(&*config.gateway.id));
+            let remote = Remote {
+                gateway: gateway.clone(),
+            };
+            let (commands, task) = Commands::channel(
+                config.local.commands.clone(),
+                journal.clone(),
+                self.clock.clone(),
+                remote,
+            );
+            self.sending.spawn(task.run());
+            let outbox = self.buffer.outbox(&settings.name, settings.start.into());
+            let session = SessionSettings {
+                counters: shown.counters.clone(),
+                ..settings.session(&profile)
+            };
+            let delivery = Delivery::new(
+                outbox,
+                profile,
+                settings.clone(),
+                shown.clone(),
+                self.clock.clone(),
+                commands,
+            );
+            let shutdown = self.sending.shutdown.clone();
+            self.sending
+                .spawn(millrace_uplink::run(session, delivery, shutdown));
+        }
+        Ok(())
+    }
+}
+
+fn tag_spec(tag: &config::Tag) -> TagSpec {
+    TagSpec {
+        name: tag.name.as_str().into(),
+        value_type: tag.value_type,
+        unit: tag.unit.as_deref().map(Into::into),
+    }
+}
+
+/// The tap between a device and a model that uses some of its tags.
+fn tap(
+    model: &config::Model,
+    feed: &ModelFeed,
+    device: &config::Device,
+    registration: &Registration,
+) -> Option<ModelTap> {
+    let mut inputs: HashMap<TagId, Vec<usize>> = HashMap::new();
+    for (index, role) in feed.roles().iter().enumerate() {
+        let Some(full_name) = model.inputs.get(role) else {
+            continue;
+        };
+        let named = device.tags.iter().zip(&registration.tags);
+        for (_, id) in
+            named.filter(|(tag, _)| format!("{}/{}", device.name, tag.name) == *full_name)
+        {
+            inputs.entry(*id).or_default().push(index);
+        }
+    }
+    (!inputs.is_empty()).then(|| feed.tap(inputs))
+}
+
+/// The driver that the device's connection asks for.
+fn driver(device: &config::Device, tags: &[TagId], clock: &Arc<dyn Clock>) -> Arc<dyn Driver> {
+    let tags = device.tags.iter().zip(tags);
+    match &device.connection {
+        Connection::ModbusTcp(settings) => {
+            let point = |(tag, id): (&config::Tag, &TagId)| match &tag.point {
+                TagPoint::Modbus(spec) => Some(modbus::Point {
+                    tag: *id,
+                    spec: *spec,
+                    interval: tag.poll_interval,
+                }),
+                TagPoint::Opcua(_) => None,
+            };
+            let points = tags.filter_map(point).collect();
+            Arc::new(modbus::TcpDriver::new(
+                settings.clone(),
+                points,
+                clock.clone(),
+            ))
+        }
+        Connection::Opcua(settings) => {
+            let item = |(tag, id): (&config::Tag, &TagId)| match &tag.point {
+                TagPoint::Opcua(node) => Some(opcua::Item {
+                    tag: *id,
+                    node: node.clone(),
+                    interval: tag.poll_interval,
+                }),
+                TagPoint::Modbus(_) => None,
+            };
+            let items = tags.filter_map(item).collect();
+            Arc::new(opcua::OpcuaDriver::new(
+                settings.clone(),
+                items,
+                clock.clone(),
+            ))
+        }
+    }
+}
