@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use millrace_tags::{Quality, TestClock, Timestamp, Value};
+use millrace_tags::{Quality, SystemClock, TestClock, Timestamp, Value};
 
 use super::*;
 use crate::modbus::{Address, DataType, Table, TcpDriver, TcpSettings, WordOrder};
@@ -256,4 +256,36 @@ async fn nan_and_wrong_digits_are_bad_samples() {
     assert_eq!(none.quality, Quality::Bad(Reason::InvalidEncoding));
     let past = read(holding(9, DataType::U16)).await;
     assert_eq!(past.quality, Quality::Bad(Reason::IllegalAddress));
+}
+
+/// A scan of a slow device takes long; its values are as old as their own request, not as the scan.
+#[tokio::test]
+async fn samples_are_stamped_with_their_own_reply() {
+    let latency = Duration::from_millis(20);
+    let faults = Faults {
+        latency,
+        ..Faults::default()
+    };
+    let sim = device(300, faults);
+    let point = |offset| Point {
+        tag: TagId(u32::from(offset)),
+        spec: holding(offset, DataType::U16),
+        interval: Duration::from_secs(1),
+    };
+    let settings = TcpSettings::new("sim", sim.local_addr().to_string());
+    let clock = Arc::new(SystemClock::new());
+    let driver = TcpDriver::new(settings, (0..300).map(point).collect(), clock.clone());
+    let mut session = driver.open().await.unwrap();
+    let reading = session.read(0).await.unwrap();
+    let end = clock.now();
+    let mut times: Vec<Moment> = reading.samples.iter().map(|s| s.gateway_time).collect();
+    assert!(times.is_sorted());
+    times.dedup();
+    assert_eq!(times.len(), 3);
+    assert!(
+        times
+            .windows(2)
+            .all(|pair| pair[1].since(pair[0]) >= latency)
+    );
+    assert!(times[2] <= end);
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_modbus::{ExceptionCode, Request};
@@ -90,7 +90,7 @@ async fn take_connections(
             accepted = listener.accept() => {
                 // A client that was gone before it was taken is no concern of the others.
                 let Ok((stream, _)) = accepted else { continue };
-                let connection = Connection { stream, shared: shared.clone() };
+                let connection = Connection { stream: BufReader::new(stream), shared: shared.clone() };
                 let stop = connections.clone();
                 tokio::spawn(async move {
                     // A connection ends when its client goes; there is nobody to tell.
@@ -115,7 +115,7 @@ async fn reopen(address: SocketAddr, outage: Duration) -> TcpListener {
 
 /// A client's connection.
 struct Connection {
-    stream: TcpStream,
+    stream: BufReader<TcpStream>,
     shared: Shared,
 }
 
@@ -129,14 +129,17 @@ struct Question {
 
 impl Connection {
     async fn run(mut self) -> io::Result<()> {
-        self.stream.set_nodelay(true)?;
+        self.stream.get_ref().set_nodelay(true)?;
         loop {
             let question = self.next_question().await?;
             let (fault, latency) = {
                 let mut bank = self.shared.bank();
                 (bank.begin_request(), bank.faults.latency)
             };
-            tokio::time::sleep(latency).await;
+            // A timer of no length still waits for the next tick of the runtime's clock.
+            if !latency.is_zero() {
+                tokio::time::sleep(latency).await;
+            }
             match fault {
                 None => drop(self.answer(&question).await?),
                 Some(Fault::Duplicate) => {
@@ -184,12 +187,12 @@ impl Connection {
     /// Value, write and count are one step under the lock: whoever has the reply sees it counted.
     async fn answer(&mut self, question: &Question) -> io::Result<Vec<u8>> {
         loop {
-            self.stream.writable().await?;
+            self.stream.get_ref().writable().await?;
             let (frame, written, data) = {
                 let mut bank = self.shared.bank();
                 let answer = question.ask(&mut bank);
                 let frame = question.frame(answer.as_ref().map(|data| &data.bytes[..]));
-                let written = match self.stream.try_write(&frame) {
+                let written = match self.stream.get_ref().try_write(&frame) {
                     Ok(written) => written,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                     Err(error) => return Err(error),
