@@ -158,20 +158,73 @@ async fn backlog_fills_half_of_the_window_and_live_the_rest() {
         backlog: 1000,
         ..Lanes::default()
     };
-    let ready = Arc::clone(&lanes.ready);
     let settings = settings();
     let script = async {
         let backlog = peer.publishes().await;
         // One ack makes room for one more backlog message, although the window is half empty.
         peer.send(packet::puback(backlog[3].1)).await;
         let more = peer.publishes().await;
-        ready.notify_one();
         (backlog, more)
     };
     let (backlog, more) = beside(&settings, &mut lanes, link, script).await.unwrap();
     assert_eq!(backlog.len(), 50);
     assert_eq!(more.len(), 1);
     assert_eq!(lanes.acked, [4]);
+}
+
+/// Has nothing until somebody puts it in and rings.
+#[derive(Clone, Default)]
+struct Mailbox {
+    waiting: Arc<std::sync::Mutex<Vec<Consignment>>>,
+    ready: Arc<Notify>,
+}
+
+impl Feed for Mailbox {
+    fn greeting(&mut self) -> Vec<Message> {
+        Vec::new()
+    }
+
+    fn next(&mut self, _window: Window) -> Option<Consignment> {
+        self.waiting.lock().unwrap().pop()
+    }
+
+    fn acked(&mut self, _token: u64) {}
+
+    fn refused(&mut self, _token: u64, _why: Refusal) {}
+
+    fn received(&mut self, _topic: &str, _payload: &[u8], _retained: bool) {}
+
+    fn state(&mut self, _state: &SessionState) {}
+
+    fn ready(&self) -> Arc<Notify> {
+        Arc::clone(&self.ready)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bell_wakes_an_idle_session() {
+    let (link, mut peer) = connection();
+    let mut mailbox = Mailbox::default();
+    let outside = mailbox.clone();
+    let settings = settings();
+    let shutdown = CancellationToken::new();
+    let live = Live::new(link, &settings, &mut mailbox, Default::default());
+    let script = async {
+        for token in 0..3 {
+            assert!(peer.publishes().await.is_empty());
+            outside.waiting.lock().unwrap().push(Consignment {
+                token,
+                lane: Lane::Live,
+                messages: vec![Message::new("bell", "x")],
+            });
+            outside.ready.notify_one();
+            assert_eq!(peer.publishes().await.len(), 1);
+        }
+    };
+    tokio::select! {
+        (outcome, _) = live.run(&shutdown) => panic!("{outcome:?}"),
+        () = script => {}
+    }
 }
 
 #[tokio::test(start_paused = true)]

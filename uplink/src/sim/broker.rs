@@ -206,14 +206,15 @@ impl Gate {
 
     fn greet(&self, stream: TcpStream) {
         let exchange = Arc::clone(&self.exchange);
+        let era = exchange.era();
         let tls = self.tls.clone();
         tokio::spawn(async move {
             // Without Nagle's delay; a socket that cannot do that still works.
             let _ = stream.set_nodelay(true);
             match tls {
-                None => client::serve(Link::new(stream), exchange).await,
+                None => client::serve(Link::new(stream), exchange, era).await,
                 Some(tls) => match tls.accept(stream).await {
-                    Ok(stream) => client::serve(Link::new(stream), exchange).await,
+                    Ok(stream) => client::serve(Link::new(stream), exchange, era).await,
                     Err(error) => tracing::debug!(%error, "a client failed the TLS handshake"),
                 },
             }

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod bootstrap;
+mod broker;
 mod log_feed;
 mod mosquitto;
 mod pki;
 mod session;
+mod subscriber;

@@ -3,16 +3,15 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use millrace_uplink::{Message, ReconnectPolicy, SessionSettings, TlsFiles, run, test_connection};
-use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::log_feed::{LogFeed, TOPIC};
 use crate::pki::Pki;
+use crate::subscriber::Subscriber;
 
 /// Long enough for a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -118,57 +117,28 @@ fn free_port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// A subscriber that we did not write collects what arrives on `filter`.
-async fn subscriber(port: u16, filter: &str) -> Arc<Mutex<Vec<(String, Vec<u8>)>>> {
-    let mut options = MqttOptions::new("subscriber", "127.0.0.1", port);
-    options.set_keep_alive(Duration::from_secs(30));
-    let (client, mut events) = AsyncClient::new(options, 1000);
-    client.subscribe(filter, QoS::AtLeastOnce).await.unwrap();
-    let got = Arc::<Mutex<Vec<(String, Vec<u8>)>>>::default();
-    let log = Arc::clone(&got);
-    let (ready, subscribed) = tokio::sync::oneshot::channel();
-    tokio::spawn(async move {
-        let mut ready = Some(ready);
-        // The client is kept: without it the loop below would end.
-        let _client = client;
-        while let Ok(event) = events.poll().await {
-            match event {
-                Event::Incoming(Packet::SubAck(_)) => {
-                    let _ = ready.take().map(|ready| ready.send(()));
-                }
-                Event::Incoming(Packet::Publish(publish)) => {
-                    log.lock()
-                        .unwrap()
-                        .push((publish.topic, publish.payload.to_vec()));
-                }
-                _ => {}
-            }
-        }
-    });
-    timeout(PATIENCE, subscribed).await.unwrap().unwrap();
-    got
-}
-
 async fn deliver(broker: &Mosquitto, settings: SessionSettings, messages: u64) {
-    let got = subscriber(broker.plain, TOPIC).await;
+    let got = Subscriber::new(broker.plain, TOPIC).await;
     let feed = LogFeed::new(messages, 11);
     let progress = feed.progress();
     let shutdown = CancellationToken::new();
     let session = tokio::spawn(run(settings, feed, shutdown.clone()));
     let all = async {
         progress.wait_for(|p| p.acked() == messages).await;
-        while (got.lock().unwrap().len() as u64) < messages {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        got.wait_for(messages as usize).await;
     };
     timeout(PATIENCE, all).await.expect("all delivered");
     shutdown.cancel();
     session.await.unwrap();
     let mut numbers: Vec<u64> = got
-        .lock()
-        .unwrap()
+        .messages()
         .iter()
-        .map(|(_, payload)| std::str::from_utf8(payload).unwrap().parse().unwrap())
+        .map(|message| {
+            std::str::from_utf8(&message.payload)
+                .unwrap()
+                .parse()
+                .unwrap()
+        })
         .collect();
     numbers.sort_unstable();
     assert_eq!(numbers, (0..messages).collect::<Vec<_>>());
@@ -206,21 +176,16 @@ async fn the_will_is_published_when_the_session_is_dropped() {
     let Some(broker) = Mosquitto::start().await else {
         return;
     };
-    let got = subscriber(broker.plain, "status").await;
+    let got = Subscriber::new(broker.plain, "status").await;
     let mut settings = broker.settings();
     settings.will = Some(Message::retained("status", "offline"));
     let feed = LogFeed::new(1, 1).with_greeting(Message::retained("status", "online"));
     let session = tokio::spawn(run(settings, feed, CancellationToken::new()));
-    let seen = async |count: usize| {
-        while got.lock().unwrap().len() < count {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    timeout(PATIENCE, seen(1)).await.unwrap();
+    timeout(PATIENCE, got.wait_for(1)).await.unwrap();
     session.abort();
-    timeout(PATIENCE, seen(2)).await.expect("the will");
-    let payloads: Vec<Vec<u8>> = got.lock().unwrap().iter().map(|(_, p)| p.clone()).collect();
-    assert_eq!(payloads, [b"online".to_vec(), b"offline".to_vec()]);
+    timeout(PATIENCE, got.wait_for(2)).await.expect("the will");
+    let payloads: Vec<_> = got.messages().into_iter().map(|m| m.payload).collect();
+    assert_eq!(payloads, ["online", "offline"]);
 }
 
 #[tokio::test]

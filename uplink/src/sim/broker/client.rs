@@ -11,6 +11,7 @@ use rumqttc::mqttbytes::v4::{
     SubscribeReasonCode, UnsubAck,
 };
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::Tapped;
 use super::exchange::{Delivery, Exchange, Seat};
@@ -35,12 +36,13 @@ enum Next {
     Close,
 }
 
-pub(super) async fn serve(mut link: Link, exchange: Arc<Exchange>) {
-    let Some(connect) = timeout(CONNECT_LIMIT, introduction(&mut link))
-        .await
-        .ok()
-        .flatten()
-    else {
+/// Serves a connection that was taken in this `era`.
+pub(super) async fn serve(mut link: Link, exchange: Arc<Exchange>, era: CancellationToken) {
+    let introduced = tokio::select! {
+        introduced = timeout(CONNECT_LIMIT, introduction(&mut link)) => introduced,
+        () = era.cancelled() => return,
+    };
+    let Ok(Some(connect)) = introduced else {
         return;
     };
     let client_id: Arc<str> = connect.client_id.as_str().into();
@@ -49,7 +51,7 @@ pub(super) async fn serve(mut link: Link, exchange: Arc<Exchange>) {
         None => ("", ""),
     };
     let allowed = exchange.may_enter(username, password);
-    let seat = exchange.enter(Arc::clone(&client_id));
+    let seat = exchange.enter(Arc::clone(&client_id), &era);
     let code = match seat.faults.as_ref().and_then(Drawn::refuse_with) {
         Some(code) => return_code(code),
         None if !allowed => ConnectReturnCode::BadUserNamePassword,

@@ -40,6 +40,8 @@ struct State {
     subscribers: HashMap<u64, Subscriber>,
     retained: BTreeMap<String, Bytes>,
     connects: u64,
+    /// Cancelled when everybody is thrown out; then there is a new one.
+    era: CancellationToken,
 }
 
 #[derive(Default)]
@@ -81,10 +83,13 @@ impl Exchange {
         self.state().connects
     }
 
+    /// Whoever connects now is thrown out when this is cancelled.
+    pub(super) fn era(&self) -> CancellationToken {
+        self.state().era.clone()
+    }
+
     pub(super) fn kick_all(&self) {
-        for subscriber in self.state().subscribers.values() {
-            subscriber.kick.cancel();
-        }
+        std::mem::take(&mut self.state().era).cancel();
     }
 
     pub(super) fn may_enter(&self, username: &str, password: &str) -> bool {
@@ -95,7 +100,7 @@ impl Exchange {
     }
 
     /// Gives a client its seat; another connection under the same client id loses its own.
-    pub(super) fn enter(&self, client_id: Arc<str>) -> Seat {
+    pub(super) fn enter(&self, client_id: Arc<str>, era: &CancellationToken) -> Seat {
         let mut state = self.state();
         for other in state.subscribers.values() {
             if !client_id.is_empty() && other.client_id == client_id {
@@ -105,7 +110,7 @@ impl Exchange {
         state.connects += 1;
         let number = state.connects;
         let (outbox, deliveries) = mpsc::channel(OUTBOX_MESSAGES);
-        let kick = CancellationToken::new();
+        let kick = era.child_token();
         state.subscribers.insert(
             number,
             Subscriber {
