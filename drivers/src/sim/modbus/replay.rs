@@ -1,7 +1,8 @@
 //! A recorded data set that a simulated device serves row by row.
 //!
-//! A CSV file with a header, comma or semicolon: the first column is the time, every other column a
-//! tag. An empty field is served as NaN.
+//! A CSV file with a header, comma or semicolon: every column of numbers is a tag. The first column is
+//! left out where it is the time: by its name (`time`, `date…`, `t` …), or because it holds no numbers.
+//! So is every column that begins with something else than a number. An empty field is served as NaN.
 //!
 //! With [`Advance::Read`] the first read gets row 0, and the next row follows when a reply that holds
 //! the last register of the map was written. With [`Advance::Tick`] rows follow by the clock, which
@@ -11,6 +12,9 @@
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Names of a column of times, which may be numbers and yet no tag.
+const TIME_NAMES: [&str; 7] = ["t", "ts", "time", "timestamp", "date", "datetime", "epoch"];
 
 /// A recording is held in memory: 256 MB of it.
 const VALUES_MAX: usize = 64 << 20;
@@ -45,8 +49,8 @@ pub enum ReplayError {
     /// It cannot be read at all.
     #[error("the recording cannot be read")]
     Io(#[source] std::io::Error),
-    /// No column after the time.
-    #[error("the recording has no column after the time")]
+    /// No column of numbers besides the time.
+    #[error("the recording has no column of numbers besides the time")]
     NoColumn,
     /// No row after the header.
     #[error("the recording has no row after the header")]
@@ -74,7 +78,7 @@ impl ReplayError {
                 "give it a header line, and as many fields in every line"
             }
             ReplayError::NoColumn => {
-                "the first column is the time, the others are tags; comma or semicolon between them"
+                "give it columns of numbers, with comma or semicolon between them"
             }
             ReplayError::NoRow => "add rows below the header",
             ReplayError::NotANumber { .. } => {
@@ -99,17 +103,21 @@ impl Replay {
             .trim(csv::Trim::All)
             .delimiter(delimiter)
             .from_reader(&bytes[..]);
-        let header = reader.headers().map_err(ReplayError::Csv)?;
-        let columns: Vec<Arc<str>> = header.iter().skip(1).map(Arc::from).collect();
-        let mut values = Vec::new();
-        for record in reader.records() {
-            let record = record.map_err(ReplayError::Csv)?;
+        let header = reader.headers().map_err(ReplayError::Csv)?.clone();
+        let records: Result<Vec<_>, _> = reader.records().collect();
+        let records = records.map_err(ReplayError::Csv)?;
+        let served: Vec<usize> = (0..header.len())
+            .filter(|at| is_tag(*at, &header, records.first()))
+            .collect();
+        if served.len() * records.len() > VALUES_MAX {
+            return Err(ReplayError::TooLong);
+        }
+        let columns: Vec<Arc<str>> = served.iter().map(|at| Arc::from(&header[*at])).collect();
+        let mut values = Vec::with_capacity(served.len() * records.len());
+        for record in &records {
             let line = record.position().map_or(0, csv::Position::line);
-            for (field, column) in record.iter().skip(1).zip(&columns) {
-                values.push(value(field, line, column)?);
-            }
-            if values.len() > VALUES_MAX {
-                return Err(ReplayError::TooLong);
+            for (&at, column) in served.iter().zip(&columns) {
+                values.push(value(&record[at], line, column)?);
             }
         }
         Self::from_rows(columns, values, advance)
@@ -159,6 +167,13 @@ impl Replay {
     }
 }
 
+/// Whether a column is served: it begins with a number, or with nothing, and is not the time.
+fn is_tag(at: usize, header: &csv::StringRecord, first: Option<&csv::StringRecord>) -> bool {
+    let is_time = at == 0 && TIME_NAMES.contains(&header[at].to_ascii_lowercase().as_str());
+    let begins = first.map_or("", |record| &record[at]);
+    !is_time && (begins.is_empty() || begins.parse::<f32>().is_ok())
+}
+
 fn value(field: &str, line: u64, column: &Arc<str>) -> Result<f32, ReplayError> {
     if field.is_empty() {
         return Ok(f32::NAN);
@@ -185,6 +200,21 @@ mod tests {
             assert_eq!(replay.value(1, 1), Some(5.5));
             assert_eq!(replay.value(2, 0), None);
         }
+    }
+
+    #[test]
+    fn only_columns_of_numbers_are_served() {
+        let columns = |text: &str| {
+            let replay = Replay::from_csv(text.as_bytes(), Advance::Read).unwrap();
+            replay.columns().join(" ")
+        };
+        assert_eq!(columns("speed,flow\n1,2\n"), "speed flow");
+        assert_eq!(
+            columns("when,speed,state\n2020-03-09 10:14:33,1,on\n"),
+            "speed"
+        );
+        assert_eq!(columns("Timestamp,speed\n1600000000,1\n"), "speed");
+        assert_eq!(columns("t,speed,flow\n1,,2\n"), "speed flow");
     }
 
     #[test]
