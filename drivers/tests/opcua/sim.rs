@@ -1,5 +1,4 @@
-//! OPC UA sessions against our own simulated server.
-#![cfg(feature = "sim")]
+//! Against our own simulated server.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,11 +13,11 @@ use millrace_drivers::sim::opcua::{
     NAMESPACE_URI, SimNode, SimOpcua, SimOpcuaSettings, SimType, nodes_from_csv,
 };
 use millrace_drivers::{Driver, Session, SessionError};
-use millrace_tags::{Quality, Reading, Reason, Sample, SystemClock, TagId, Value};
+use millrace_tags::{Quality, Reason, SystemClock, TagId, Value};
 use tempfile::TempDir;
 
-/// Far longer than anything takes; a test that hits it has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+use crate::link::Link;
+use crate::session::{PATIENCE, collect, counts, next, of};
 
 const NODES: &str = "name,type,signal
 Count,u32,counter
@@ -70,29 +69,6 @@ fn items(names: &[&str]) -> Vec<Item> {
 
 fn driver(settings: Settings, names: &[&str]) -> OpcuaDriver {
     OpcuaDriver::new(settings, items(names), Arc::new(SystemClock::new()))
-}
-
-async fn next(session: &mut Box<dyn Session>) -> Result<Reading, SessionError> {
-    tokio::time::timeout(PATIENCE, session.notified())
-        .await
-        .expect("a notification in time")
-}
-
-/// Takes notifications until `count` samples are there.
-async fn collect(session: &mut Box<dyn Session>, count: usize) -> Vec<Sample> {
-    let mut samples = Vec::new();
-    while samples.len() < count {
-        let reading = next(session).await.expect("a reading");
-        if let Some(receipt) = reading.receipt {
-            session.settle(receipt);
-        }
-        samples.extend(reading.samples);
-    }
-    samples
-}
-
-fn of(samples: &[Sample], tag: u32) -> Vec<&Sample> {
-    samples.iter().filter(|s| s.tag == TagId(tag)).collect()
 }
 
 fn refused(result: Result<Box<dyn Session>, SessionError>) -> String {
@@ -253,56 +229,6 @@ async fn a_restart_breaks_the_session_and_the_next_one_starts_fresh() {
     assert_eq!(of(&samples, 1).len(), 1);
 }
 
-/// A TCP connection between driver and server that can be cut.
-struct Link {
-    address: std::net::SocketAddr,
-    connections: Arc<std::sync::Mutex<tokio::task::JoinSet<()>>>,
-}
-
-impl Link {
-    async fn to(sim: &SimOpcua) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("listener");
-        let address = listener.local_addr().expect("address");
-        let target = sim.url().replace("opc.tcp://", "").replace('/', "");
-        let connections: Arc<std::sync::Mutex<tokio::task::JoinSet<()>>> = Arc::default();
-        let spawned = connections.clone();
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let target = target.clone();
-                spawned.lock().expect("connections").spawn(async move {
-                    if let Ok(mut far) = tokio::net::TcpStream::connect(target).await {
-                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                    }
-                });
-            }
-        });
-        Self {
-            address,
-            connections,
-        }
-    }
-
-    fn url(&self) -> String {
-        format!("opc.tcp://{}", self.address)
-    }
-
-    fn cut(&self) {
-        self.connections.lock().expect("connections").abort_all();
-    }
-}
-
-fn counts(samples: &[Sample], tag: u32) -> Vec<u64> {
-    of(samples, tag)
-        .iter()
-        .map(|sample| match sample.value {
-            Some(Value::U64(count)) => count,
-            _ => panic!("{sample:?}"),
-        })
-        .collect()
-}
-
 #[tokio::test]
 async fn a_cut_link_loses_no_value_and_makes_no_second_session() {
     let (server_pki, pki) = (
@@ -317,7 +243,7 @@ async fn a_cut_link_loses_no_value_and_makes_no_second_session() {
             pin(pki.path(), &der).expect("pinned");
         }
     }
-    let link = Link::to(&sim).await;
+    let link = Link::to(&sim.url()).await;
     for security in [Security::None, Security::BestOffered] {
         let mut settings = settings(&sim, pki.path());
         settings.url = link.url();

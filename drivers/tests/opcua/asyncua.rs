@@ -1,0 +1,372 @@
+//! Against asyncua, a foreign server.
+//!
+//! `MILLRACE_TEST_PYTHON` names a Python that has asyncua; without it the tests say so and pass.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_drivers::opcua::{
+    Auth, Collect, Item, Mode, NodeAddress, OpcuaDriver, Policy, Security, Settings, inspect, pin,
+    read_once,
+};
+use millrace_drivers::{Driver, SessionError};
+use millrace_tags::{Quality, Reason, SystemClock, TagId, Value};
+use tempfile::TempDir;
+
+use crate::link::Link;
+use crate::session::{PATIENCE, collect, counts, next, of};
+
+const NAMESPACE: &str = "urn:millrace:peer";
+const USER: &str = "gateway";
+const PASSWORD: &str = "correct horse";
+
+const ENCRYPTED: Security = Security::Policy {
+    policy: Policy::Basic256Sha256,
+    mode: Mode::SignAndEncrypt,
+};
+
+/// A running server; it ends with the test.
+struct Peer {
+    child: Child,
+    asks: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    port: u16,
+    dir: TempDir,
+}
+
+impl Peer {
+    /// `None` where there is no Python to run it with.
+    fn start(port: Option<u16>) -> Option<Self> {
+        let Some(python) = std::env::var_os("MILLRACE_TEST_PYTHON") else {
+            eprintln!("skipped: MILLRACE_TEST_PYTHON names no Python with asyncua");
+            return None;
+        };
+        let dir = tempfile::tempdir().expect("directory");
+        let port = port.unwrap_or_else(free_port);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/asyncua_server.py");
+        let mut child = Command::new(python)
+            .arg(script)
+            .arg(port.to_string())
+            .arg(dir.path())
+            .args([USER, PASSWORD])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the peer starts");
+        let asks = child.stdin.take().expect("stdin");
+        let mut answers = BufReader::new(child.stdout.take().expect("stdout"));
+        let mut line = String::new();
+        answers.read_line(&mut line).expect("a line");
+        assert_eq!(line.trim(), "ready");
+        Some(Self {
+            child,
+            asks,
+            answers,
+            port,
+            dir,
+        })
+    }
+
+    fn ask(&mut self, line: &str) -> u64 {
+        writeln!(self.asks, "{line}").expect("asked");
+        let mut answer = String::new();
+        self.answers.read_line(&mut answer).expect("an answer");
+        answer.trim().parse().unwrap_or(0)
+    }
+
+    fn url(&self) -> String {
+        format!("opc.tcp://127.0.0.1:{}/peer", self.port)
+    }
+
+    fn settings(&self, security: Security) -> Settings {
+        let pki = self.dir.path().join("pki");
+        let der = std::fs::read(self.dir.path().join("cert.der")).expect("certificate");
+        pin(&pki, &der).expect("pinned");
+        Settings {
+            security,
+            publish_interval: Duration::from_millis(50),
+            sampling_interval: Some(Duration::from_millis(20)),
+            timeout: PATIENCE,
+            ..Settings::new("press", &self.url(), pki)
+        }
+    }
+
+    fn password(&self, password: &str) -> Auth {
+        let password_file = self.dir.path().join("password");
+        std::fs::write(&password_file, password).expect("password file");
+        Auth::UserName {
+            user: USER.to_owned(),
+            password_file,
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    listener.local_addr().expect("address").port()
+}
+
+fn node(name: &str) -> NodeAddress {
+    NodeAddress::named(NAMESPACE, name)
+}
+
+fn driver(settings: Settings, names: &[&str]) -> OpcuaDriver {
+    let items = names.iter().zip(0..).map(|(name, tag)| Item {
+        tag: TagId(tag),
+        node: node(name),
+        interval: Duration::from_millis(100),
+    });
+    OpcuaDriver::new(settings, items.collect(), Arc::new(SystemClock::new()))
+}
+
+#[tokio::test]
+async fn every_security_and_login_connects() {
+    let Some(peer) = Peer::start(None) else {
+        return;
+    };
+    let signed = Security::Policy {
+        policy: Policy::Basic256Sha256,
+        mode: Mode::Sign,
+    };
+    for security in [Security::None, signed, ENCRYPTED, Security::BestOffered] {
+        for auth in [Auth::Anonymous, peer.password(PASSWORD)] {
+            let mut settings = peer.settings(security);
+            settings.auth = auth;
+            let mut session = driver(settings, &["Fixed"]).open().await.expect("session");
+            let samples = collect(&mut session, 1).await;
+            assert_eq!(samples[0].value, Some(Value::F32(4.5)));
+            assert_eq!(samples[0].quality, Quality::Good);
+            session.close().await;
+        }
+        let mut settings = peer.settings(security);
+        settings.auth = peer.password("wrong horse");
+        let error = driver(settings, &["Fixed"])
+            .open()
+            .await
+            .err()
+            .expect("wrong");
+        assert!(error.is_refusal(), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_untrusted_server_is_refused_with_its_thumbprint() {
+    let Some(peer) = Peer::start(None) else {
+        return;
+    };
+    let other = tempfile::tempdir().expect("pki");
+    let mut settings = peer.settings(ENCRYPTED);
+    settings.pki_dir = other.path().to_owned();
+    let endpoints = inspect(&peer.url(), PATIENCE).await.expect("endpoints");
+    let thumbprint = endpoints[0].thumbprint.clone().expect("thumbprint");
+    let error = driver(settings, &["Fixed"])
+        .open()
+        .await
+        .err()
+        .expect("untrusted");
+    assert!(error.is_refusal(), "{error:?}");
+    assert!(error.to_string().contains(&thumbprint), "{error}");
+}
+
+#[tokio::test]
+async fn values_of_every_type_arrive_as_they_are() {
+    let Some(peer) = Peer::start(None) else {
+        return;
+    };
+    let text = |text: &str| Value::Text(text.into());
+    let json = |text: &str| Value::Json(text.into());
+    for (name, expected) in [
+        ("Boolean", Value::Bool(true)),
+        ("SByte", Value::I64(-5)),
+        ("Byte", Value::U64(250)),
+        ("Int16", Value::I64(-300)),
+        ("UInt16", Value::U64(60_000)),
+        ("Int32", Value::I64(i32::MIN.into())),
+        ("UInt32", Value::U64(u32::MAX.into())),
+        ("Int64", Value::I64(i64::MIN)),
+        ("UInt64", Value::U64(u64::MAX)),
+        ("Float", Value::F32(0.1)),
+        ("Double", Value::F64(0.1)),
+        ("String", text("Füllstand")),
+        ("DateTime", text("2026-11-21T07:30:15.000Z")),
+        ("Guid", text("72962b91-fa75-4ae6-8d28-b404dc7daf63")),
+        ("ByteString", Value::Bytes(vec![1, 2].into())),
+        ("LocalizedText", text("läuft")),
+        ("Array", json("[1,-2,3]")),
+        (
+            "Range",
+            json(r#"{"binary":"AAAAAAAAAAAAAAAAAADwPw==","type":"i=886"}"#),
+        ),
+    ] {
+        let read = read_once(peer.settings(Security::None), &node(name)).await;
+        let (value, quality, _) = read.expect(name);
+        assert_eq!((value, quality), (Some(expected), Quality::Good), "{name}");
+    }
+    let read = read_once(peer.settings(Security::None), &node("NaN")).await;
+    let (value, quality, _) = read.expect("NaN");
+    assert_eq!((value, quality), (None, Quality::Bad(Reason::NotANumber)));
+}
+
+#[tokio::test]
+async fn status_codes_become_quality() {
+    const UNCERTAIN_LAST_USABLE: u32 = 0x4090_0000;
+    const BAD_SENSOR_FAILURE: u32 = 0x808C_0000;
+    let Some(mut peer) = Peer::start(None) else {
+        return;
+    };
+    let driver = driver(peer.settings(Security::None), &["Fixed"]);
+    let mut session = driver.open().await.expect("session");
+    assert_eq!(collect(&mut session, 1).await[0].quality, Quality::Good);
+    peer.ask(&format!(
+        r#"{{"status":["Fixed",{UNCERTAIN_LAST_USABLE}]}}"#
+    ));
+    let sample = collect(&mut session, 1).await.remove(0);
+    assert_eq!(sample.value, Some(Value::F32(4.5)));
+    let reason = Reason::Status(UNCERTAIN_LAST_USABLE);
+    assert_eq!(sample.quality, Quality::Uncertain(reason));
+    peer.ask(&format!(r#"{{"status":["Fixed",{BAD_SENSOR_FAILURE}]}}"#));
+    let sample = collect(&mut session, 1).await.remove(0);
+    let reason = Reason::Status(BAD_SENSOR_FAILURE);
+    assert_eq!((sample.value, sample.quality), (None, Quality::Bad(reason)));
+    assert!(sample.source_time.is_some());
+}
+
+#[tokio::test]
+async fn a_notification_is_acknowledged_only_when_it_is_settled() {
+    let Some(mut peer) = Peer::start(None) else {
+        return;
+    };
+    let driver = driver(peer.settings(Security::None), &["Counter"]);
+    let mut session = driver.open().await.expect("session");
+    peer.ask(r#"{"run":true}"#);
+    let mut receipts = Vec::new();
+    while receipts.len() < 5 {
+        receipts.extend(next(&mut session).await.expect("a reading").receipt);
+    }
+    assert!(peer.ask(r#"{"ask":"unacknowledged"}"#) >= 5);
+    for receipt in receipts {
+        session.settle(receipt);
+    }
+    // Acknowledgements go out with later Publish requests, which the following notifications bring.
+    let mut waiting = u64::MAX;
+    while waiting > 3 {
+        let reading = next(&mut session).await.expect("a reading");
+        session.settle(reading.receipt.expect("a receipt"));
+        waiting = peer.ask(r#"{"ask":"unacknowledged"}"#);
+    }
+    session.close().await;
+}
+
+#[tokio::test]
+async fn a_cut_link_loses_no_value_and_makes_no_second_session() {
+    let Some(mut peer) = Peer::start(None) else {
+        return;
+    };
+    let link = Link::to(&peer.url()).await;
+    for security in [Security::None, ENCRYPTED] {
+        let mut settings = peer.settings(security);
+        settings.url = link.url();
+        let driver = driver(settings, &["Counter", "Fixed"]);
+        let mut session = driver.open().await.expect("session");
+        peer.ask(r#"{"run":true}"#);
+        let mut samples = Vec::new();
+        for _ in 0..3 {
+            samples.extend(collect(&mut session, 20).await);
+            link.cut();
+            while let Ok(reading) = next(&mut session).await {
+                samples.extend(reading.samples);
+            }
+            session.close().await;
+            let missed = peer.ask(r#"{"ask":"counter"}"#) + 10;
+            while peer.ask(r#"{"ask":"counter"}"#) < missed {
+                tokio::task::yield_now().await;
+            }
+            session = driver.open().await.expect("session");
+            assert_eq!(peer.ask(r#"{"ask":"sessions"}"#), 1);
+        }
+        while of(&samples, 1).len() < 2 {
+            samples.extend(collect(&mut session, 1).await);
+        }
+        peer.ask(r#"{"run":false}"#);
+        let last = peer.ask(r#"{"ask":"counter"}"#);
+        while counts(&samples, 0).last() != Some(&last) {
+            samples.extend(collect(&mut session, 1).await);
+        }
+        let counted = counts(&samples, 0);
+        let expected: Vec<u64> = (counted[0]..=last).collect();
+        assert_eq!(counted, expected);
+        session.close().await;
+    }
+}
+
+#[tokio::test]
+async fn two_hundred_items_and_a_bad_one() {
+    let Some(peer) = Peer::start(None) else {
+        return;
+    };
+    let names: Vec<String> = (0..200).map(|count| format!("Many{count}")).collect();
+    let mut names: Vec<&str> = names.iter().map(String::as_str).collect();
+    names.push("Nowhere");
+    for collect_by in [Collect::Subscribe, Collect::Poll] {
+        let mut settings = peer.settings(ENCRYPTED);
+        settings.collect = collect_by;
+        let driver = driver(settings, &names);
+        let mut session = driver.open().await.expect("session");
+        let samples = match collect_by {
+            Collect::Subscribe => collect(&mut session, names.len()).await,
+            Collect::Poll => session.read(0).await.expect("reading").samples,
+        };
+        assert_eq!(samples.len(), names.len());
+        for sample in &samples {
+            match sample.tag.0 {
+                200 => assert_eq!(sample.quality, Quality::Bad(Reason::IllegalAddress)),
+                count => assert_eq!(sample.value, Some(Value::U64(count.into()))),
+            }
+        }
+        let remarks = session.remarks().join("\n");
+        assert!(remarks.contains("s=Nowhere is not read"), "{remarks}");
+        session.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_killed_server_breaks_the_session_and_another_one_is_opened() {
+    let Some(mut peer) = Peer::start(None) else {
+        return;
+    };
+    let mut settings = peer.settings(ENCRYPTED);
+    let opened = driver(settings.clone(), &["Counter"]);
+    let mut session = opened.open().await.expect("session");
+    collect(&mut session, 1).await;
+    peer.child.kill().expect("killed");
+    let error = loop {
+        if let Err(error) = next(&mut session).await {
+            break error;
+        }
+    };
+    assert!(matches!(error, SessionError::Lost { .. }), "{error:?}");
+    let port = peer.port;
+    drop(peer);
+
+    // It comes back with another certificate, as if it had been installed anew.
+    let mut peer = Peer::start(Some(port)).expect("the peer again");
+    let error = opened.open().await.err().expect("another certificate");
+    assert!(error.is_refusal(), "{error:?}");
+    let fresh = peer.settings(ENCRYPTED);
+    settings.pki_dir = fresh.pki_dir;
+    peer.ask(r#"{"run":true}"#);
+    let opened = driver(settings, &["Counter"]);
+    let mut session = opened.open().await.expect("session");
+    let values = collect(&mut session, 5).await;
+    assert!(values.iter().all(|sample| sample.quality.is_good()));
+}

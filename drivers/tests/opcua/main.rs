@@ -1,0 +1,7 @@
+//! OPC UA sessions against servers: our simulated one, and asyncua as a foreign one.
+
+mod asyncua;
+mod link;
+mod session;
+#[cfg(feature = "sim")]
+mod sim;
