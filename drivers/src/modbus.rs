@@ -3,7 +3,7 @@
 //! | file | noun |
 //! |---|---|
 //! | [`address`](Address), [`datatype`](DataType), [`point`](Point) | where a value lives and how it is read |
-//! | [`plan`] | which requests bring the points of a poll group, pure |
+//! | [`plan`](mod@plan) | which requests bring the points of a poll group, pure |
 //! | `pdu`, `mbap`, `link` | frames, and the exchange of a request for its reply |
 //! | `decode` | reply bytes to values |
 //! | `reader`, `tcp` | a poll group read once, what it learned of the device; the session |

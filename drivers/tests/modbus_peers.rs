@@ -23,7 +23,7 @@ const UNIT: u8 = 7;
 const BITS: u16 = 37;
 
 fn is_set(bit: u16) -> bool {
-    bit % 3 == 0 || bit % 7 == 1
+    bit.is_multiple_of(3) || bit % 7 == 1
 }
 
 /// A type, a value of it, and its registers in order abcd.

@@ -2,7 +2,8 @@
 //!
 //! A request that the device refuses as illegal (exceptions 02, 03) is halved until the refused points
 //! stand alone, in the same read. They deliver `illegal-address`, are left out of later requests, and
-//! are asked for alone now and then. Where both halves work and the whole does not, the device does not
+//! are asked for alone now and then. A device that refuses everything (a PLC that is stopped may) is asked
+//! for one point with each read, and learned anew when it answers. Where both halves work and the whole does not, the device does not
 //! allow to read across the place between: that becomes a [`Barrier`].
 
 use std::time::Duration;
@@ -117,7 +118,12 @@ impl GroupReader {
                 Answer::Exception(code) => step.fail(reason(code), at, &mut samples),
             }
         }
+        let refused_all = self.refuses_all();
         let regained = self.retry_excluded(link, clock, &mut samples).await?;
+        if regained && refused_all {
+            self.excluded.clear();
+            self.barriers.clear();
+        }
         if self.learn(findings, clock.now()) || regained {
             self.replan();
         }
@@ -130,11 +136,14 @@ impl GroupReader {
     /// One line for each illegal address.
     pub(crate) fn remarks(&self, now: Moment) -> impl Iterator<Item = String> {
         self.excluded.iter().map(move |excluded| {
-            format!(
-                "{} is no address of the device; it is tried again in {} s",
-                self.points.specs[excluded.point].address(),
-                excluded.retry_at.since(now).as_secs()
-            )
+            let address = self.points.specs[excluded.point].address();
+            if self.refuses_all() {
+                return format!(
+                    "{address} is no address of the device, nor is any of its poll group"
+                );
+            }
+            let wait = excluded.retry_at.since(now).as_secs();
+            format!("{address} is no address of the device; it is tried again in {wait} s")
         })
     }
 
@@ -150,6 +159,11 @@ impl GroupReader {
     {
         let mut regained = Vec::new();
         let mut retries = 0;
+        if self.refuses_all() {
+            // In turn, so that one point that is wrong for good does not hide that the rest is back.
+            self.excluded.rotate_left(1);
+            self.excluded[0].retry_at = clock.now();
+        }
         for excluded in &mut self.excluded {
             let now = clock.now();
             let tag = self.points.tags[excluded.point];
@@ -179,6 +193,11 @@ impl GroupReader {
             self.barriers.retain(|barrier| !edges.contains(barrier));
         }
         Ok(!regained.is_empty())
+    }
+
+    /// Whether every point was found to be illegal.
+    fn refuses_all(&self) -> bool {
+        !self.excluded.is_empty() && self.excluded.len() == self.points.specs.len()
     }
 
     /// Takes over what a read taught; whether that changes the plan.

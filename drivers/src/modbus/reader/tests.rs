@@ -121,6 +121,23 @@ async fn illegal_address_is_tried_again_on_schedule() {
 }
 
 #[tokio::test]
+async fn device_that_refused_everything_is_back_at_once() {
+    let sim = device(30, with_holes(vec![hole(0, 30)]));
+    let mut session = open(&sim, 0..30, clock()).await;
+    for _ in 0..3 {
+        let reading = session.read(0).await.unwrap();
+        assert_eq!((reading.samples.len(), bad_tags(&reading).len()), (30, 30));
+    }
+    assert_eq!(
+        session.remarks()[0].split_once(' ').unwrap().1,
+        "is no address of the device, nor is any of its poll group"
+    );
+    sim.set_faults(Faults::default());
+    assert_eq!(bad_tags(&session.read(0).await.unwrap()).len(), 29);
+    assert_eq!(bad_tags(&session.read(0).await.unwrap()).len(), 0);
+}
+
+#[tokio::test]
 async fn hole_between_tags_is_read_around() {
     let sim = device(60, with_holes(vec![hole(20, 1), hole(41, 3)]));
     let wanted = [0, 10, 19, 21, 30, 40, 44, 59];

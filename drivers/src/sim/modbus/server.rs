@@ -17,8 +17,8 @@ use super::faults::Fault;
 use crate::modbus::Table;
 use crate::modbus::mbap::{HEADER_BYTES, Header};
 
-/// A port that was just closed may be taken for a moment; then it is tried again.
-const REBIND_PAUSE: Duration = Duration::from_millis(50);
+/// After a connection or a port that could not be had.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Set in the function code of an exception.
 const EXCEPTION_FLAG: u8 = 0x80;
@@ -88,8 +88,11 @@ async fn take_connections(
     loop {
         tokio::select! {
             accepted = listener.accept() => {
-                // A client that was gone before it was taken is no concern of the others.
-                let Ok((stream, _)) = accepted else { continue };
+                let Ok((stream, _)) = accepted else {
+                    // The client is gone again, or there are too many: others may fare better.
+                    tokio::time::sleep(RETRY_PAUSE).await;
+                    continue;
+                };
                 let connection = Connection { stream: BufReader::new(stream), shared: shared.clone() };
                 let stop = connections.clone();
                 tokio::spawn(async move {
@@ -109,7 +112,7 @@ async fn reopen(address: SocketAddr, outage: Duration) -> TcpListener {
         if let Ok(listener) = listen(address).and_then(TcpListener::from_std) {
             return listener;
         }
-        tokio::time::sleep(REBIND_PAUSE).await;
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
