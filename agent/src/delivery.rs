@@ -15,7 +15,6 @@ use millrace_uplink::{
 };
 use serde_json::json;
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 use crate::command::Commands;
 use crate::config;
@@ -74,8 +73,6 @@ pub(crate) struct Delivery {
     clock: Arc<dyn Clock>,
     commands: Commands,
     ready: Arc<Notify>,
-    /// Until then new records wait for company.
-    lingers_until: Option<Instant>,
     in_flight: HashMap<u64, InFlight>,
     next_token: u64,
     /// The timebase that the core was last told; a clock message goes out when it becomes known.
@@ -113,7 +110,6 @@ impl Delivery {
             clock,
             commands,
             ready,
-            lingers_until: None,
             in_flight: HashMap::new(),
             next_token: 0,
             told: None,
@@ -143,20 +139,6 @@ impl Delivery {
             lane: millrace_tags::Lane::Alarm,
             messages: vec![message],
         })
-    }
-
-    /// Everything there was is sent: what comes next waits a little, so that it shares messages.
-    fn linger(&mut self) {
-        if self.settings.linger.is_zero() {
-            return;
-        }
-        let until = Instant::now() + self.settings.linger;
-        self.lingers_until = Some(until);
-        let ready = self.ready.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep_until(until).await;
-            ready.notify_one();
-        });
     }
 
     /// Gaps concern whoever got the numbers around them: they always go.
@@ -194,21 +176,12 @@ impl Feed for Delivery {
         if let Some(aside) = self.aside() {
             return Some(aside);
         }
-        if self
-            .lingers_until
-            .is_some_and(|until| Instant::now() < until)
-        {
-            return None;
-        }
         loop {
             let budget = Budget {
                 records: PARCEL_RECORDS_MAX,
                 backlog: window.backlog,
             };
-            let Some(offer) = self.outbox.next(budget) else {
-                self.linger();
-                return None;
-            };
+            let offer = self.outbox.next(budget)?;
             if !self.routes(&offer) {
                 self.outbox.give_up(offer.id, DropReason::NotRouted);
                 continue;

@@ -339,8 +339,8 @@ mod tests {
         Schedule::new(&groups)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn slots_stay_on_the_grid_after_a_late_read() {
+    #[test]
+    fn slots_stay_on_the_grid_after_a_late_read() {
         let mut schedule = schedule(&[100]);
         let start = schedule.next_due().unwrap();
         assert_eq!(schedule.take(start + Duration::from_millis(30)).missed, 0);
@@ -350,8 +350,8 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn passed_slots_are_counted_not_caught_up() {
+    #[test]
+    fn passed_slots_are_counted_not_caught_up() {
         let mut schedule = schedule(&[100]);
         let start = schedule.next_due().unwrap();
         assert_eq!(schedule.take(start + Duration::from_millis(350)).missed, 3);
@@ -361,8 +361,8 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn groups_take_turns_by_due_time() {
+    #[test]
+    fn groups_take_turns_by_due_time() {
         let mut schedule = schedule(&[100, 250]);
         let start = schedule.next_due().unwrap();
         let order: Vec<usize> = (0..6)
@@ -378,8 +378,8 @@ mod tests {
         );
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn device_without_groups_is_never_due() {
+    #[test]
+    fn device_without_groups_is_never_due() {
         assert_eq!(schedule(&[]).next_due(), None);
     }
 }

@@ -1,8 +1,9 @@
 //! From a configuration to running tasks.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millrace_buffer::{Buffer, Registration, Settings, TagSpec};
 use millrace_drivers::{Driver, modbus, opcua};
@@ -15,7 +16,7 @@ use super::{Running, Stage};
 use crate::command::{Commands, Journal};
 use crate::config::{self, Config, Connection, TagPoint};
 use crate::delivery::{Delivery, Uplink};
-use crate::device::Device;
+use crate::device::{Device, chain};
 use crate::events::EventLog;
 use crate::gateway::Gateway;
 use crate::live::{LiveTable, TagLabel};
@@ -41,6 +42,9 @@ pub(crate) struct Startup {
 
 /// The size of one epoch: small ones keep memory small on a 1 GB gateway, at a few percent more files.
 const EPOCH_BYTES: u64 = 4 << 20;
+
+/// Real models are built in some 0.3 s; polling waits for this only once, at the start.
+const MODEL_BUILD_MAX: Duration = Duration::from_secs(20);
 
 /// The agent cannot run at all. Bad devices, models and cores never come here.
 #[derive(Debug, thiserror::Error)]
@@ -172,14 +176,7 @@ impl Builder {
 
     /// Starts a model's thread. A bundle that cannot be used leaves a model that says why.
     async fn model(&mut self, config: &config::Model) -> (Arc<Model>, Option<ModelFeed>) {
-        let path = config.bundle.clone();
-        let built = tokio::task::spawn_blocking(move || {
-            let bundle = Bundle::load(&path).map_err(|error| crate::device::chain(&error))?;
-            let detector =
-                Detector::build(&bundle).map_err(|error| crate::device::chain(&error))?;
-            Ok::<_, String>((bundle, detector))
-        });
-        let built = built.await.unwrap_or_else(|error| Err(error.to_string()));
+        let built = build_model(config.bundle.clone()).await;
         let mut status = ModelStatus {
             name: config.name.clone(),
             ..ModelStatus::default()
@@ -346,6 +343,23 @@ impl Builder {
                 .spawn(millrace_uplink::run(session, delivery, shutdown));
         }
         Ok(())
+    }
+}
+
+/// Loads a bundle and builds its detector on a thread of its own, which is left behind where it does not
+/// come to an end.
+async fn build_model(bundle: PathBuf) -> Result<(Bundle, Detector), String> {
+    let built = tokio::task::spawn_blocking(move || {
+        let bundle = Bundle::load(&bundle).map_err(|error| chain(&error))?;
+        let detector = Detector::build(&bundle).map_err(|error| chain(&error))?;
+        Ok((bundle, detector))
+    });
+    match tokio::time::timeout(MODEL_BUILD_MAX, built).await {
+        Ok(built) => built.unwrap_or_else(|error| Err(error.to_string())),
+        Err(_) => Err(format!(
+            "the model was not built within {} s; it is too large for this gateway, or damaged",
+            MODEL_BUILD_MAX.as_secs()
+        )),
     }
 }
 
