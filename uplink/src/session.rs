@@ -44,6 +44,11 @@ pub const KEEP_ALIVE_DEFAULT: Duration = Duration::from_secs(30);
 /// A shorter keep-alive costs more than it finds.
 pub const KEEP_ALIVE_MIN: Duration = Duration::from_secs(5);
 
+/// One connection may break at a bad moment; so many in a row, each before the first ack, have a cause.
+const REBUFFS_TOLD: u32 = 3;
+const REBUFF_HINT: &str = "; it is closed each time before the first message is acknowledged: \
+    the broker may refuse our topic, or messages of this size (max_message)";
+
 /// What the session needs to know; checked by the configuration.
 #[derive(Debug, Clone)]
 pub struct SessionSettings {
@@ -232,6 +237,7 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
     let mut backoff = Backoff::new(settings.reconnect);
     let mut journal = Journal::default();
     let mut ids = flight::PacketIds::default();
+    let mut rebuffs = 0u32;
     loop {
         feed.state(&SessionState::Connecting);
         let opened = tokio::select! {
@@ -257,7 +263,15 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
                 if summary.acked && started.elapsed() >= settings.reconnect.proven {
                     backoff.reset();
                 }
-                (chain(&error), Failure::Transient)
+                rebuffs = match summary.rebuffed {
+                    true => rebuffs + 1,
+                    false => 0,
+                };
+                let mut text = chain(&error);
+                if rebuffs >= REBUFFS_TOLD {
+                    text.push_str(REBUFF_HINT);
+                }
+                (text, Failure::Transient)
             }
         };
         let (error, failure) = down;

@@ -54,6 +54,8 @@ pub(super) struct Summary {
     pub(super) ids: PacketIds,
     /// Whether any message was acked.
     pub(super) acked: bool,
+    /// Whether the broker closed the connection while messages waited, and had acked none.
+    pub(super) rebuffed: bool,
 }
 
 /// A message that has been taken from the feed and is not on the wire yet.
@@ -115,6 +117,9 @@ impl<'a, F: Feed> Live<'a, F> {
         let summary = Summary {
             ids: self.flight.ids(),
             acked: self.acked,
+            rebuffed: matches!(outcome, Err(LostError::Io(_)))
+                && !self.acked
+                && !self.flight.is_empty(),
         };
         if outcome.is_ok() {
             self.link.close(CLOSE_LIMIT).await;

@@ -127,6 +127,33 @@ async fn one_oversize_message_is_refused_and_the_others_pass() {
 }
 
 #[tokio::test]
+async fn a_broker_that_hangs_up_on_messages_is_explained() {
+    let broker = broker().await;
+    broker.set_faults(Some(Faults {
+        message_bytes_max: Some(10),
+        ..Faults::default()
+    }));
+    let feed = LogFeed::new(100, 3);
+    let progress = feed.progress();
+    let shutdown = CancellationToken::new();
+    let session = tokio::spawn(run(settings(&broker), feed, shutdown.clone()));
+    let explained = |p: &Progress| match p.last_state() {
+        Some(SessionState::Down { error, .. }) => error.contains("max_message"),
+        _ => false,
+    };
+    timeout(PATIENCE, progress.wait_for(explained))
+        .await
+        .unwrap();
+    shutdown.cancel();
+    session.await.unwrap();
+    assert_eq!(
+        progress.acked() + progress.refused(),
+        0,
+        "nothing is thrown away"
+    );
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_a_refusal_and_is_not_hammered() {
     let broker = broker().await;
     broker.require_login("gw-1", "right");
