@@ -1,0 +1,494 @@
+//! The handle that everybody holds.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use millrace_tags::{
+    Clock, DropReason, Event, EventDetail, LogKind, Quality, Reason, Sample, SourceId, SourceKind,
+    TagId, Value,
+};
+
+use crate::catalogue::TagSpec;
+use crate::chunk::{RECORDS_MAX, Shared as Batch};
+use crate::commit::Committer;
+use crate::core::{CommitError, Core, Request, VerifyError};
+use crate::epoch::StoreError;
+use crate::keeper::{Keeper, LOGS};
+use crate::ledger::Ledger;
+use crate::outbox::{Outbox, Start};
+use crate::recovery::{LogRecovery, Recovery, take_clean_mark};
+use crate::settings::{COMMIT_INTERVAL_MIN, EPOCH_BYTES_MAX, EPOCH_BYTES_MIN, OpenError, Settings};
+use crate::shared::Shared;
+use crate::state::{Damage, StateFile};
+use crate::status::Status;
+
+/// The format of the directory as a whole.
+const FORMAT: u32 = 1;
+const FORMAT_FILE: &str = "format";
+const LOCK_FILE: &str = "lock";
+
+/// A value that is longer cannot be stored: a chunk would not fit into sled's log any more.
+const VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// A message of an event is cut at this length.
+const MESSAGE_BYTES_MAX: usize = 16 * 1024;
+
+/// This many uncommitted bytes are committed at once instead of waiting for the interval.
+const COMMIT_BYTES: usize = 8 * 1024 * 1024;
+
+/// The buffer. Clones are handles on the same one.
+///
+/// Nothing here waits for the disk, except [`Buffer::open`], [`Buffer::commit`], [`Buffer::verify`],
+/// [`Buffer::outbox`] for an uplink that is new, and [`Buffer::close`].
+#[derive(Clone)]
+pub struct Buffer(Arc<Handle>);
+
+struct Handle {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    settings: Settings,
+}
+
+/// The numbers that a source and its tags got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registration {
+    /// The source's number.
+    pub source: SourceId,
+    /// The tags' numbers, in the order of the specifications.
+    pub tags: Vec<TagId>,
+}
+
+/// Tells whether what was appended is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticket {
+    log: LogKind,
+    batch: u64,
+}
+
+impl Buffer {
+    /// Opens the buffer in `settings.dir`, and makes one where there is none.
+    ///
+    /// Damage never fails it: see [`Buffer::recovery`] for what was found.
+    ///
+    /// # Errors
+    /// The directory cannot be created, locked or written, or a newer program wrote it.
+    pub fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Buffer, OpenError> {
+        let settings = Settings {
+            commit_interval: settings.commit_interval.max(COMMIT_INTERVAL_MIN),
+            epoch_bytes: settings.epoch_bytes.clamp(EPOCH_BYTES_MIN, EPOCH_BYTES_MAX),
+            ..settings
+        };
+        Self::open_exactly(settings, clock)
+    }
+
+    /// [`Buffer::open`] without limits on the settings, so that tests see rotation.
+    #[doc(hidden)]
+    pub fn open_exactly(settings: Settings, clock: Arc<dyn Clock>) -> Result<Buffer, OpenError> {
+        let dir = settings.dir.clone();
+        let lock = lock(&dir)?;
+        check_format(&dir)?;
+        let mut recovery = Recovery::default();
+        let (mut keeper, shared) = recover(settings.clone(), clock, lock, &mut recovery)
+            .map_err(|error| unusable(&dir, error))?;
+        // The void is durable before the first new number is given; where the disk refuses, numbers
+        // are given in a stream of their own.
+        let _ = keeper.commit();
+        keeper.save_quietly();
+        let thread = std::thread::Builder::new()
+            .name("buffer".into())
+            .spawn(move || keeper.run())
+            .map_err(|source| OpenError::Thread { source })?;
+        Ok(Buffer(Arc::new(Handle {
+            shared,
+            thread: Mutex::new(Some(thread)),
+            settings,
+        })))
+    }
+
+    /// What opening has found.
+    pub fn recovery(&self) -> &Recovery {
+        &self.0.shared.recovery
+    }
+
+    /// The numbers of a source and its tags: the same for the same name, type and unit, for ever.
+    pub fn register(&self, source: &str, kind: SourceKind, tags: &[TagSpec]) -> Registration {
+        let mut core = self.0.shared.lock();
+        let source = core.registry.source(source, kind);
+        let tags = tags.iter().map(|t| core.registry.tag(source, t)).collect();
+        Registration { source, tags }
+    }
+
+    /// Takes samples of one source over and gives them their numbers. Never waits for the disk.
+    ///
+    /// The samples are put into the order of the line: by gateway time, then by tag. Where memory is
+    /// full because the disk refuses, they are counted as dropped (`newest`) and announced.
+    ///
+    /// Samples of a source or tag that was never registered are a mistake of the caller and are left
+    /// out.
+    pub fn append(&self, source: SourceId, mut samples: Vec<Sample>) -> Ticket {
+        let bytes = prepare(&mut samples);
+        let shared = &self.0.shared;
+        let timebase = shared.clock.timebase();
+        let mut core = shared.lock();
+        let known = core.registry.tags().len();
+        if samples.iter().any(|s| s.tag.0 as usize >= known) {
+            samples.retain(|s| (s.tag.0 as usize) < known);
+            tracing::error!(
+                source = source.0,
+                "samples of a tag that was never registered"
+            );
+        }
+        if samples.is_empty() || core.registry.name(source).is_none() {
+            return Ticket::none(LogKind::Data);
+        }
+        let count = samples.len() as u64;
+        let batch = Batch::Samples(Arc::new(samples));
+        let taken = core.data.append(source, batch, bytes, timebase);
+        self.appended(core, LogKind::Data, source, taken.then_some(count))
+    }
+
+    /// Takes an event of one source over. Never waits for the disk.
+    pub fn append_event(&self, source: SourceId, mut event: Event) -> Ticket {
+        if let EventDetail::Comms { message } | EventDetail::Alarm { message } = &mut event.detail {
+            cut(message);
+        }
+        let bytes = size_of::<Event>() + MESSAGE_BYTES_MAX / 64;
+        let shared = &self.0.shared;
+        let timebase = shared.clock.timebase();
+        let mut core = shared.lock();
+        if core.registry.name(source).is_none() {
+            return Ticket::none(LogKind::Alarm);
+        }
+        let batch = Batch::Events(Arc::new(vec![event]));
+        let taken = core.alarm.append(source, batch, bytes, timebase);
+        self.appended(core, LogKind::Alarm, source, taken.then_some(1))
+    }
+
+    /// Counts what was appended and wakes whoever waits for it.
+    fn appended(
+        &self,
+        mut guard: std::sync::MutexGuard<'_, Core>,
+        kind: LogKind,
+        source: SourceId,
+        taken: Option<u64>,
+    ) -> Ticket {
+        let core = &mut *guard;
+        if let Some(count) = taken {
+            for uplink in core.uplinks.values_mut() {
+                uplink.reader_mut(kind).counts(source).queued += count;
+            }
+        }
+        let log = core.log_mut(kind);
+        let batch = log.newest();
+        let numbers = *log.numbers(source);
+        let ahead = !log.volatile && numbers.last > numbers.limit;
+        let large = log.open_records >= RECORDS_MAX as u64 || log.open_bytes >= COMMIT_BYTES;
+        let mut signal = false;
+        if core.open_since.is_none() {
+            core.open_since = Some(Instant::now());
+            signal = true;
+        }
+        if (ahead || large) && !core.commit_now {
+            core.commit_now = true;
+            signal = true;
+        }
+        if signal {
+            self.0.shared.work.notify_one();
+        }
+        let wakes = core.wakes();
+        drop(guard);
+        for wake in wakes {
+            wake();
+        }
+        Ticket { log: kind, batch }
+    }
+
+    /// Whether what the ticket stands for is durable.
+    pub fn durable(&self, ticket: Ticket) -> bool {
+        self.0.shared.lock().log(ticket.log).durable >= ticket.batch
+    }
+
+    /// Calls `hook` after every commit that succeeded, on the buffer's thread: it must be quick.
+    pub fn on_commit(&self, hook: Box<dyn Fn() + Send + Sync>) {
+        self.0.shared.add_hook(hook);
+    }
+
+    /// Commits now and waits for it.
+    ///
+    /// # Errors
+    /// The store cannot be written, or the buffer is closed.
+    pub fn commit(&self) -> Result<(), CommitError> {
+        self.ask(Request::Commit)
+            .unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// The outbox of an uplink. One that is new to the buffer begins at `start`.
+    pub fn outbox(&self, uplink: &str, start: Start) -> Outbox {
+        let name: Arc<str> = uplink.into();
+        if !self.0.shared.lock().uplinks.contains_key(&name) {
+            let request = |reply| Request::NewUplink(name.clone(), start, reply);
+            if self.ask(request).is_none() {
+                // Closed: the outbox will be empty.
+                let mut core = self.0.shared.lock();
+                core.add_uplink(name.clone(), start == Start::Now);
+            }
+        }
+        let mut core = self.0.shared.lock();
+        let core = &mut *core;
+        let generation = core.uplinks.get_mut(&name).map_or(0, |uplink| {
+            uplink.generation += 1;
+            uplink.wake = None;
+            uplink.restart(&core.alarm, &core.data);
+            uplink.generation
+        });
+        Outbox {
+            shared: self.0.shared.clone(),
+            uplink: name,
+            generation,
+        }
+    }
+
+    /// Forgets all uplinks but these: what only they had not settled is not kept for them any more.
+    pub fn retain_uplinks(&self, names: &[&str]) {
+        let mut core = self.0.shared.lock();
+        core.uplinks.retain(|name, _| names.contains(&&**name));
+        core.requests.push_back(Request::Save);
+        self.0.shared.work.notify_one();
+    }
+
+    /// The balance, from running counters.
+    pub fn ledger(&self) -> Ledger {
+        self.0.shared.lock().ledger()
+    }
+
+    /// The balance with `queued` counted again from the chunks on the disk and what is open.
+    ///
+    /// # Errors
+    /// A file of the store cannot be read, or the buffer is closed.
+    pub fn verify(&self) -> Result<Ledger, VerifyError> {
+        self.ask(Request::Verify)
+            .unwrap_or(Err(VerifyError::Closed))
+    }
+
+    /// How the buffer is doing.
+    pub fn status(&self) -> Status {
+        let shared = &self.0.shared;
+        let now = shared.clock.now();
+        Status::of(&shared.lock(), self.0.settings.max_bytes, now)
+    }
+
+    /// Commits everything, saves what is settled, and leaves the mark of a clean stop. Later calls do
+    /// nothing; what is appended later is lost.
+    ///
+    /// # Errors
+    /// The store cannot be written: the next start will treat it as a crash.
+    pub fn close(&self) -> Result<(), CommitError> {
+        let result = self.ask(Request::Close).unwrap_or(Ok(()));
+        self.0.join();
+        result
+    }
+
+    /// Ends the buffer as a crash would: nothing is committed or saved.
+    #[doc(hidden)]
+    pub fn crash(&self) {
+        self.0.shared.lock().closed = true;
+        self.0.request(Request::Crash);
+        self.0.join();
+    }
+
+    /// Hands a request to the thread and waits for the answer; `None` where the thread is gone.
+    fn ask<T>(&self, request: impl FnOnce(Sender<T>) -> Request) -> Option<T> {
+        let (reply, answer) = channel();
+        if !self.0.request(request(reply)) {
+            return None;
+        }
+        answer.recv().ok()
+    }
+}
+
+impl Handle {
+    fn request(&self, request: Request) -> bool {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
+        if thread.as_ref().is_none_or(JoinHandle::is_finished) {
+            return false;
+        }
+        self.shared.lock().requests.push_back(request);
+        self.shared.work.notify_one();
+        true
+    }
+
+    fn join(&self) {
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread {
+            // Its panic, if any, was printed; there is nothing left to do here.
+            let _ = thread.join();
+        }
+        // Whoever still waits for an answer learns that none will come.
+        self.shared.lock().requests.clear();
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let (reply, answer) = channel();
+        if self.request(Request::Close(reply)) {
+            let _ = answer.recv();
+        }
+        self.join();
+    }
+}
+
+impl Ticket {
+    /// The ticket of nothing: durable from the start.
+    fn none(log: LogKind) -> Self {
+        Self { log, batch: 0 }
+    }
+}
+
+/// Puts samples in the order of the line and checks their sizes; returns what they take in memory.
+fn prepare(samples: &mut [Sample]) -> usize {
+    let mut bytes = std::mem::size_of_val(samples);
+    for sample in samples.iter_mut() {
+        let len = match &sample.value {
+            Some(Value::Text(text) | Value::Json(text)) => text.len(),
+            Some(Value::Bytes(bytes)) => bytes.len(),
+            _ => continue,
+        };
+        if len > VALUE_BYTES_MAX {
+            sample.value = None;
+            sample.quality = Quality::Bad(Reason::OutOfRange);
+        } else {
+            bytes += len;
+        }
+    }
+    if !samples.is_sorted_by_key(|s| (s.gateway_time, s.tag)) {
+        samples.sort_by_key(|s| (s.gateway_time, s.tag));
+    }
+    bytes
+}
+
+fn cut(message: &mut String) {
+    let mut end = message.len().min(MESSAGE_BYTES_MAX);
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    message.truncate(end);
+}
+
+fn directory_error(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
+    let path = path.to_owned();
+    move |source| OpenError::Directory { path, source }
+}
+
+fn unusable(dir: &Path, error: StoreError) -> OpenError {
+    match error {
+        StoreError::Io { path, source, .. } => OpenError::Directory { path, source },
+        other => OpenError::Directory {
+            path: dir.to_owned(),
+            source: std::io::Error::other(other),
+        },
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    fs::create_dir_all(dir).map_err(directory_error(dir))?;
+    let path = dir.join(LOCK_FILE);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(directory_error(&path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
+        Err(TryLockError::Error(source)) => Err(OpenError::Directory { path, source }),
+    }
+}
+
+fn check_format(dir: &Path) -> Result<(), OpenError> {
+    let path = dir.join(FORMAT_FILE);
+    let text = fs::read_to_string(&path).unwrap_or_default();
+    let found = text.strip_prefix("millrace-buffer ").map(str::trim);
+    match found.and_then(|n| n.parse::<u32>().ok()) {
+        Some(found) if found > FORMAT => Err(OpenError::Newer {
+            path: dir.to_owned(),
+            found,
+            known: FORMAT,
+        }),
+        Some(_) => Ok(()),
+        // There is none yet, or it is damaged: what it says is known.
+        None => {
+            fs::write(&path, format!("millrace-buffer {FORMAT}\n")).map_err(directory_error(&path))
+        }
+    }
+}
+
+fn recover(
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    lock: File,
+    recovery: &mut Recovery,
+) -> Result<(Keeper, Arc<Shared>), StoreError> {
+    let dir = settings.dir.clone();
+    let (state_file, state, damage) = StateFile::open(&dir);
+    let clean = take_clean_mark(&dir)?;
+    let fresh = state.is_none() && LOGS.iter().all(|log| !dir.join(log.name()).exists());
+    recovery.clean = clean.is_some() || fresh;
+    if damage == Damage::Slot {
+        recovery
+            .notes
+            .push("a slot of the state file is damaged; some data may be sent again".into());
+    }
+    let at = clock.timebase().utc(clock.now());
+    let mut core = Core::new();
+    let mut stores = Vec::new();
+    for (index, kind) in LOGS.into_iter().enumerate() {
+        let mut log = LogRecovery {
+            kind,
+            dir: dir.join(kind.name()),
+            state: state.as_ref().unwrap_or(&crate::state::EMPTY),
+            state_known: state.is_some(),
+            clean: clean.map(|last| last[index]),
+            at,
+            recovery,
+        };
+        stores.push(log.run(&mut core)?);
+    }
+    let timebase = clock.timebase();
+    for (kind, source, count) in std::mem::take(&mut core.pending_voids) {
+        core.log_mut(kind)
+            .void(source, count, DropReason::Crash, timebase);
+    }
+    if recovery.crash_void > 0 {
+        recovery.notes.push(format!(
+            "the last stop was not a clean one; up to {} numbers were not committed",
+            recovery.crash_void
+        ));
+    }
+    let shared = Arc::new(Shared::new(core, clock, recovery.clone()));
+    let mut stores = stores.into_iter();
+    let (Some(alarm), Some(data)) = (stores.next(), stores.next()) else {
+        unreachable!("there are two logs");
+    };
+    let keeper = Keeper {
+        _lock: lock,
+        shared: shared.clone(),
+        settings,
+        alarm,
+        data,
+        state_file,
+        committer: Committer::default(),
+        saved_at: Instant::now(),
+        retry_at: None,
+    };
+    Ok((keeper, shared))
+}

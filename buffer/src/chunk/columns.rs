@@ -1,0 +1,452 @@
+//! Samples as columns, grouped by tag.
+//!
+//! The body of a data chunk is five sections, each with its length in front: shapes, times, values,
+//! source times, qualities. A run (the records of one directory entry) contributes its groups, one for
+//! each tag in ascending order, to every section.
+//!
+//! The order of a run is (gateway time, tag, position), so no column is needed to get it back.
+
+use std::rc::Rc;
+
+use millrace_tags::{Moment, Quality, Reason, Sample, TagId, Timestamp, Value};
+
+use super::Run;
+use super::times::{TimesReader, TimesWriter};
+use super::values::{Scratch, bits, put_bits, put_values, read_values};
+use crate::wire::{Cursor, Malformed, put_bytes, put_varint};
+
+/// The form byte of a group: the value form in the low four bits, and these.
+const HAS_ABSENT: u8 = 0x10;
+const NOT_ALL_GOOD: u8 = 0x20;
+const SOME_SOURCE_TIMES: u8 = 0x40;
+const ALL_SOURCE_TIMES: u8 = 0x80;
+
+/// Gathers the columns of a chunk.
+#[derive(Default)]
+pub(crate) struct Columns {
+    shapes: Vec<u8>,
+    times: Vec<u8>,
+    values: Vec<u8>,
+    source_times: Vec<u8>,
+    qualities: Vec<u8>,
+    gateway: TimesWriter,
+    source: TimesWriter,
+    scratch: Scratch,
+    /// Group number + 1 by tag; zero outside of [`Columns::run`].
+    group_of: Vec<u32>,
+    /// Tag and count, by group.
+    groups: Vec<(u32, u32)>,
+    /// Group numbers by ascending tag, and where each group starts in `grouped`.
+    by_tag: Vec<u32>,
+    starts: Vec<u32>,
+    /// Positions in the run, group after group.
+    grouped: Vec<u32>,
+    column: Vec<i64>,
+}
+
+impl Columns {
+    pub(crate) fn clear(&mut self) {
+        self.shapes.clear();
+        self.times.clear();
+        self.values.clear();
+        self.source_times.clear();
+        self.qualities.clear();
+        self.gateway.clear();
+        self.source.clear();
+    }
+
+    /// Adds a run whose samples are in order.
+    pub(crate) fn run(&mut self, samples: &[&Sample]) {
+        self.group(samples);
+        put_varint(&mut self.shapes, self.by_tag.len() as u64);
+        let by_tag = std::mem::take(&mut self.by_tag);
+        let grouped = std::mem::take(&mut self.grouped);
+        let (mut last_tag, mut from) = (0, 0);
+        for &group in &by_tag {
+            let (tag, count) = self.groups[group as usize];
+            put_varint(&mut self.shapes, u64::from(tag - last_tag));
+            put_varint(&mut self.shapes, u64::from(count));
+            last_tag = tag;
+            let to = from + count as usize;
+            self.put_group(samples, &grouped[from..to]);
+            from = to;
+        }
+        self.by_tag = by_tag;
+        self.grouped = grouped;
+    }
+
+    /// Counting sort of the positions by tag: no hash, no allocation once the vectors have grown.
+    fn group(&mut self, samples: &[&Sample]) {
+        self.groups.clear();
+        for sample in samples {
+            let tag = sample.tag.0;
+            if tag as usize >= self.group_of.len() {
+                self.group_of.resize(tag as usize + 1, 0);
+            }
+            let group = &mut self.group_of[tag as usize];
+            if *group == 0 {
+                self.groups.push((tag, 0));
+                *group = self.groups.len() as u32;
+            }
+            self.groups[*group as usize - 1].1 += 1;
+        }
+        self.by_tag.clear();
+        self.by_tag.extend(0..self.groups.len() as u32);
+        let groups = &self.groups;
+        self.by_tag
+            .sort_unstable_by_key(|&group| groups[group as usize].0);
+        self.starts.clear();
+        self.starts.resize(self.groups.len(), 0);
+        let mut start = 0;
+        for &group in &self.by_tag {
+            self.starts[group as usize] = start;
+            start += self.groups[group as usize].1;
+        }
+        self.grouped.clear();
+        self.grouped.resize(samples.len(), 0);
+        for (position, sample) in samples.iter().enumerate() {
+            let group = self.group_of[sample.tag.0 as usize] as usize - 1;
+            self.grouped[self.starts[group] as usize] = position as u32;
+            self.starts[group] += 1;
+        }
+        for (tag, _) in &self.groups {
+            self.group_of[*tag as usize] = 0;
+        }
+    }
+
+    fn put_group(&mut self, samples: &[&Sample], positions: &[u32]) {
+        let group = positions.iter().map(|&p| samples[p as usize]);
+        self.column.clear();
+        self.column.extend(group.clone().map(|s| s.gateway_time.0));
+        self.gateway.put(&mut self.times, &self.column);
+
+        let mut flags = self.put_source_times(group.clone(), positions.len());
+        if group.clone().any(|s| !s.quality.is_good()) {
+            flags |= NOT_ALL_GOOD;
+            put_qualities(&mut self.qualities, group.clone().map(|s| s.quality));
+        }
+        if group.clone().any(|s| s.value.is_none()) {
+            flags |= HAS_ABSENT;
+            put_bits(&mut self.values, group.clone().map(|s| s.value.is_some()));
+        }
+        let present = group.filter_map(|s| s.value.as_ref());
+        let form = put_values(&mut self.values, &mut self.scratch, present);
+        self.shapes.push(form | flags);
+    }
+
+    fn put_source_times<'a>(
+        &mut self,
+        group: impl Iterator<Item = &'a Sample> + Clone,
+        count: usize,
+    ) -> u8 {
+        self.column.clear();
+        self.column
+            .extend(group.clone().filter_map(|s| s.source_time.map(|t| t.0)));
+        let flag = match self.column.len() {
+            0 => return 0,
+            len if len == count => ALL_SOURCE_TIMES,
+            len => {
+                put_varint(&mut self.source_times, len as u64);
+                put_bits(
+                    &mut self.source_times,
+                    group.map(|s| s.source_time.is_some()),
+                );
+                SOME_SOURCE_TIMES
+            }
+        };
+        self.source.put(&mut self.source_times, &self.column);
+        flag
+    }
+
+    /// Writes the sections to `body`.
+    pub(crate) fn finish(&self, body: &mut Vec<u8>) {
+        for section in [
+            &self.shapes,
+            &self.times,
+            &self.values,
+            &self.source_times,
+            &self.qualities,
+        ] {
+            put_bytes(body, section);
+        }
+    }
+}
+
+/// Run lengths of equal qualities: length, severity, reason.
+fn put_qualities(out: &mut Vec<u8>, qualities: impl Iterator<Item = Quality>) {
+    let mut runs: Vec<(u64, Quality)> = Vec::new();
+    for quality in qualities {
+        match runs.last_mut() {
+            Some((len, last)) if *last == quality => *len += 1,
+            _ => runs.push((1, quality)),
+        }
+    }
+    for (len, quality) in runs {
+        put_varint(out, len);
+        let (severity, reason) = match quality {
+            Quality::Good => (0, None),
+            Quality::Uncertain(reason) => (1, Some(reason)),
+            Quality::Bad(reason) => (2, Some(reason)),
+        };
+        out.push(severity);
+        if let Some(reason) = reason {
+            let (code, status) = reason.code();
+            out.push(code);
+            put_varint(out, u64::from(status));
+        }
+    }
+}
+
+fn read_qualities(
+    input: &mut Cursor<'_>,
+    count: usize,
+    out: &mut Vec<Quality>,
+) -> Result<(), Malformed> {
+    while out.len() < count {
+        let len = input.length(count - out.len())?;
+        let severity = input.u8()?;
+        let mut reason = || -> Result<Reason, Malformed> {
+            let (code, status) = (input.u8()?, input.varint32()?);
+            Reason::from_code(code, status).ok_or(Malformed("an unknown reason"))
+        };
+        let quality = match severity {
+            0 => Quality::Good,
+            1 => Quality::Uncertain(reason()?),
+            2 => Quality::Bad(reason()?),
+            _ => return Err(Malformed("an unknown quality")),
+        };
+        if len == 0 {
+            return Err(Malformed("a quality run is empty"));
+        }
+        out.resize(out.len() + len, quality);
+    }
+    Ok(())
+}
+
+/// The sections while they are being read.
+struct Sections<'a> {
+    shapes: Cursor<'a>,
+    times: Cursor<'a>,
+    values: Cursor<'a>,
+    source_times: Cursor<'a>,
+    qualities: Cursor<'a>,
+    gateway: TimesReader,
+    source: TimesReader,
+}
+
+/// One group, decoded; the vectors are reused.
+#[derive(Default)]
+struct Group {
+    values: Vec<Value>,
+    present: Vec<bool>,
+    source_times: Vec<Option<Timestamp>>,
+    qualities: Vec<Quality>,
+}
+
+/// Reads runs of the given lengths.
+pub(super) fn read(
+    body: &[u8],
+    counts: impl Iterator<Item = usize>,
+) -> Result<Vec<Run>, Malformed> {
+    let mut body = Cursor::new(body);
+    let mut section = || body.bytes().map(Cursor::new);
+    let mut sections = Sections {
+        shapes: section()?,
+        times: section()?,
+        values: section()?,
+        source_times: section()?,
+        qualities: section()?,
+        gateway: TimesReader::default(),
+        source: TimesReader::default(),
+    };
+    let mut group = Group::default();
+    counts
+        .map(|count| Ok(Run::Samples(read_run(&mut sections, &mut group, count)?)))
+        .collect()
+}
+
+/// Where the samples of a run go: sorted by time, and within one time by tag.
+///
+/// Tags share few columns of times, so the rank of each time is worked out once for each column.
+struct Places {
+    columns: Vec<(Rc<Vec<i64>>, Vec<u32>)>,
+    next: Vec<u32>,
+}
+
+impl Places {
+    fn new(times: &[Rc<Vec<i64>>]) -> Self {
+        let mut columns: Vec<(Rc<Vec<i64>>, Vec<u32>)> = Vec::new();
+        let mut distinct: Vec<i64> = Vec::new();
+        let mut last: Option<&Rc<Vec<i64>>> = None;
+        for column in times {
+            if last.is_some_and(|l| Rc::ptr_eq(l, column))
+                || columns
+                    .iter()
+                    .rev()
+                    .take(8)
+                    .any(|(c, _)| Rc::ptr_eq(c, column))
+            {
+                continue;
+            }
+            last = Some(column);
+            distinct.extend_from_slice(column);
+            columns.push((column.clone(), Vec::new()));
+        }
+        distinct.sort_unstable();
+        distinct.dedup();
+        for (column, ranks) in &mut columns {
+            let mut rank = 0;
+            ranks.extend(column.iter().map(|time| {
+                // Times of a column ascend; only damage that passes a checksum could say otherwise.
+                while rank + 1 < distinct.len() && distinct[rank] < *time {
+                    rank += 1;
+                }
+                rank as u32
+            }));
+        }
+        let mut places = Self {
+            columns,
+            next: vec![0; distinct.len()],
+        };
+        let mut at = 0;
+        let mut counts = vec![0u32; distinct.len()];
+        for column in times {
+            for &rank in places.ranks(column) {
+                counts[rank as usize] += 1;
+            }
+        }
+        for (next, count) in places.next.iter_mut().zip(counts) {
+            *next = at;
+            at += count;
+        }
+        places
+    }
+
+    fn ranks(&self, column: &Rc<Vec<i64>>) -> &[u32] {
+        let found = self
+            .columns
+            .iter()
+            .rev()
+            .find(|(c, _)| Rc::ptr_eq(c, column));
+        found.map_or(&[], |(_, ranks)| ranks)
+    }
+}
+
+fn read_run(
+    sections: &mut Sections<'_>,
+    group: &mut Group,
+    count: usize,
+) -> Result<Vec<Sample>, Malformed> {
+    let groups = sections.shapes.length(count)?;
+    let mut shapes = Vec::with_capacity(groups);
+    let mut times = Vec::with_capacity(groups);
+    let (mut tag, mut total) = (0u32, 0usize);
+    for _ in 0..groups {
+        let step = sections.shapes.varint32()?;
+        tag = tag
+            .checked_add(step)
+            .ok_or(Malformed("a tag number is too large"))?;
+        let len = sections.shapes.length(count - total)?;
+        total += len;
+        times.push(sections.gateway.next(&mut sections.times, len)?);
+        shapes.push((TagId(tag), sections.shapes.u8()?));
+    }
+    if total != count {
+        return Err(Malformed("the groups of a run do not add up"));
+    }
+    let mut places = Places::new(&times);
+    let blank = Sample {
+        tag: TagId(0),
+        value: None,
+        quality: Quality::Good,
+        source_time: None,
+        gateway_time: Moment(0),
+    };
+    let mut samples = vec![blank; count];
+    let mut cached: (Option<&Rc<Vec<i64>>>, usize) = (None, 0);
+    for ((tag, form), column) in shapes.iter().zip(&times) {
+        read_group(sections, group, *form, column.len())?;
+        if !cached.0.is_some_and(|c| Rc::ptr_eq(c, column)) {
+            let at = places
+                .columns
+                .iter()
+                .rposition(|(c, _)| Rc::ptr_eq(c, column));
+            cached = (Some(column), at.unwrap_or(0));
+        }
+        let Places { columns, next } = &mut places;
+        let ranks = &columns[cached.1].1;
+        place_group(&mut samples, group, *tag, column, ranks, next);
+    }
+    Ok(samples)
+}
+
+fn read_group(
+    sections: &mut Sections<'_>,
+    group: &mut Group,
+    form: u8,
+    count: usize,
+) -> Result<(), Malformed> {
+    group.values.clear();
+    group.present.clear();
+    group.source_times.clear();
+    group.qualities.clear();
+    let mut present = count;
+    if form & HAS_ABSENT != 0 {
+        group.present.extend(bits(&mut sections.values, count)?);
+        present = group.present.iter().filter(|p| **p).count();
+    }
+    read_values(
+        &mut sections.values,
+        form & 0x0F,
+        present,
+        &mut group.values,
+    )?;
+    if group.values.len() != present {
+        return Err(Malformed("a value column is too short"));
+    }
+    if form & NOT_ALL_GOOD != 0 {
+        read_qualities(&mut sections.qualities, count, &mut group.qualities)?;
+    }
+    let input = &mut sections.source_times;
+    if form & ALL_SOURCE_TIMES != 0 {
+        let column = sections.source.next(input, count)?;
+        group
+            .source_times
+            .extend(column.iter().map(|&t| Some(Timestamp(t))));
+    } else if form & SOME_SOURCE_TIMES != 0 {
+        let len = input.length(count)?;
+        let has: Vec<bool> = bits(input, count)?.collect();
+        let column = sections.source.next(input, len)?;
+        let mut column = column.iter();
+        group.source_times.extend(
+            has.into_iter()
+                .map(|has| has.then(|| column.next().map(|&t| Timestamp(t))).flatten()),
+        );
+    }
+    Ok(())
+}
+
+fn place_group(
+    samples: &mut [Sample],
+    group: &mut Group,
+    tag: TagId,
+    times: &[i64],
+    ranks: &[u32],
+    next: &mut [u32],
+) {
+    let mut values = group.values.drain(..);
+    for (i, (&time, &rank)) in times.iter().zip(ranks).enumerate() {
+        let place = &mut next[rank as usize];
+        let sample = &mut samples[*place as usize];
+        *place += 1;
+        sample.tag = tag;
+        sample.gateway_time = Moment(time);
+        if group.present.get(i).copied().unwrap_or(true) {
+            sample.value = values.next();
+        }
+        if let Some(quality) = group.qualities.get(i) {
+            sample.quality = *quality;
+        }
+        sample.source_time = group.source_times.get(i).copied().flatten();
+    }
+}

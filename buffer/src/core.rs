@@ -1,0 +1,442 @@
+//! Everything in memory, behind one lock: the logs, the uplinks, and the work for the buffer's thread.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::Instant;
+
+use millrace_tags::{DropReason, LogKind, Moment, SourceId, StreamId, Timestamp};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::catalogue::Registry;
+use crate::epoch::StoreError;
+use crate::ledger::{Counts, Ledger, Row, Totals, UplinkLedger};
+use crate::log::{Content, Log, Snapshot};
+use crate::outbox::Start;
+use crate::owed::OwedKey;
+use crate::state::{
+    LineEnd, LogState, RemovedCounts, SETTLED_RANGES_MAX, State, UplinkLogState, UplinkState,
+};
+use crate::uplink::{Directory, Reader, Uplink};
+
+/// Why a commit failed. What was appended is still in memory and is tried again.
+#[derive(Debug, Clone, Error)]
+pub enum CommitError {
+    /// The store could not be written. Free the disk, or see what the file system says.
+    #[error("the {} log cannot be written", log.name())]
+    Store {
+        /// Which log.
+        log: LogKind,
+        /// Why.
+        #[source]
+        source: Arc<StoreFailure>,
+    },
+    /// The buffer is closed.
+    #[error("the buffer is closed")]
+    Closed,
+}
+
+/// What the store says of its failure.
+#[derive(Debug, Error)]
+#[error(transparent)]
+pub struct StoreFailure(#[from] pub(crate) StoreError);
+
+/// Why a recount failed.
+#[derive(Debug, Clone, Error)]
+pub enum VerifyError {
+    /// A file of the store could not be read.
+    #[error("the {} log cannot be read", log.name())]
+    Store {
+        /// Which log.
+        log: LogKind,
+        /// Why.
+        #[source]
+        source: Arc<StoreFailure>,
+    },
+    /// The buffer is closed.
+    #[error("the buffer is closed")]
+    Closed,
+}
+
+/// Work that callers ask the buffer's thread for.
+pub(crate) enum Request {
+    Commit(Sender<Result<(), CommitError>>),
+    Verify(Sender<Result<Ledger, VerifyError>>),
+    NewUplink(Arc<str>, Start, Sender<()>),
+    Save,
+    Close(Sender<Result<(), CommitError>>),
+    /// Ends the thread as a crash would.
+    Crash,
+}
+
+/// What the files of a log amount to.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Figures {
+    pub(crate) bytes: u64,
+    pub(crate) epochs: u64,
+    pub(crate) chunks: u64,
+    /// Time of the newest record in the oldest epoch.
+    pub(crate) oldest: Option<Timestamp>,
+}
+
+pub(crate) struct Core {
+    pub(crate) registry: Registry,
+    pub(crate) alarm: Log,
+    pub(crate) data: Log,
+    pub(crate) uplinks: BTreeMap<Arc<str>, Uplink>,
+    pub(crate) requests: VecDeque<Request>,
+    /// A commit should not wait for its interval.
+    pub(crate) commit_now: bool,
+    /// Since when something waits for a commit.
+    pub(crate) open_since: Option<Instant>,
+    pub(crate) failure: Option<CommitError>,
+    pub(crate) last_commit: Option<Moment>,
+    pub(crate) closed: bool,
+    /// Numbers that recovery found void and that no commit has written yet.
+    pub(crate) pending_voids: Vec<(LogKind, SourceId, u64)>,
+    pub(crate) alarm_figures: Figures,
+    pub(crate) data_figures: Figures,
+}
+
+impl Core {
+    pub(crate) fn new() -> Self {
+        Self {
+            registry: Registry::default(),
+            alarm: Log::new(LogKind::Alarm, StreamId(Uuid::new_v4())),
+            data: Log::new(LogKind::Data, StreamId(Uuid::new_v4())),
+            uplinks: BTreeMap::new(),
+            requests: VecDeque::new(),
+            commit_now: false,
+            open_since: None,
+            failure: None,
+            last_commit: None,
+            closed: false,
+            pending_voids: Vec::new(),
+            alarm_figures: Figures::default(),
+            data_figures: Figures::default(),
+        }
+    }
+
+    pub(crate) fn log(&self, kind: LogKind) -> &Log {
+        match kind {
+            LogKind::Alarm => &self.alarm,
+            LogKind::Data => &self.data,
+        }
+    }
+
+    pub(crate) fn log_mut(&mut self, kind: LogKind) -> &mut Log {
+        match kind {
+            LogKind::Alarm => &mut self.alarm,
+            LogKind::Data => &mut self.data,
+        }
+    }
+
+    pub(crate) fn figures(&mut self, kind: LogKind) -> &mut Figures {
+        match kind {
+            LogKind::Alarm => &mut self.alarm_figures,
+            LogKind::Data => &mut self.data_figures,
+        }
+    }
+
+    /// The wake functions of the uplinks that wait, to be called when the lock is gone.
+    pub(crate) fn wakes(&mut self) -> Vec<Arc<dyn Fn() + Send + Sync>> {
+        let idle = self.uplinks.values_mut().filter(|u| u.idle);
+        idle.filter_map(|u| {
+            u.idle = false;
+            u.wake.clone()
+        })
+        .collect()
+    }
+
+    /// A snapshot has become durable as these chunks.
+    pub(crate) fn committed(
+        &mut self,
+        kind: LogKind,
+        snapshot: &Snapshot,
+        chunk_of: &[u64],
+        chunks: &[Directory],
+    ) {
+        let log = self.log_mut(kind);
+        let last = chunks.last().map_or(log.last_chunk, |c| c.last);
+        log.committed(snapshot, chunk_of, last);
+        for uplink in self.uplinks.values_mut() {
+            let attached = uplink.generation > 0;
+            let reader = uplink.reader_mut(kind);
+            for chunk in chunks {
+                reader.track(chunk, attached);
+            }
+        }
+        self.trim(kind);
+    }
+
+    /// Lets the tail go as far as every attached uplink has read, or further where it is too long.
+    pub(crate) fn trim(&mut self, kind: LogKind) {
+        let (log, uplinks) = match kind {
+            LogKind::Alarm => (&mut self.alarm, &mut self.uplinks),
+            LogKind::Data => (&mut self.data, &mut self.uplinks),
+        };
+        let attached = uplinks.values().filter(|u| u.generation > 0);
+        let passed = attached
+            .map(|u| u.reader(kind).live.saturating_sub(1))
+            .min();
+        let passed = passed.unwrap_or(u64::MAX);
+        while let Some(batch) = log.trim(passed) {
+            for uplink in uplinks.values_mut() {
+                uplink.reader_mut(kind).trimmed(&batch);
+            }
+        }
+        let oldest = match log.batch(log.oldest()) {
+            Some(batch) if batch.chunk > 0 => batch.chunk,
+            _ => log.last_chunk + 1,
+        };
+        for uplink in uplinks.values_mut() {
+            uplink.reader_mut(kind).forget_untouched(oldest);
+        }
+    }
+
+    /// Frees memory while commits fail: what every uplink has taken over need not wait for the disk.
+    pub(crate) fn release_delivered(&mut self, kind: LogKind) {
+        let (log, uplinks) = match kind {
+            LogKind::Alarm => (&mut self.alarm, &mut self.uplinks),
+            LogKind::Data => (&mut self.data, &mut self.uplinks),
+        };
+        if uplinks.is_empty() {
+            return;
+        }
+        while log.batch(log.oldest()).is_some_and(|batch| {
+            let open = batch.no > log.durable;
+            open && uplinks.values().all(|u| u.reader(kind).has_all(batch))
+        }) {
+            let Some(batch) = log.release() else { return };
+            for uplink in uplinks.values_mut() {
+                uplink.reader_mut(kind).released(&batch);
+            }
+        }
+    }
+
+    /// A chunk is gone: counts it, and notes what each uplink is owed.
+    pub(crate) fn lose_chunk(
+        &mut self,
+        kind: LogKind,
+        chunk: &Directory,
+        reason: Option<DropReason>,
+        at: Option<Timestamp>,
+    ) {
+        for &(line, first, last, void) in &chunk.entries {
+            let log = self.log_mut(kind);
+            let count = last - first + 1;
+            match void {
+                None => log.totals(line.source).removed += count,
+                Some(why) => log.totals(line.source).removed_voids.add(why, count),
+            }
+            let end = log
+                .ends
+                .entry((log.stream_of(line), line.source))
+                .or_default();
+            *end = last.max(*end);
+        }
+        self.log_mut(kind).removed.insert(chunk.number, chunk.last);
+        let (log, uplinks) = match kind {
+            LogKind::Alarm => (&self.alarm, &mut self.uplinks),
+            LogKind::Data => (&self.data, &mut self.uplinks),
+        };
+        for uplink in uplinks.values_mut() {
+            let lost = uplink.reader_mut(kind).drop_chunk(chunk);
+            uplink.cancel(kind, &lost);
+            for (line, first, last, void) in lost {
+                let Some(why) = void.or(reason) else { continue };
+                if void.is_none() {
+                    let counts = uplink.reader_mut(kind).counts(line.source);
+                    let count = last - first + 1;
+                    counts.queued = counts.queued.saturating_sub(count);
+                    counts.dropped.add(why, count);
+                }
+                let Some(source) = self.registry.name(line.source) else {
+                    continue;
+                };
+                let key = OwedKey {
+                    log: kind,
+                    stream: log.stream_of(line),
+                    reason: why,
+                    source: source.clone(),
+                };
+                uplink.owed.add(key, at, first, last);
+            }
+        }
+    }
+
+    /// The balance.
+    pub(crate) fn ledger(&self) -> Ledger {
+        let mut ledger = Ledger {
+            devices: self.unsettled_rows(&self.data),
+            events: self.unsettled_rows(&self.alarm),
+            uplinks: BTreeMap::new(),
+        };
+        for (name, uplink) in &self.uplinks {
+            let rows = UplinkLedger {
+                devices: self.rows(&self.data, &uplink.data),
+                events: self.rows(&self.alarm, &uplink.alarm),
+            };
+            furthest_behind(&mut ledger.devices, &rows.devices);
+            furthest_behind(&mut ledger.events, &rows.events);
+            ledger.uplinks.insert(name.to_string(), rows);
+        }
+        ledger
+    }
+
+    /// The rows as they are without any uplink: all that is there is queued, nothing was acked.
+    ///
+    /// What was removed had been acked by uplinks that are gone.
+    fn unsettled_rows(&self, log: &Log) -> BTreeMap<String, Row> {
+        if !self.uplinks.is_empty() {
+            return BTreeMap::new();
+        }
+        self.named(log, |totals, _| {
+            let counts = Counts {
+                queued: totals.records - totals.removed,
+                acked: totals.removed,
+                ..Counts::default()
+            };
+            counts.row(totals)
+        })
+    }
+
+    fn rows(&self, log: &Log, reader: &Reader) -> BTreeMap<String, Row> {
+        self.named(log, |totals, source| {
+            let counts = reader.counts.get(source.0 as usize);
+            counts.copied().unwrap_or_default().row(totals)
+        })
+    }
+
+    fn named(&self, log: &Log, row: impl Fn(&Totals, SourceId) -> Row) -> BTreeMap<String, Row> {
+        let sources = (0u32..).map(SourceId).zip(self.registry.sources());
+        sources
+            .filter_map(|(id, source)| {
+                let totals = log.totals.get(id.0 as usize).copied().unwrap_or_default();
+                let row = row(&totals, id);
+                (row.acquired > 0).then(|| (source.name.to_string(), row))
+            })
+            .collect()
+    }
+
+    /// What has to be durable of all this.
+    pub(crate) fn state(&self) -> State {
+        let mut state = State {
+            alarm: self.log_state(&self.alarm),
+            data: self.log_state(&self.data),
+            uplinks: BTreeMap::new(),
+        };
+        for (name, uplink) in &self.uplinks {
+            let uplink = UplinkState {
+                alarm: self.reader_state(&uplink.alarm),
+                data: self.reader_state(&uplink.data),
+                owed: uplink.owed.save(),
+            };
+            state.uplinks.insert(name.to_string(), uplink);
+        }
+        state
+    }
+
+    fn log_state(&self, log: &Log) -> LogState {
+        let mut sources = BTreeMap::new();
+        for (info, totals) in self.registry.sources().iter().zip(&log.totals) {
+            let removed = RemovedCounts {
+                records: totals.removed,
+                voids: totals.removed_voids.iter().collect(),
+            };
+            if removed != RemovedCounts::default() {
+                sources.insert(info.name.to_string(), removed);
+            }
+        }
+        let mut ends: Vec<LineEnd> = log
+            .ends
+            .iter()
+            .filter_map(|((stream, source), end)| {
+                Some(LineEnd {
+                    stream: *stream,
+                    source: self.registry.name(*source)?.to_string(),
+                    end: *end,
+                })
+            })
+            .collect();
+        ends.sort_by(|a, b| (a.stream, &a.source).cmp(&(b.stream, &b.source)));
+        LogState {
+            removed: log.removed.clone(),
+            last_chunk: log.last_chunk,
+            sources,
+            ends,
+        }
+    }
+
+    fn reader_state(&self, reader: &Reader) -> UplinkLogState {
+        let mut dropped: BTreeMap<String, BTreeMap<DropReason, u64>> = BTreeMap::new();
+        for (info, counts) in self.registry.sources().iter().zip(&reader.counts) {
+            let by_reason: BTreeMap<_, _> = counts.dropped.iter().collect();
+            if !by_reason.is_empty() {
+                dropped.insert(info.name.to_string(), by_reason);
+            }
+        }
+        // A chunk that is not settled is offered again after a restart, and passed over again.
+        for (line, count) in reader.passed_over() {
+            let name = self.registry.name(line.source);
+            if let Some(by_reason) = name.and_then(|n| dropped.get_mut(&**n))
+                && let Some(sum) = by_reason.get_mut(&DropReason::NotRouted)
+            {
+                *sum = sum.saturating_sub(count);
+            }
+        }
+        UplinkLogState {
+            settled: reader.settled.largest(SETTLED_RANGES_MAX),
+            dropped,
+        }
+    }
+
+    /// Adds an uplink; `from_now` leaves out what is there already.
+    pub(crate) fn add_uplink(&mut self, name: Arc<str>, from_now: bool) {
+        let mut uplink = Uplink::default();
+        for kind in [LogKind::Alarm, LogKind::Data] {
+            let log = self.log(kind);
+            let reader = uplink.reader_mut(kind);
+            reader.live = log.durable + 1;
+            if from_now && log.last_chunk > 0 {
+                reader.settled.insert(1, log.last_chunk);
+            }
+            let mut open: BTreeMap<SourceId, u64> = BTreeMap::new();
+            for batch in log.open() {
+                if matches!(batch.content, Content::Records(_)) {
+                    *open.entry(batch.line.source).or_default() += batch.count();
+                }
+            }
+            for (source, totals) in (0u32..).map(SourceId).zip(&log.totals) {
+                let queued = match from_now {
+                    true => open.get(&source).copied().unwrap_or(0),
+                    false => totals.records - totals.removed,
+                };
+                let counts = reader.counts(source);
+                counts.queued = queued;
+                let before = totals.records - queued;
+                counts.dropped.add(DropReason::BeforeStart, before);
+            }
+        }
+        self.uplinks.insert(name, uplink);
+    }
+
+    /// What a chunk held, as far as some uplink still knows.
+    pub(crate) fn pending_directory(&self, kind: LogKind, number: u64) -> Option<Directory> {
+        let mut uplinks = self.uplinks.values();
+        uplinks.find_map(|u| u.reader(kind).pending_directory(number))
+    }
+}
+
+/// Keeps, for each source, the row with more queued.
+pub(crate) fn furthest_behind(rows: &mut BTreeMap<String, Row>, of_uplink: &BTreeMap<String, Row>) {
+    for (name, row) in of_uplink {
+        match rows.get(name) {
+            Some(known) if known.queued >= row.queued => {}
+            _ => {
+                rows.insert(name.clone(), row.clone());
+            }
+        }
+    }
+}

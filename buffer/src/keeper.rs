@@ -1,0 +1,494 @@
+//! The buffer's own thread: commits, reads ahead, removes, saves. All file access happens here.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use millrace_tags::{DropReason, LogKind};
+
+use crate::chunk::{Frame, unpack};
+use crate::commit::Committer;
+use crate::core::{CommitError, Core, Request, StoreFailure};
+use crate::epoch::StoreError;
+use crate::log::Log;
+use crate::outbox::Start;
+use crate::scan::Found;
+use crate::settings::Settings;
+use crate::shared::Shared;
+use crate::state::StateFile;
+use crate::store::{EpochNames, LogStore, Names, Read};
+use crate::uplink::{Directory, Loaded};
+
+pub(crate) const LOGS: [LogKind; 2] = [LogKind::Alarm, LogKind::Data];
+
+/// How often the settled ranges are saved: what a crash makes us send again.
+const SAVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// After a failed commit, the next attempt waits this long at least.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// With a limit by age, epochs are rotated at least this often.
+const EPOCH_AGE_MAX: Duration = Duration::from_secs(3600);
+
+pub(crate) struct Keeper {
+    /// No other process opens the buffer while this one works on it.
+    pub(crate) _lock: std::fs::File,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Settings,
+    pub(crate) alarm: LogStore,
+    pub(crate) data: LogStore,
+    pub(crate) state_file: StateFile,
+    pub(crate) committer: Committer,
+    pub(crate) saved_at: Instant,
+    /// No automatic commit before this, because the last one failed.
+    pub(crate) retry_at: Option<Instant>,
+}
+
+/// What the thread does next.
+enum Task {
+    Serve(Request),
+    Commit,
+    ReadAhead,
+    Save,
+}
+
+impl Keeper {
+    pub(crate) fn store(&mut self, kind: LogKind) -> &mut LogStore {
+        match kind {
+            LogKind::Alarm => &mut self.alarm,
+            LogKind::Data => &mut self.data,
+        }
+    }
+
+    /// Works until the buffer is closed.
+    pub(crate) fn run(mut self) {
+        loop {
+            match self.wait() {
+                Task::Serve(Request::Close(reply)) => {
+                    let result = self.close();
+                    // The caller may have gone; the buffer is closed all the same.
+                    let _ = reply.send(result);
+                    return;
+                }
+                Task::Serve(Request::Crash) => return,
+                Task::Serve(request) => self.serve(request),
+                Task::Commit => {
+                    // The failure is kept for `status`; the next attempt follows by itself.
+                    let _ = self.commit();
+                }
+                Task::ReadAhead => self.read_ahead(),
+                Task::Save => self.save_quietly(),
+            }
+        }
+    }
+
+    fn wait(&self) -> Task {
+        let shared = self.shared.clone();
+        let mut core = shared.lock();
+        loop {
+            if let Some(request) = core.requests.pop_front() {
+                return Task::Serve(request);
+            }
+            let now = Instant::now();
+            let commit_at = core.open_since.map(|since| {
+                let at = match core.commit_now {
+                    true => now,
+                    false => since + self.settings.commit_interval,
+                };
+                at.max(self.retry_at.unwrap_or(at))
+            });
+            if commit_at.is_some_and(|at| at <= now) {
+                return Task::Commit;
+            }
+            let wants = |u: &crate::uplink::Uplink| u.alarm.wants_chunk || u.data.wants_chunk;
+            if core.uplinks.values().any(wants) {
+                return Task::ReadAhead;
+            }
+            let save_at = self.saved_at + SAVE_INTERVAL;
+            if save_at <= now {
+                return Task::Save;
+            }
+            let until = commit_at.map_or(save_at, |at| at.min(save_at));
+            let timeout = until.saturating_duration_since(now);
+            core = shared
+                .work
+                .wait_timeout(core, timeout)
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    fn serve(&mut self, request: Request) {
+        match request {
+            Request::Commit(reply) => drop(reply.send(self.commit())),
+            Request::Verify(reply) => drop(reply.send(self.verify())),
+            Request::NewUplink(name, start, reply) => self.new_uplink(&name, start, &reply),
+            Request::Save => self.save_quietly(),
+            Request::Close(_) | Request::Crash => {}
+        }
+    }
+
+    /// Commits both logs, the alarm log first.
+    pub(crate) fn commit(&mut self) -> Result<(), CommitError> {
+        {
+            let mut core = self.shared.lock();
+            core.open_since = None;
+            core.commit_now = false;
+        }
+        let mut result = Ok(());
+        for kind in LOGS {
+            if let Err(error) = self.commit_log(kind) {
+                result = result.and(Err(error));
+            }
+        }
+        let wakes = {
+            let mut core = self.shared.lock();
+            match &result {
+                Ok(()) => {
+                    if core.failure.take().is_some() {
+                        tracing::info!("the buffer writes again");
+                    }
+                    core.last_commit = Some(self.shared.clock.now());
+                    self.retry_at = None;
+                }
+                Err(error) => {
+                    if core.failure.is_none() {
+                        let error = error as &dyn std::error::Error;
+                        tracing::error!(error, "the buffer cannot write, it goes on in memory");
+                    }
+                    core.failure = Some(error.clone());
+                    core.open_since = core.open_since.or(Some(Instant::now()));
+                    self.retry_at =
+                        Some(Instant::now() + RETRY_INTERVAL.max(self.settings.commit_interval));
+                }
+            }
+            core.wakes()
+        };
+        if result.is_ok() {
+            self.shared.call_hooks();
+        }
+        for wake in wakes {
+            wake();
+        }
+        result
+    }
+
+    fn commit_log(&mut self, kind: LogKind) -> Result<(), CommitError> {
+        let (snapshot, names, streams, next_number) = {
+            let mut core = self.shared.lock();
+            let log = core.log_mut(kind);
+            if log.open().next().is_none() {
+                return Ok(());
+            }
+            let snapshot = log.snapshot();
+            let streams = log.streams.clone();
+            let (stream, next) = (streams[log.current as usize], log.last_chunk + 1);
+            let names = Names {
+                sources: core.registry.sources().to_vec(),
+                tags: core.registry.tags().clone(),
+                stream,
+            };
+            (snapshot, names, streams, next)
+        };
+        let now = self.shared.clock.now();
+        let (chunks, chunk_of) = self
+            .committer
+            .pack(kind, &snapshot, &streams, next_number, now);
+        let mut written = self.store(kind).write(&names, &chunks);
+        if let Err(error) = &written {
+            let full = error.is_full();
+            written = self.write_again(kind, &names, &chunks, full);
+        }
+        if let Err(source) = written {
+            let mut core = self.shared.lock();
+            core.log_mut(kind).leave_stream();
+            core.release_delivered(kind);
+            return Err(CommitError::Store {
+                log: kind,
+                source: Arc::new(StoreFailure(source)),
+            });
+        }
+        let directories: Vec<Directory> = chunks.into_iter().map(|c| c.directory).collect();
+        {
+            let mut core = self.shared.lock();
+            core.committed(kind, &snapshot, &chunk_of, &directories);
+            for (line, limit) in &snapshot.limits {
+                let log = core.log(kind);
+                if line.stream == log.current {
+                    let last = snapshot.batches.iter().rev().find(|b| b.line == *line);
+                    let last = last.map_or(*limit, |b| b.last);
+                    self_store(&mut self.alarm, &mut self.data, kind).set_position(
+                        names.stream,
+                        line.source,
+                        last,
+                        *limit,
+                    );
+                }
+            }
+        }
+        self.rotate(kind);
+        self.retain(kind);
+        self.publish_figures(kind);
+        Ok(())
+    }
+
+    /// A second attempt after a failure: with a new epoch, and with more room where the disk is full.
+    fn write_again(
+        &mut self,
+        kind: LogKind,
+        names: &Names,
+        chunks: &[crate::commit::Packed],
+        full: bool,
+    ) -> Result<(), StoreError> {
+        if let Err(error) = self.store(kind).seal() {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "the failed epoch cannot be sealed");
+        }
+        if full && !self.data.sealed.is_empty() {
+            self.drop_oldest(LogKind::Data, DropReason::Full);
+        }
+        let result = self.store(kind).write(names, chunks);
+        if result.is_err() {
+            // The next attempt needs a new epoch in any case.
+            let _ = self.store(kind).seal();
+        }
+        result
+    }
+
+    fn rotate(&mut self, kind: LogKind) {
+        let limit = self.epoch_bytes(kind);
+        let by_age = self.settings.max_age.is_some();
+        let due = self.store(kind).active().is_some_and(|(bytes, since)| {
+            bytes >= limit || (by_age && since.elapsed() >= EPOCH_AGE_MAX)
+        });
+        if due {
+            self.seal(kind);
+        }
+    }
+
+    pub(crate) fn seal(&mut self, kind: LogKind) {
+        match self.store(kind).seal() {
+            Ok(missing) => {
+                for number in missing {
+                    self.lose(kind, number, None);
+                }
+            }
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, log = kind.name(), "an epoch cannot be sealed");
+            }
+        }
+    }
+
+    pub(crate) fn publish_figures(&mut self, kind: LogKind) {
+        let figures = self.store(kind).figures();
+        *self.shared.lock().figures(kind) = figures;
+    }
+
+    /// Reads one chunk ahead for each uplink and log that asked for it.
+    fn read_ahead(&mut self) {
+        let names: Vec<Arc<str>> = self.shared.lock().uplinks.keys().cloned().collect();
+        for name in names {
+            for kind in LOGS {
+                self.read_ahead_for(&name, kind);
+            }
+        }
+    }
+
+    fn read_ahead_for(&mut self, name: &Arc<str>, kind: LogKind) {
+        let number = {
+            let mut core = self.shared.lock();
+            let Core {
+                alarm,
+                data,
+                uplinks,
+                ..
+            } = &mut *core;
+            let log: &Log = if kind == LogKind::Alarm { alarm } else { data };
+            let Some(uplink) = uplinks.get_mut(name) else {
+                return;
+            };
+            let reader = uplink.reader_mut(kind);
+            if !reader.wants_chunk {
+                return;
+            }
+            match reader.next_chunk(log) {
+                Some(number) => number,
+                None => {
+                    reader.wants_chunk = false;
+                    return;
+                }
+            }
+        };
+        let Some(loaded) = self.load(kind, number) else {
+            // It is lost and counted; the uplink still wants the next one.
+            return;
+        };
+        let wake = {
+            let mut core = self.shared.lock();
+            let Core {
+                alarm,
+                data,
+                uplinks,
+                ..
+            } = &mut *core;
+            let log: &Log = if kind == LogKind::Alarm { alarm } else { data };
+            let Some(uplink) = uplinks.get_mut(name) else {
+                return;
+            };
+            let reader = uplink.reader_mut(kind);
+            reader.wants_chunk = false;
+            reader.load(log, loaded);
+            reader.ask(log);
+            let idle = std::mem::take(&mut uplink.idle);
+            uplink.wake.clone().filter(|_| idle)
+        };
+        if let Some(wake) = wake {
+            wake();
+        }
+    }
+
+    /// Reads and unpacks a chunk. One that cannot be read is counted as lost.
+    fn load(&mut self, kind: LogKind, number: u64) -> Option<Loaded> {
+        if self.store(kind).is_active(number) {
+            if let Some(loaded) = self
+                .store(kind)
+                .read_active(number)
+                .and_then(|bytes| self.decode(kind, number, &bytes))
+            {
+                return Some(loaded);
+            }
+            // Something is wrong with sled's handle: the file itself decides.
+            self.seal(kind);
+        }
+        let lost = match self.store(kind).read_sealed(number) {
+            Read::Frame(bytes) => match self.decode(kind, number, &bytes) {
+                Some(loaded) => return Some(loaded),
+                None => None,
+            },
+            Read::Lost(found) => found,
+        };
+        self.lose(kind, number, lost);
+        None
+    }
+
+    fn decode(&mut self, kind: LogKind, number: u64, bytes: &[u8]) -> Option<Loaded> {
+        let frame = Frame::parse(bytes).ok()?;
+        let runs = unpack(&frame).ok()?;
+        let active = self.store(kind).is_active(number);
+        let mut core = self.shared.lock();
+        let core = &mut *core;
+        let names = match active {
+            true => Arc::new(EpochNames::identity(&core.registry)),
+            false => self_store(&mut self.alarm, &mut self.data, kind)
+                .names(number, &mut core.registry)?,
+        };
+        let found = Found::of(&frame);
+        let directory = names.directory(&found, core.log_mut(kind))?;
+        let mut runs = runs.into_iter();
+        let runs = frame
+            .entries
+            .iter()
+            .map(|e| if e.void.is_none() { runs.next() } else { None })
+            .collect();
+        Some(Loaded {
+            directory,
+            timebase: frame.header.timebase,
+            tags: names
+                .tags
+                .clone()
+                .unwrap_or_else(|| core.registry.tags().clone()),
+            runs,
+            at: 0,
+        })
+    }
+
+    /// A chunk that was durable cannot be read any more: counts and announces it.
+    fn lose(&mut self, kind: LogKind, number: u64, found: Option<Found>) {
+        tracing::error!(
+            log = kind.name(),
+            chunk = number,
+            "a chunk is damaged and lost"
+        );
+        let at = self.shared.utc();
+        let mut core = self.shared.lock();
+        let core = &mut *core;
+        let directory = found.and_then(|found| {
+            let names = self_store(&mut self.alarm, &mut self.data, kind)
+                .names(number, &mut core.registry)?;
+            names.directory(&found, core.log_mut(kind))
+        });
+        let directory = directory
+            .or_else(|| core.pending_directory(kind, number))
+            .unwrap_or(Directory {
+                number,
+                last: number,
+                entries: Vec::new(),
+            });
+        core.lose_chunk(kind, &directory, Some(DropReason::Damage), at);
+    }
+
+    fn new_uplink(&mut self, name: &Arc<str>, start: Start, reply: &Sender<()>) {
+        let at_start = start == Start::Now;
+        let mut core = self.shared.lock();
+        if !core.uplinks.contains_key(name) {
+            core.add_uplink(name.clone(), at_start);
+        }
+        drop(core);
+        self.save_quietly();
+        // The caller may have given up.
+        let _ = reply.send(());
+    }
+
+    /// Saves what is settled and owed.
+    pub(crate) fn save(&mut self) -> Result<(), StoreError> {
+        let state = self.shared.lock().state();
+        self.saved_at = Instant::now();
+        self.state_file.save(state)
+    }
+
+    pub(crate) fn save_quietly(&mut self) {
+        if let Err(error) = self.save() {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(
+                error,
+                "the state cannot be saved; a crash now would send again"
+            );
+        }
+        for kind in LOGS {
+            self.retain(kind);
+            self.publish_figures(kind);
+        }
+    }
+
+    /// Commits everything, saves the state and leaves the clean mark.
+    fn close(&mut self) -> Result<(), CommitError> {
+        let result = self.commit();
+        for kind in LOGS {
+            self.seal(kind);
+        }
+        let failed = |source| CommitError::Store {
+            log: LogKind::Data,
+            source: Arc::new(StoreFailure(source)),
+        };
+        self.save().map_err(failed)?;
+        let mut core = self.shared.lock();
+        core.closed = true;
+        let (alarm, data) = (core.alarm.last_chunk, core.data.last_chunk);
+        drop(core);
+        result?;
+        crate::recovery::leave_clean_mark(&self.settings.dir, alarm, data).map_err(failed)
+    }
+}
+
+/// The store of a log, while other fields of the keeper are in use.
+pub(crate) fn self_store<'a>(
+    alarm: &'a mut LogStore,
+    data: &'a mut LogStore,
+    kind: LogKind,
+) -> &'a mut LogStore {
+    match kind {
+        LogKind::Alarm => alarm,
+        LogKind::Data => data,
+    }
+}

@@ -1,0 +1,403 @@
+//! The manifest of a sealed epoch: what it holds, where, and which numbers of which source.
+//!
+//! Two sections, each with its own checksum: a summary that is read when the buffer opens, and a table
+//! of all chunks with their directories that is read when the epoch is drained, removed or recounted.
+//! A manifest that is lost or damaged is made again from the epoch's file.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millrace_tags::{DropReason, LogKind, SourceId, StreamId, Timestamp};
+use uuid::Uuid;
+
+use crate::chunk::{Entry, reason_code, reason_from_code};
+use crate::epoch::{StoreError, log_file, sync_directory};
+use crate::scan::{Found, Scan};
+use crate::wire::{Cursor, Malformed, put_bytes, put_signed, put_varint};
+
+const MAGIC: [u8; 4] = [0xF1, b'M', b'R', b'm'];
+const VERSION: u8 = 1;
+const FILE: &str = "manifest";
+
+/// A section that claims to be longer is damaged: a 64 MiB epoch of the smallest chunks needs a tenth.
+const SECTION_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// One source's numbers in an epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Line {
+    pub(crate) stream: StreamId,
+    pub(crate) source: SourceId,
+    /// Empty where the catalogue frame was lost.
+    pub(crate) name: Arc<str>,
+    /// The last number before the epoch.
+    pub(crate) base: u64,
+    /// The last number in it.
+    pub(crate) end: u64,
+    /// The last number that may have been published.
+    pub(crate) limit: u64,
+    pub(crate) records: u64,
+    pub(crate) voids: Vec<(DropReason, u64)>,
+}
+
+impl Line {}
+
+/// What an epoch holds, in sums.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Summary {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) chunks: u64,
+    /// Length of the file when it was sealed.
+    pub(crate) file_len: u64,
+    pub(crate) newest: Option<Timestamp>,
+    /// The stream of the newest chunk.
+    pub(crate) stream: Option<StreamId>,
+    pub(crate) lines: Vec<Line>,
+}
+
+/// All that is known of a sealed epoch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Manifest {
+    pub(crate) summary: Summary,
+    pub(crate) table: Table,
+}
+
+/// Where the frames are.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Table {
+    pub(crate) chunks: Vec<Found>,
+    pub(crate) catalogues: Vec<(u64, u32)>,
+}
+
+impl Manifest {
+    /// Sums up what a scan of the epoch's file has found.
+    pub(crate) fn of(scan: &Scan, first: u64, file_len: u64) -> Self {
+        let mut lines: BTreeMap<(StreamId, SourceId), Line> = BTreeMap::new();
+        let names = &scan.catalogue.sources;
+        for source in names {
+            let Some(stream) = scan.catalogue.stream else {
+                continue;
+            };
+            let line = Line {
+                stream,
+                source: source.id,
+                name: source.name.clone(),
+                base: source.last,
+                end: source.last,
+                limit: source.limit,
+                records: 0,
+                voids: Vec::new(),
+            };
+            lines.insert((stream, source.id), line);
+        }
+        for chunk in &scan.chunks {
+            for entry in &chunk.entries {
+                let line = lines
+                    .entry((chunk.stream, entry.source))
+                    .or_insert_with(|| {
+                        let known = names.iter().find(|s| s.id == entry.source);
+                        Line {
+                            stream: chunk.stream,
+                            source: entry.source,
+                            name: known.map_or_else(|| "".into(), |s| s.name.clone()),
+                            base: entry.first - 1,
+                            end: entry.first - 1,
+                            limit: 0,
+                            records: 0,
+                            voids: Vec::new(),
+                        }
+                    });
+                line.add(entry);
+            }
+        }
+        Self {
+            summary: Summary {
+                first,
+                last: scan.chunks.last().map_or(first, Found::last_number),
+                chunks: scan.chunks.len() as u64,
+                file_len,
+                newest: scan.chunks.iter().filter_map(|c| c.newest).max(),
+                stream: scan.chunks.last().map(|c| c.stream),
+                lines: lines.into_values().collect(),
+            },
+            table: Table {
+                chunks: scan.chunks.clone(),
+                catalogues: scan.catalogue_at.clone(),
+            },
+        }
+    }
+
+    /// Writes it beside the epoch's file, durably.
+    pub(crate) fn write(&self, epoch_dir: &Path) -> Result<(), StoreError> {
+        let mut out = MAGIC.to_vec();
+        out.push(VERSION);
+        put_section(&mut out, &self.summary.to_bytes());
+        put_section(&mut out, &self.table.to_bytes());
+        let fresh = epoch_dir.join("manifest.new");
+        let path = path(epoch_dir);
+        File::create(&fresh)
+            .and_then(|mut file| {
+                file.write_all(&out)?;
+                file.sync_all()
+            })
+            .and_then(|()| fs::rename(&fresh, &path))
+            .map_err(StoreError::io("cannot write", &path))?;
+        sync_directory(epoch_dir)
+    }
+
+    /// Reads both sections.
+    pub(crate) fn read(epoch_dir: &Path) -> Option<Manifest> {
+        let bytes = fs::read(path(epoch_dir)).ok()?;
+        let mut input = sections(&bytes)?;
+        let summary = Summary::from_bytes(section(&mut input).ok()?).ok()?;
+        let table = Table::from_bytes(section(&mut input).ok()?).ok()?;
+        Some(Manifest { summary, table })
+    }
+}
+
+impl Line {
+    fn add(&mut self, entry: &Entry) {
+        self.end = self.end.max(entry.last());
+        self.limit = entry.last().saturating_add(entry.ahead);
+        match entry.void {
+            None => self.records += entry.count,
+            Some(reason) => match self.voids.iter_mut().find(|(r, _)| *r == reason) {
+                Some((_, count)) => *count += entry.count,
+                None => self.voids.push((reason, entry.count)),
+            },
+        }
+    }
+}
+
+fn path(epoch_dir: &Path) -> PathBuf {
+    epoch_dir.join(FILE)
+}
+
+fn put_section(out: &mut Vec<u8>, body: &[u8]) {
+    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    out.extend_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    out.extend_from_slice(body);
+}
+
+fn sections(bytes: &[u8]) -> Option<Cursor<'_>> {
+    let mut input = Cursor::new(bytes);
+    (input.array::<4>().ok()? == MAGIC && input.u8().ok()? <= VERSION).then_some(input)
+}
+
+fn section<'a>(input: &mut Cursor<'a>) -> Result<&'a [u8], Malformed> {
+    let (len, checksum) = (input.u32()? as usize, input.u32()?);
+    let body = input.take(len)?;
+    if crc32c::crc32c(body) != checksum {
+        return Err(Malformed("the checksum does not match"));
+    }
+    Ok(body)
+}
+
+impl Summary {
+    /// Reads the first section only, if it is intact and belongs to this file.
+    pub(crate) fn read(epoch_dir: &Path) -> Option<Summary> {
+        let mut file = File::open(path(epoch_dir)).ok()?;
+        let mut head = [0; 13];
+        file.read_exact(&mut head).ok()?;
+        let mut input = sections(&head)?;
+        let len = input.u32().ok()? as usize;
+        if len > SECTION_BYTES_MAX {
+            return None;
+        }
+        let mut body = Vec::new();
+        file.take(len as u64).read_to_end(&mut body).ok()?;
+        let stored = input.u32().ok()?;
+        let summary = (crc32c::crc32c(&body) == stored)
+            .then(|| Summary::from_bytes(&body).ok())
+            .flatten()?;
+        let len = fs::metadata(log_file(epoch_dir)).ok()?.len();
+        (len == summary.file_len).then_some(summary)
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        for n in [self.first, self.last, self.chunks, self.file_len] {
+            put_varint(&mut out, n);
+        }
+        out.push(u8::from(self.newest.is_some()));
+        put_signed(&mut out, self.newest.map_or(0, |t| t.0));
+        out.push(u8::from(self.stream.is_some()));
+        out.extend_from_slice(self.stream.unwrap_or(StreamId(Uuid::nil())).0.as_bytes());
+        for line in &self.lines {
+            out.extend_from_slice(line.stream.0.as_bytes());
+            put_varint(&mut out, u64::from(line.source.0));
+            put_bytes(&mut out, line.name.as_bytes());
+            for n in [line.base, line.end, line.limit, line.records] {
+                put_varint(&mut out, n);
+            }
+            put_varint(&mut out, line.voids.len() as u64);
+            for (reason, count) in &line.voids {
+                out.push(reason_code(*reason));
+                put_varint(&mut out, *count);
+            }
+        }
+        out
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Cursor::new(bytes);
+        let mut summary = Summary {
+            first: input.varint()?,
+            last: input.varint()?,
+            chunks: input.varint()?,
+            file_len: input.varint()?,
+            ..Summary::default()
+        };
+        let known = input.u8()? == 1;
+        let newest = Timestamp(input.signed()?);
+        summary.newest = known.then_some(newest);
+        let known = input.u8()? == 1;
+        let stream = stream(&mut input)?;
+        summary.stream = known.then_some(stream);
+        while !input.is_empty() {
+            summary.lines.push(read_line(&mut input)?);
+        }
+        Ok(summary)
+    }
+}
+
+fn stream(input: &mut Cursor<'_>) -> Result<StreamId, Malformed> {
+    Ok(StreamId(Uuid::from_bytes(input.array()?)))
+}
+
+fn reason(input: &mut Cursor<'_>) -> Result<DropReason, Malformed> {
+    reason_from_code(input.u8()?).ok_or(Malformed("an unknown reason"))
+}
+
+fn read_line(input: &mut Cursor<'_>) -> Result<Line, Malformed> {
+    let mut line = Line {
+        stream: stream(input)?,
+        source: SourceId(input.varint32()?),
+        name: input.text()?.into(),
+        base: input.varint()?,
+        end: input.varint()?,
+        limit: input.varint()?,
+        records: input.varint()?,
+        voids: Vec::new(),
+    };
+    for _ in 0..input.varint()? {
+        line.voids.push((reason(input)?, input.varint()?));
+    }
+    Ok(line)
+}
+
+impl Table {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_varint(&mut out, self.catalogues.len() as u64);
+        for (offset, len) in &self.catalogues {
+            put_varint(&mut out, *offset);
+            put_varint(&mut out, u64::from(*len));
+        }
+        let mut streams: Vec<StreamId> = Vec::new();
+        for chunk in &self.chunks {
+            put_varint(&mut out, chunk.number);
+            put_varint(&mut out, u64::from(chunk.span));
+            put_varint(&mut out, chunk.offset);
+            put_varint(&mut out, u64::from(chunk.len));
+            put_signed(&mut out, chunk.newest.map_or(i64::MIN, |t| t.0));
+            // A stream is written in full where it comes first, and by its position from then on.
+            let known = streams.iter().position(|s| *s == chunk.stream);
+            put_varint(&mut out, known.map_or(0, |at| at as u64 + 1));
+            if known.is_none() {
+                out.extend_from_slice(chunk.stream.0.as_bytes());
+                streams.push(chunk.stream);
+            }
+            put_varint(&mut out, chunk.entries.len() as u64);
+            for entry in &chunk.entries {
+                put_varint(&mut out, u64::from(entry.source.0));
+                put_varint(&mut out, entry.first);
+                put_varint(&mut out, entry.count);
+                put_varint(&mut out, entry.ahead);
+                out.push(entry.void.map_or(0, reason_code));
+            }
+        }
+        out
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut input = Cursor::new(bytes);
+        let mut table = Table::default();
+        for _ in 0..input.varint()? {
+            table.catalogues.push((input.varint()?, input.varint32()?));
+        }
+        let mut streams: Vec<StreamId> = Vec::new();
+        let mut seen = HashSet::new();
+        while !input.is_empty() {
+            let (number, span) = (input.varint()?, input.varint32()?);
+            let (offset, len) = (input.varint()?, input.varint32()?);
+            let newest = input.signed()?;
+            let at = input.length(streams.len())?;
+            if at == 0 {
+                streams.push(stream(&mut input)?);
+            }
+            let stream = streams[if at == 0 { streams.len() } else { at } - 1];
+            let mut entries = Vec::new();
+            for _ in 0..input.varint()? {
+                entries.push(read_entry(&mut input)?);
+            }
+            if span == 0 || !seen.insert(number) {
+                return Err(Malformed("a chunk is listed twice"));
+            }
+            table.chunks.push(Found {
+                number,
+                span,
+                offset,
+                len,
+                stream,
+                newest: (newest != i64::MIN).then_some(Timestamp(newest)),
+                entries,
+            });
+        }
+        Ok(table)
+    }
+}
+
+fn read_entry(input: &mut Cursor<'_>) -> Result<Entry, Malformed> {
+    let entry = Entry {
+        source: SourceId(input.varint32()?),
+        first: input.varint()?,
+        count: input.varint()?,
+        ahead: input.varint()?,
+        void: match input.u8()? {
+            0 => None,
+            code => Some(reason_from_code(code).ok_or(Malformed("an unknown reason"))?),
+        },
+    };
+    if entry.first == 0 || entry.count == 0 {
+        return Err(Malformed("a directory entry has no numbers"));
+    }
+    Ok(entry)
+}
+
+/// Seals an epoch: scans its file and writes the manifest. Chunks from `bound` on are not its own: a
+/// failed commit left them, and a later epoch has them.
+pub(crate) fn seal(
+    epoch_dir: &Path,
+    first: u64,
+    bound: u64,
+    log: LogKind,
+) -> Result<(Manifest, Scan), StoreError> {
+    let path = log_file(epoch_dir);
+    let len = fs::metadata(&path).map_or(0, |meta| meta.len());
+    let mut scan = crate::scan::scan(&path, log).map_err(StoreError::io("cannot read", &path))?;
+    scan.chunks
+        .retain(|c| c.number >= first && c.last_number() < bound);
+    let manifest = Manifest::of(&scan, first, len);
+    if let Err(error) = manifest.write(epoch_dir) {
+        // It is only a shortcut: without it the epoch is scanned when the buffer opens.
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "an epoch has no manifest"
+        );
+    }
+    Ok((manifest, scan))
+}

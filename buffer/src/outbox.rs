@@ -1,0 +1,150 @@
+//! The outbox: where one uplink gets what it has to send.
+
+use std::sync::Arc;
+
+use millrace_tags::{Gap, Lane, Parcel};
+
+use crate::core::Core;
+use crate::shared::Shared;
+use crate::uplink::{Names, Uplink};
+
+/// Where an uplink begins that the buffer has never seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest record that is still there.
+    Oldest,
+    /// With what is appended from now on.
+    Now,
+}
+
+/// The name of an offer, valid until it is acked, failed, or the outbox is reconnected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OfferId(pub u64);
+
+/// What the uplink can take now.
+#[derive(Debug, Clone, Copy)]
+pub struct Budget {
+    /// Most records that a parcel may have; at least one is given.
+    pub records: usize,
+    /// Whether backlog may be offered now.
+    pub backlog: bool,
+}
+
+/// Something to send.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// To be given back to [`Outbox::acked`] or [`Outbox::failed`].
+    pub id: OfferId,
+    /// The lane that it travels in.
+    pub lane: Lane,
+    /// What to send.
+    pub item: Item,
+}
+
+/// What an offer holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Item {
+    /// Records.
+    Parcel(Parcel),
+    /// Numbers that will never come.
+    Gap(Gap),
+}
+
+/// The outbox of one uplink. It does no I/O: what has to come from the disk is read ahead by the
+/// buffer's own thread.
+///
+/// When a second outbox is made for the same uplink, the first one has nothing to offer any more.
+pub struct Outbox {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) uplink: Arc<str>,
+    pub(crate) generation: u64,
+}
+
+impl Outbox {
+    /// Sets what to call when [`Outbox::next`] came back empty-handed and may now have something.
+    ///
+    /// It is called on threads that append or commit: it must be quick and must not call the buffer.
+    pub fn set_wake(&self, wake: Box<dyn Fn() + Send + Sync>) {
+        let mut core = self.shared.lock();
+        if let Some(uplink) = self.uplink(&mut core) {
+            uplink.wake = Some(wake.into());
+        }
+    }
+
+    /// The next thing to send: owed gaps first, then events, live samples, backlog.
+    pub fn next(&mut self, budget: Budget) -> Option<Offer> {
+        let mut core = self.shared.lock();
+        let core = &mut *core;
+        let uplink = core
+            .uplinks
+            .get_mut(&self.uplink)
+            .filter(|u| u.generation == self.generation)?;
+        let names = Names {
+            sources: core.registry.sources(),
+            tags: core.registry.tags(),
+        };
+        let records = budget.records.max(1);
+        let next = uplink.next(&core.alarm, &core.data, &names, records, budget.backlog);
+        uplink.idle = next.is_none();
+        // Ask for the next chunks while the uplink is busy with these.
+        let mut ask = uplink.alarm.ask(&core.alarm);
+        if budget.backlog {
+            ask |= uplink.data.ask(&core.data);
+        }
+        if ask {
+            self.shared.work.notify_one();
+        }
+        let (id, lane, mut item) = next?;
+        if let Item::Gap(gap) = &mut item
+            && gap.at.is_none()
+        {
+            gap.at = self.shared.utc();
+        }
+        Some(Offer { id, lane, item })
+    }
+
+    /// The other side has taken the offer over.
+    pub fn acked(&mut self, id: OfferId) {
+        self.settle(id, true);
+    }
+
+    /// The uplink's routes do not ask for the offer: it is settled and counted as `not-routed`.
+    pub fn not_routed(&mut self, id: OfferId) {
+        self.settle(id, false);
+    }
+
+    fn settle(&self, id: OfferId, routed: bool) {
+        let mut core = self.shared.lock();
+        if let Some(uplink) = self.uplink(&mut core) {
+            uplink.acked(id, routed);
+        }
+    }
+
+    /// The offer could not be sent: it is offered again.
+    pub fn failed(&mut self, id: OfferId) {
+        let mut core = self.shared.lock();
+        if let Some(uplink) = self.uplink(&mut core) {
+            uplink.failed(id);
+        }
+    }
+
+    /// There is a new connection: everything that is not acked is offered again, what is already
+    /// committed as backlog. Offers made before are void.
+    pub fn reconnected(&mut self) {
+        let mut core = self.shared.lock();
+        let core = &mut *core;
+        if let Some(uplink) = core
+            .uplinks
+            .get_mut(&self.uplink)
+            .filter(|u| u.generation == self.generation)
+        {
+            uplink.restart(&core.alarm, &core.data);
+        }
+    }
+
+    fn uplink<'a>(&self, core: &'a mut Core) -> Option<&'a mut Uplink> {
+        core.uplinks
+            .get_mut(&self.uplink)
+            .filter(|u| u.generation == self.generation)
+    }
+}

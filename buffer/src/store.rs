@@ -1,0 +1,452 @@
+//! The epochs of one log: the one that is written, and the sealed ones.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use millrace_tags::{LogKind, SourceId, StreamId, TagInfo, TagTable, Timestamp};
+
+use crate::catalogue::{Catalogue, Registry, SourceInfo, StoredSource};
+use crate::chunk::{FRAME_BYTES_MAX, Frame};
+use crate::commit::Packed;
+use crate::epoch::{self, Epoch, StoreError, disk_bytes, log_file, sync_directory};
+use crate::log::{LineKey, Log};
+use crate::manifest::{Manifest, Table, seal};
+use crate::scan::Found;
+use crate::uplink::Directory;
+
+/// Sealed epochs that are kept open for reading: one for each lane that can lag.
+const OPEN_EPOCHS_MAX: usize = 2;
+
+/// The epoch that is being written.
+struct Active {
+    epoch: Epoch,
+    first: u64,
+    /// The last durable chunk; below `first` while there is none.
+    last: u64,
+    chunks: u64,
+    /// How much of the catalogue it has.
+    sources: usize,
+    tags: usize,
+    since: Instant,
+}
+
+/// An epoch that is complete.
+#[derive(Debug, Clone)]
+pub(crate) struct Sealed {
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) chunks: u64,
+    pub(crate) bytes: u64,
+    pub(crate) newest: Option<Timestamp>,
+}
+
+/// A sealed epoch that is open for reading.
+struct OpenEpoch {
+    first: u64,
+    file: File,
+    /// Chunk number, span, offset, length.
+    chunks: Vec<(u64, u32, u64, u32)>,
+    catalogue: Catalogue,
+    /// The catalogue in terms of the registry, once somebody asked.
+    names: Option<Arc<EpochNames>>,
+}
+
+/// The catalogue of an epoch in terms of the registry.
+#[derive(Debug, Default)]
+pub(crate) struct EpochNames {
+    sources: HashMap<SourceId, SourceId>,
+    /// `None` where the registry's own table says the same.
+    pub(crate) tags: Option<Arc<TagTable>>,
+}
+
+impl EpochNames {
+    /// Takes over what the epoch says; sources that the registry has lost get a number.
+    pub(crate) fn resolve(catalogue: &Catalogue, registry: &mut Registry) -> Self {
+        let sources = catalogue.sources.iter();
+        let sources = sources
+            .map(|s| (s.id, registry.source(&s.name, s.kind)))
+            .collect();
+        let known = registry.tags();
+        let same = catalogue
+            .tags
+            .iter()
+            .all(|(id, tag)| known.get(*id).is_some_and(|t| **t == *tag));
+        Self {
+            sources,
+            tags: (!same).then(|| Arc::new(catalogue.table())),
+        }
+    }
+
+    /// The names of what was written since the buffer was opened.
+    pub(crate) fn identity(registry: &Registry) -> Self {
+        let ids = (0..registry.sources().len() as u32).map(SourceId);
+        Self {
+            sources: ids.map(|id| (id, id)).collect(),
+            tags: None,
+        }
+    }
+
+    /// The chunk's directory in terms of the log's lines; `None` where a source has no name.
+    pub(crate) fn directory(&self, found: &Found, log: &mut Log) -> Option<Directory> {
+        let stream = log.stream(found.stream);
+        let entries = found.entries.iter().map(|e| {
+            let source = *self.sources.get(&e.source)?;
+            Some((LineKey { stream, source }, e.first, e.last(), e.void))
+        });
+        Some(Directory {
+            number: found.number,
+            last: found.last_number(),
+            entries: entries.collect::<Option<_>>()?,
+        })
+    }
+}
+
+/// What asking for a chunk brought.
+pub(crate) enum Read {
+    Frame(Vec<u8>),
+    /// It is not where it should be; what it held, if that is known.
+    Lost(Option<Found>),
+}
+
+/// What a new epoch's catalogue needs.
+pub(crate) struct Names {
+    pub(crate) sources: Vec<SourceInfo>,
+    pub(crate) tags: Arc<TagTable>,
+    /// The stream that numbers are given in.
+    pub(crate) stream: StreamId,
+}
+
+/// The epochs of one log.
+pub(crate) struct LogStore {
+    pub(crate) kind: LogKind,
+    dir: PathBuf,
+    active: Option<Active>,
+    pub(crate) sealed: VecDeque<Sealed>,
+    /// Where each line of `stream` stands on the disk: last number and limit.
+    positions: Vec<(u64, u64)>,
+    stream: Option<StreamId>,
+    open: Vec<OpenEpoch>,
+}
+
+impl LogStore {
+    pub(crate) fn new(kind: LogKind, dir: PathBuf, sealed: VecDeque<Sealed>) -> Self {
+        Self {
+            kind,
+            dir,
+            active: None,
+            sealed,
+            positions: Vec::new(),
+            stream: None,
+            open: Vec::new(),
+        }
+    }
+
+    /// Sets where a line stands on the disk.
+    pub(crate) fn set_position(
+        &mut self,
+        stream: StreamId,
+        source: SourceId,
+        last: u64,
+        limit: u64,
+    ) {
+        if self.stream != Some(stream) {
+            self.stream = Some(stream);
+            self.positions.clear();
+        }
+        let at = source.0 as usize;
+        if at >= self.positions.len() {
+            self.positions.resize(at + 1, (0, 0));
+        }
+        self.positions[at] = (last, limit);
+    }
+
+    /// Writes chunks durably, in the active epoch or a new one.
+    pub(crate) fn write(&mut self, names: &Names, chunks: &[Packed]) -> Result<(), StoreError> {
+        let Some(first) = chunks.first() else {
+            return Ok(());
+        };
+        if self.stream != Some(names.stream) {
+            self.stream = Some(names.stream);
+            self.positions.clear();
+        }
+        let active = match &mut self.active {
+            Some(active) => active,
+            slot => slot.insert(Active {
+                epoch: Epoch::create(&self.dir, first.directory.number)?,
+                first: first.directory.number,
+                last: first.directory.number - 1,
+                chunks: 0,
+                sources: 0,
+                tags: 0,
+                since: Instant::now(),
+            }),
+        };
+        active.put_catalogue(self.kind, names, &self.positions)?;
+        for chunk in chunks {
+            active.epoch.put(chunk.directory.number, &chunk.frame)?;
+        }
+        active.epoch.sync()?;
+        active.last = chunks.last().map_or(active.last, |c| c.directory.last);
+        active.chunks += chunks.len() as u64;
+        Ok(())
+    }
+
+    /// What the active epoch takes on the disk, and since when it is written.
+    pub(crate) fn active(&self) -> Option<(u64, Instant)> {
+        let active = self.active.as_ref()?;
+        Some((active.epoch.bytes(), active.since))
+    }
+
+    /// What the log takes on the disk.
+    pub(crate) fn bytes(&self) -> u64 {
+        let sealed: u64 = self.sealed.iter().map(|s| s.bytes).sum();
+        sealed + self.active().map_or(0, |(bytes, _)| bytes)
+    }
+
+    pub(crate) fn figures(&self) -> crate::core::Figures {
+        let active = self.active.as_ref();
+        crate::core::Figures {
+            bytes: self.bytes(),
+            epochs: self.sealed.len() as u64 + u64::from(active.is_some()),
+            chunks: self.sealed.iter().map(|s| s.chunks).sum::<u64>()
+                + active.map_or(0, |a| a.chunks),
+            oldest: self.sealed.front().and_then(|s| s.newest),
+        }
+    }
+
+    /// Ends the active epoch. After a failure too: sled's handle does not recover from one.
+    ///
+    /// Returns the numbers of durable chunks that its file does not hold after all.
+    pub(crate) fn seal(&mut self) -> Result<Vec<u64>, StoreError> {
+        let Some(active) = self.active.take() else {
+            return Ok(Vec::new());
+        };
+        let Active {
+            epoch, first, last, ..
+        } = active;
+        let dir = epoch.dir().to_owned();
+        epoch.close();
+        if last < first {
+            return fs::remove_dir_all(&dir)
+                .map(|()| Vec::new())
+                .map_err(StoreError::io("cannot remove", &dir));
+        }
+        // The file is durable and complete: even if it cannot be read now, it stays on the list.
+        let sealed = seal(&dir, first, last + 1, self.kind);
+        let manifest = sealed.as_ref().map(|(m, _)| &m.summary).ok();
+        self.sealed.push_back(Sealed {
+            first,
+            last,
+            chunks: manifest.map_or(0, |m| m.chunks),
+            bytes: disk_bytes(&dir),
+            newest: manifest.and_then(|m| m.newest),
+        });
+        let (manifest, _) = sealed?;
+        let mut missing = Vec::new();
+        let mut next = first;
+        for chunk in &manifest.table.chunks {
+            missing.extend(next..chunk.number);
+            next = chunk.last_number() + 1;
+        }
+        missing.extend(next..=last);
+        Ok(missing)
+    }
+
+    fn epoch_dir(&self, first: u64) -> PathBuf {
+        epoch::directory(&self.dir, first)
+    }
+
+    /// Whether the active epoch has the chunk.
+    pub(crate) fn is_active(&self, number: u64) -> bool {
+        self.active.as_ref().is_some_and(|a| number >= a.first)
+    }
+
+    fn sealed_with(&self, number: u64) -> Option<&Sealed> {
+        let at = self.sealed.partition_point(|s| s.last < number);
+        self.sealed.get(at).filter(|s| s.first <= number)
+    }
+
+    /// Reads a chunk of the active epoch.
+    pub(crate) fn read_active(&self, number: u64) -> Option<Vec<u8>> {
+        let frame = self.active.as_ref()?.epoch.get(number).ok()??;
+        Some(frame.to_vec())
+    }
+
+    /// Reads a chunk of a sealed epoch; the caller checks the frame.
+    pub(crate) fn read_sealed(&mut self, number: u64) -> Read {
+        let Some(first) = self.sealed_with(number).map(|s| s.first) else {
+            return Read::Lost(None);
+        };
+        let Some(at) = self.open(first) else {
+            return Read::Lost(None);
+        };
+        let open = &self.open[at];
+        let place = open
+            .chunks
+            .partition_point(|&(n, span, ..)| n + u64::from(span) <= number);
+        let Some(&(chunk, _, offset, len)) = open.chunks.get(place).filter(|c| c.0 <= number)
+        else {
+            return Read::Lost(None);
+        };
+        let mut bytes = vec![0; (len as usize).min(FRAME_BYTES_MAX)];
+        let intact = open.file.read_exact_at(&mut bytes, offset).is_ok()
+            && Frame::parse(&bytes).is_ok_and(|f| f.header.number == chunk);
+        if intact {
+            return Read::Frame(bytes);
+        }
+        let table = self.table(first);
+        Read::Lost(table.chunks.into_iter().find(|c| c.number == chunk))
+    }
+
+    /// The names that a sealed epoch's source and tag numbers stand for. Reads nothing where a chunk of
+    /// the epoch was read before.
+    pub(crate) fn names(
+        &mut self,
+        number: u64,
+        registry: &mut Registry,
+    ) -> Option<Arc<EpochNames>> {
+        let first = self.sealed_with(number)?.first;
+        let at = self.open(first)?;
+        let open = &mut self.open[at];
+        let names = open
+            .names
+            .get_or_insert_with(|| Arc::new(EpochNames::resolve(&open.catalogue, registry)));
+        Some(names.clone())
+    }
+
+    fn open(&mut self, first: u64) -> Option<usize> {
+        if let Some(at) = self.open.iter().position(|o| o.first == first) {
+            return Some(at);
+        }
+        let dir = self.epoch_dir(first);
+        let file = File::open(log_file(&dir)).ok()?;
+        let table = self.table(first);
+        let catalogue = read_catalogue(&file, &table);
+        let mut chunks: Vec<_> = table
+            .chunks
+            .iter()
+            .map(|c| (c.number, c.span, c.offset, c.len))
+            .collect();
+        chunks.sort_unstable();
+        if self.open.len() >= OPEN_EPOCHS_MAX {
+            self.open.remove(0);
+        }
+        self.open.push(OpenEpoch {
+            first,
+            file,
+            chunks,
+            catalogue,
+            names: None,
+        });
+        Some(self.open.len() - 1)
+    }
+
+    /// The chunks of a sealed epoch: from its manifest, or by scanning it again.
+    pub(crate) fn table(&self, first: u64) -> Table {
+        let dir = self.epoch_dir(first);
+        if let Some(manifest) = Manifest::read(&dir) {
+            return manifest.table;
+        }
+        let bound = self.sealed.iter().find(|s| s.first == first);
+        let bound = bound.map_or(u64::MAX, |s| s.last + 1);
+        seal(&dir, first, bound, self.kind).map_or_else(|_| Table::default(), |(m, _)| m.table)
+    }
+
+    /// Reads every chunk of the log and hands its directory out: nothing is taken from manifests.
+    pub(crate) fn recount(
+        &mut self,
+        mut each: impl FnMut(Found, &Catalogue),
+    ) -> Result<(), StoreError> {
+        let mut dirs: Vec<(PathBuf, u64)> = self
+            .sealed
+            .iter()
+            .map(|s| (self.epoch_dir(s.first), s.last))
+            .collect();
+        if let Some(active) = &self.active {
+            dirs.push((active.epoch.dir().to_owned(), active.last));
+        }
+        for (dir, last) in dirs {
+            let path = log_file(&dir);
+            let scan = crate::scan::scan(&path, self.kind)
+                .map_err(StoreError::io("cannot read", &path))?;
+            for chunk in scan.chunks {
+                if chunk.last_number() <= last {
+                    each(chunk, &scan.catalogue);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a sealed epoch: renamed first, so that a half removed one is never taken for a whole.
+    pub(crate) fn remove(&mut self, first: u64) -> Result<(), StoreError> {
+        self.open.retain(|o| o.first != first);
+        self.sealed.retain(|s| s.first != first);
+        remove_epoch(&self.dir, first)
+    }
+}
+
+/// Renames the epoch and deletes it.
+pub(crate) fn remove_epoch(log_dir: &Path, first: u64) -> Result<(), StoreError> {
+    let dir = epoch::directory(log_dir, first);
+    let gone = dir.with_extension("del");
+    fs::rename(&dir, &gone).map_err(StoreError::io("cannot rename", &dir))?;
+    sync_directory(log_dir)?;
+    fs::remove_dir_all(&gone).map_err(StoreError::io("cannot remove", &gone))
+}
+
+/// The catalogue of an epoch, as far as its frames are intact.
+pub(crate) fn read_catalogue(file: &File, table: &Table) -> Catalogue {
+    let mut catalogue = Catalogue::default();
+    for &(offset, len) in &table.catalogues {
+        let mut bytes = vec![0; (len as usize).min(FRAME_BYTES_MAX)];
+        if file.read_exact_at(&mut bytes, offset).is_ok()
+            && let Ok((_, part, _)) = Catalogue::parse(&bytes)
+        {
+            catalogue.extend(part);
+        }
+    }
+    catalogue
+}
+
+impl Active {
+    /// Writes what the epoch's catalogue lacks: all of it at first.
+    fn put_catalogue(
+        &mut self,
+        log: LogKind,
+        names: &Names,
+        positions: &[(u64, u64)],
+    ) -> Result<(), StoreError> {
+        let tags = match log {
+            LogKind::Data => names.tags.len(),
+            LogKind::Alarm => 0,
+        };
+        if self.sources == names.sources.len() && self.tags == tags {
+            return Ok(());
+        }
+        let mut catalogue = Catalogue::default();
+        for (at, source) in names.sources.iter().enumerate().skip(self.sources) {
+            let (last, limit) = positions.get(at).copied().unwrap_or_default();
+            catalogue.sources.push(StoredSource {
+                id: SourceId(at as u32),
+                kind: source.kind,
+                name: source.name.clone(),
+                last,
+                limit,
+            });
+        }
+        for (id, tag) in names.tags.iter().take(tags).skip(self.tags) {
+            catalogue.tags.push((id, TagInfo::clone(tag)));
+        }
+        for frame in catalogue.frames(log, names.stream) {
+            self.epoch.put_catalogue(&frame)?;
+        }
+        self.sources = names.sources.len();
+        self.tags = tags;
+        Ok(())
+    }
+}
