@@ -60,7 +60,7 @@ pub(crate) use tag::{Deadband, Scaling, Tag, TagPoint};
 pub(crate) use text::layer_from_text;
 pub(crate) use uplink::{Start, Uplink};
 
-use device::DeviceReader;
+use device::{DeviceReader, TAGS_MAX};
 use files::FileReference;
 use layer::{Layer, Merged};
 use names::Taken;
@@ -222,7 +222,7 @@ fn read_files(
 
 fn read_root(files: &Files, path: &Path, role: Role) -> Result<Table, Box<Problem>> {
     let text = files.read(path, role, None)?;
-    tree::parse(&Arc::from(path), &text).map_err(Box::new)
+    tree::parse(&Arc::from(path), &text)
 }
 
 /// The last local file that names a data directory wins, the command line over all.
@@ -339,6 +339,19 @@ impl Reader<'_> {
             tags: Taken::default(),
         };
         let devices = read_each(tables, |table, nth| reader.read(table, nth));
+        let tags = devices
+            .iter()
+            .flatten()
+            .map(|device| device.tags.len())
+            .sum::<usize>();
+        if tags > TAGS_MAX {
+            let message = format!("there are {tags} tags; the maximum is {TAGS_MAX}");
+            let place = tables.first().map(|table| table.place.clone());
+            let problem = place.map(|place| Problem::new(place, message).key("device"));
+            problem
+                .into_iter()
+                .for_each(|problem| self.report.problem(problem));
+        }
         (devices, reader.tags)
     }
 

@@ -5,8 +5,6 @@ use std::time::Duration;
 use super::keys::{KeyDoc, Kind, SectionDoc};
 use super::section::Section;
 
-const DAY: Duration = Duration::from_secs(86_400);
-
 /// The table of keys.
 pub(crate) const BUFFER: SectionDoc = SectionDoc {
     heading: "[buffer]",
@@ -47,8 +45,8 @@ pub(crate) const BUFFER: SectionDoc = SectionDoc {
                 min: Duration::ZERO,
                 max: Duration::from_secs(3650 * 86_400),
             },
-            "How long delivered data stay, so that the core can ask for them again; at most a quarter \
-             of max_bytes, and the first to go when room is needed.",
+            "How long delivered data stay, so that the core can ask for them again. Without effect in this \
+             version: delivered data may go at once.",
         )
         .default("24h"),
         KeyDoc::new(
@@ -72,8 +70,6 @@ pub(crate) struct Buffer {
     pub(crate) max_bytes: u64,
     /// The longest that data wait for an uplink.
     pub(crate) max_age: Duration,
-    /// How long delivered data stay for replay.
-    pub(crate) keep: Duration,
 }
 
 impl Buffer {
@@ -86,20 +82,15 @@ impl Buffer {
         let max_bytes = section.size("max_bytes");
         let max_age = section.duration("max_age");
         let keep = section.duration("keep");
-        let buffer = Self {
+        if section.has("keep") {
+            let message = "keep has no effect in this version yet: delivered data may go at once";
+            section.note("keep", message.to_owned(), None);
+        }
+        keep?;
+        Some(Self {
             commit_interval: commit_interval?,
             max_bytes: max_bytes?,
             max_age: max_age?,
-            keep: keep?,
-        };
-        if buffer.keep > buffer.max_age.max(DAY) {
-            section.note(
-                "keep",
-                "keep is longer than max_age: delivered data stay longer than undelivered"
-                    .to_owned(),
-                None,
-            );
-        }
-        Some(buffer)
+        })
     }
 }

@@ -1,17 +1,16 @@
 //! `[local]`: what the cloud may do. Read from local files only; nothing from the cloud can widen it.
 
-use millrace_uplink::SecretSource;
-
-use super::keys::{KeyDoc, Kind, SectionDoc, nearest};
-use super::pattern::Pattern;
+use super::keys::{KeyDoc, Kind, SectionDoc, all_of, nearest};
 use super::section::{Complaint, Section};
 
 /// What a cloud core may ask where nothing is written: looking, not touching.
 const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];
 
-/// Every operation that a command can name.
-const COMMANDS: [&str; 17] = [
-    "read",
+/// Operations of this version.
+const COMMANDS: [&str; 4] = ["read", "status", "ledger", "buffer.status"];
+
+/// Operations that are recognised and refused.
+const COMMANDS_LATER: [&str; 13] = [
     "write",
     "config.get",
     "config.apply",
@@ -22,9 +21,6 @@ const COMMANDS: [&str; 17] = [
     "model.rollback",
     "bootstrap",
     "restart",
-    "status",
-    "ledger",
-    "buffer.status",
     "log",
     "replay",
     "ack",
@@ -35,25 +31,29 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
     heading: "[local]",
     doc: "What the cloud may do. Read from local files only: in the cloud's configuration it is ignored.",
     keys: &[
-        KeyDoc::new("commands", Kind::Texts, "The commands that the cloud may send.")
-            .means("`[\"read\", \"status\", \"ledger\"]`"),
+        KeyDoc::new(
+            "commands",
+            Kind::Texts,
+            "The commands that the cloud may send: `read`, `status`, `ledger`, `buffer.status`.",
+        )
+        .means("`[\"read\", \"status\", \"ledger\"]`"),
         KeyDoc::new(
             "write_tags",
             Kind::Texts,
-            "The tags that the cloud may write, by full name or pattern, as `boiler/*`. They must be \
-             `writable` too.",
+            "The tags that the cloud may write. There are no cloud writes in this version: the list must \
+             be empty.",
         )
         .means("none"),
         KeyDoc::new(
             "command_key_file",
-            Kind::Secret,
-            "Where this is set, commands must carry `sig`, the HMAC-SHA256 over id|op|args|expires under \
-             this key.",
+            Kind::Later,
+            "The key that commands must be signed with.",
         ),
         KeyDoc::new(
             "fetch_hosts",
             Kind::Texts,
-            "Further hosts that models and configurations may be downloaded from, over https.",
+            "Further hosts that downloads may use. There are no downloads in this version: the list must \
+             be empty.",
         )
         .means("none"),
     ],
@@ -64,12 +64,6 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
 pub(crate) struct Local {
     /// Commands that it may send.
     pub(crate) commands: Vec<String>,
-    /// Tags that it may write.
-    pub(crate) write_tags: Vec<Pattern>,
-    /// Where set, commands must be signed with it.
-    pub(crate) command_key: Option<SecretSource>,
-    /// Further hosts that downloads may use.
-    pub(crate) fetch_hosts: Vec<String>,
 }
 
 impl Local {
@@ -77,25 +71,30 @@ impl Local {
     pub(crate) fn read(section: &Section<'_>) -> Option<Self> {
         section.finish(None);
         let commands = read_commands(section);
-        let command_key = match section.has("command_key_file") {
-            true => section.secret("command_key_file").map(Some),
-            false => Some(None),
-        };
-        let texts = |key| -> Option<Vec<String>> {
-            if !section.has(key) {
-                return Some(Vec::new());
-            }
-            let texts = section.texts(key)?;
-            Some(texts.into_iter().map(|(text, _)| text).collect())
-        };
-        let write_tags = texts("write_tags");
-        let fetch_hosts = texts("fetch_hosts");
+        refuse_grants(
+            section,
+            "write_tags",
+            "cloud writes are not in this version yet",
+        );
+        refuse_grants(
+            section,
+            "fetch_hosts",
+            "downloads are not in this version yet",
+        );
         Some(Self {
             commands: commands?,
-            write_tags: write_tags?.into_iter().map(Pattern::new).collect(),
-            command_key: command_key?,
-            fetch_hosts: fetch_hosts?,
         })
+    }
+}
+
+/// A grant of something that is not there would look as if it were.
+fn refuse_grants(section: &Section<'_>, key: &str, why: &str) {
+    let granted = section
+        .texts(key)
+        .and_then(|texts| texts.into_iter().next());
+    if let Some((text, place)) = granted {
+        let complaint = Complaint::new(why).hint(format!("write {key} = [], or remove it"));
+        section.complain_at(key, &place, &text, complaint);
     }
 }
 
@@ -103,18 +102,30 @@ fn read_commands(section: &Section<'_>) -> Option<Vec<String>> {
     if !section.has("commands") {
         return Some(COMMANDS_DEFAULT.map(str::to_owned).to_vec());
     }
-    let mut known = true;
     let texts = section.texts("commands")?;
-    for (text, place) in &texts {
-        if !COMMANDS.contains(&text.as_str()) {
-            let complaint = Complaint::new("no command has this name");
-            let complaint = match nearest(text, COMMANDS) {
-                Some(near) => complaint.hint(format!("did you mean {near}?")),
-                None => complaint.hint(format!("commands are {}", COMMANDS.join(", "))),
-            };
-            section.complain_at("commands", place, text, complaint);
-            known = false;
-        }
+    let unknown = texts
+        .iter()
+        .filter(|(text, _)| !COMMANDS.contains(&text.as_str()));
+    let mut known = true;
+    for (text, place) in unknown {
+        section.complain_at("commands", place, text, unknown_command(text));
+        known = false;
     }
     known.then(|| texts.into_iter().map(|(text, _)| text).collect())
+}
+
+fn unknown_command(text: &str) -> Complaint {
+    let works = format!("{} are", all_of(&COMMANDS));
+    if COMMANDS_LATER.contains(&text) {
+        let complaint = Complaint::new(format!("this command is not in this version yet, {works}"));
+        return complaint.hint("remove it");
+    }
+    let complaint = Complaint::new("no command has this name");
+    match nearest(text, COMMANDS.into_iter().chain(COMMANDS_LATER)) {
+        Some(near) => complaint.hint(format!("did you mean {near}?")),
+        None => complaint.hint(format!(
+            "commands of this version are {}",
+            all_of(&COMMANDS)
+        )),
+    }
 }

@@ -24,8 +24,8 @@ const INTRODUCTION: &str = "\
 Rendered from the program's own tables of keys; a test keeps it so.
 
 Millrace reads TOML: `/etc/millrace/millrace.toml` and `/etc/millrace/conf.d/*.toml` in name order. `--config`
-names another file, or a directory with `millrace.toml` and `conf.d`, or with any `*.toml`. Relative paths are relative
-to the file that names them.
+names another file, or a directory with `millrace.toml` and `conf.d`, or with any `*.toml`; `conf.d` goes with a main
+file of the name `millrace.toml` only. Relative paths are relative to the file that names them.
 
 `millrace check` reports every problem at once, each with its file, line and column, and exits with 2; notes
 that stop nothing are warnings. An unknown key is an error that names the nearest known one.
@@ -59,13 +59,18 @@ pub(crate) fn markdown() -> String {
                 page,
                 "| `{}` | {} | {} | {} |",
                 key.name,
-                takes(&key.kind),
-                absent(key.default),
-                meaning(key)
+                cell(&takes(&key.kind)),
+                cell(&absent(key.default)),
+                cell(&meaning(key))
             );
         }
     }
     page
+}
+
+/// A bar would end the cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
 }
 
 fn takes(kind: &Kind) -> String {

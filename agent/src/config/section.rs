@@ -69,10 +69,10 @@ impl Report {
 
     /// Whether something was written by the cloud.
     pub(crate) fn is_from_cloud(&self, place: &Place) -> bool {
-        self.from_cloud(place).is_some()
+        self.cloud_bounds_at(place).is_some()
     }
 
-    fn from_cloud(&self, place: &Place) -> Option<&CloudBounds> {
+    fn cloud_bounds_at(&self, place: &Place) -> Option<&CloudBounds> {
         self.cloud.as_ref().filter(|cloud| cloud.file == place.file)
     }
 }
@@ -405,7 +405,11 @@ impl<'a> Section<'a> {
             self.remember_file(key, &path, used_as.clone());
             return Some(SecretSource::File(path));
         }
-        if self.report.from_cloud(&self.node(key)?.place).is_some() {
+        if self
+            .report
+            .cloud_bounds_at(&self.node(key)?.place)
+            .is_some()
+        {
             let complaint =
                 Complaint::new("the cloud layer may name only files in the data directory");
             self.complain(key, complaint);
@@ -440,7 +444,7 @@ impl<'a> Section<'a> {
         let place = &self.node(key)?.place;
         let base = place.file.parent().unwrap_or(Path::new("."));
         let path = base.join(text);
-        let Some(cloud) = self.report.from_cloud(place) else {
+        let Some(cloud) = self.report.cloud_bounds_at(place) else {
             return Some(path);
         };
         let climbs = Path::new(text)

@@ -160,8 +160,10 @@ impl std::fmt::Display for Summary {
             match device.enabled {
                 true => writeln!(
                     f,
-                    "{} tags, {:.4} requests/s, {:.4} samples/s",
-                    device.tags, device.requests_per_s, device.samples_per_s
+                    "{} tags, {} requests/s, {} samples/s",
+                    device.tags,
+                    units::about_rate(device.requests_per_s),
+                    units::about_rate(device.samples_per_s)
                 )?,
                 false => writeln!(f, "{} tags, disabled", device.tags)?,
             }
@@ -174,12 +176,16 @@ impl std::fmt::Display for Summary {
         }
         write!(
             f,
-            "storage at most {:.4} samples/s, about {} a day",
-            self.samples_per_s,
+            "storage at most {} samples/s, about {} a day",
+            units::about_rate(self.samples_per_s),
             units::about_size(self.bytes_per_day)
         )?;
         match self.days_until_full {
-            Some(days) => writeln!(f, "; full after about {days:.3} days without an uplink"),
+            Some(days) => writeln!(
+                f,
+                "; full after about {} days without an uplink",
+                units::about_rate(days)
+            ),
             None => writeln!(f),
         }
     }

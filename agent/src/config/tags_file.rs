@@ -110,7 +110,8 @@ fn unknown_column(
     twice: bool,
     doc: &SectionDoc,
 ) -> Problem {
-    let place = Place::text(file, line, index + 1);
+    let shown = if name.is_empty() { "(empty)" } else { name };
+    let place = Place::cell(file, line, index + 1, &Arc::from(shown));
     if twice {
         return Problem::new(place, format!("column {name} is there twice")).value(name);
     }

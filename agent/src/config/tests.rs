@@ -107,7 +107,6 @@ fn big_configuration_means_what_it_says() {
             commit_interval: Duration::from_millis(500),
             max_bytes: 512_000_000,
             max_age: Duration::from_secs(7 * 86_400),
-            keep: Duration::from_secs(12 * 3_600),
         }
     );
     let names: Vec<&str> = config
@@ -118,7 +117,7 @@ fn big_configuration_means_what_it_says() {
     assert_eq!(names, ["plant/boiler", "spare", "server", "polled"]);
     assert_eq!(config.models[0].inputs["level"], "server/level");
     assert_eq!(config.models[0].bundle, cases().join("models/pump-anomaly"));
-    assert_eq!(config.local.commands, ["read", "write", "status"]);
+    assert_eq!(config.local.commands, ["read", "status"]);
     let bootstrap = config.bootstrap.unwrap();
     assert_eq!(bootstrap.external_id, ExternalId::Mac("eth0".into()));
     assert_eq!(
@@ -344,19 +343,19 @@ fn with_cloud(local: &str, cloud: &str) -> tempfile::TempDir {
 #[test]
 fn cloud_layer_lies_under_the_local_files() {
     let cloud = format!(
-        "[gateway]\nid = \"cloud\"\n[buffer]\nkeep = \"1h\"\nmax_age = \"1d\"\n{}{}",
+        "[gateway]\nid = \"cloud\"\n[buffer]\ncommit_interval = \"3s\"\nmax_age = \"1d\"\n{}{}",
         device("a"),
         device("b")
     );
     let local = format!(
-        "id = \"local\"\n[buffer]\nkeep = \"2h\"\n{}",
+        "id = \"local\"\n[buffer]\ncommit_interval = \"2s\"\n{}",
         device("a").replace("10.0.0.5", "10.0.0.99")
     );
     let dir = with_cloud(&local, &cloud);
     let loaded = load_in(&dir).unwrap();
     let config = &loaded.config;
     assert_eq!(config.gateway.id, "local");
-    assert_eq!(config.buffer.keep, Duration::from_secs(7_200));
+    assert_eq!(config.buffer.commit_interval, Duration::from_secs(2));
     assert_eq!(config.buffer.max_age, Duration::from_secs(86_400));
     assert_eq!(config.devices.len(), 2);
     assert_eq!(config.devices[0].connection.address(), "10.0.0.99:502");
@@ -536,6 +535,28 @@ fn problems_are_data_too() {
     assert_eq!(
         first["message"],
         "commit_interval is 5ms; the minimum is 10ms"
+    );
+}
+
+#[test]
+fn too_many_tags_are_refused() {
+    let mut csv = String::from("name,address\n");
+    for n in 0..60_000 {
+        csv.push_str(&format!("t{n},coil:{n}\n"));
+    }
+    let device = |name| {
+        format!(
+            "[[device]]\nname = \"{name}\"\ndriver = \"modbus-tcp\"\naddress = \"a\"\ntags_file = \"t.csv\"\n"
+        )
+    };
+    let main = format!("{}{}", device("a"), device("b"));
+    let dir = directory(&[("millrace.toml", &main), ("t.csv", &csv)]);
+    let problems = load(Some(dir.path()), Some(dir.path()))
+        .unwrap_err()
+        .to_string();
+    assert!(
+        problems.contains("there are 120000 tags; the maximum is 100000"),
+        "{problems}"
     );
 }
 

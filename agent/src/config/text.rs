@@ -27,7 +27,7 @@ const TEXT_BYTES_MAX: usize = 8 << 20;
 pub(crate) fn layer_from_text(text: &str) -> Result<String, Problems> {
     let file: Arc<Path> = Arc::from(Path::new(NAME));
     let toml = to_toml(&file, text).map_err(|problem| Problems::one(*problem))?;
-    let root = tree::parse(&file, &toml).map_err(Problems::one)?;
+    let root = tree::parse(&file, &toml).map_err(|problem| Problems::one(*problem))?;
     let report = Report::new(None);
     Merged::default().add(root, Layer::Cloud, &report);
     let (problems, _, _) = report.into_parts();

@@ -168,16 +168,16 @@ fn shorten(text: &str) -> String {
 }
 
 /// Reads TOML text. The parser stops at the first mistake of syntax, so there is one problem at most.
-pub(crate) fn parse(file: &Arc<Path>, text: &str) -> Result<Table, Problem> {
+pub(crate) fn parse(file: &Arc<Path>, text: &str) -> Result<Table, Box<Problem>> {
     let lines = LineIndex::new(text);
     let document = toml_edit::Document::parse(text).map_err(|error| {
         let offset = error.span().map_or(0, |span| span.start);
         let (line, column) = lines.position(offset);
         let message = error.message().trim().replace('\n', ", ");
-        Problem::new(
+        Box::new(Problem::new(
             Place::text(file, line, column),
             format!("this is not TOML: {message}"),
-        )
+        ))
     })?;
     let converter = Converter { file, lines };
     Ok(converter.table(document.as_table(), Place::text(file, 1, 1)))

@@ -69,6 +69,21 @@ pub(crate) fn about_size(bytes: f64) -> String {
     }
 }
 
+/// A rate to three digits: `1200`, `19.1`, `0.0042`.
+pub(crate) fn about_rate(per_s: f64) -> String {
+    if per_s <= 0.0 {
+        return "0".to_owned();
+    }
+    let magnitude = per_s.log10().floor();
+    // Three digits in all; rates beyond four digits need no decimals either.
+    let decimals = (2.0 - magnitude).clamp(0.0, 9.0) as usize;
+    let text = format!("{per_s:.decimals$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,6 +99,19 @@ mod tests {
         assert_eq!(show_duration(Duration::from_secs(90)), "90s");
         assert_eq!(parse_duration("10"), None);
         assert_eq!(parse_duration("fast"), None);
+    }
+
+    #[test]
+    fn rates_have_three_digits() {
+        for (rate, shown) in [
+            (0.0, "0"),
+            (1234.4, "1234"),
+            (19.0, "19"),
+            (21.25, "21.2"),
+            (0.00012, "0.00012"),
+        ] {
+            assert_eq!(about_rate(rate), shown);
+        }
     }
 
     #[test]

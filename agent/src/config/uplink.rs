@@ -121,13 +121,9 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
         .default("30s"),
         KeyDoc::new(
             "linger",
-            Kind::Duration {
-                min: Duration::ZERO,
-                max: Duration::from_secs(60),
-            },
+            Kind::Later,
             "How long samples may wait for others to share a message with.",
-        )
-        .default("0s"),
+        ),
         KeyDoc::new("seal", Kind::Later, "Encryption of the payload."),
         KeyDoc::new("seal_key_file", Kind::Later, "Encryption of the payload."),
     ],
@@ -163,8 +159,6 @@ pub(crate) struct Uplink {
     pub(crate) max_inflight: usize,
     /// The longest silence on the connection.
     pub(crate) keep_alive: Duration,
-    /// How long samples may wait for company.
-    pub(crate) linger: Duration,
 }
 
 /// Where an uplink begins that is new to the store.
@@ -174,6 +168,15 @@ pub(crate) enum Start {
     Oldest,
     /// With the data of now.
     Now,
+}
+
+impl From<Start> for millrace_buffer::Start {
+    fn from(start: Start) -> Self {
+        match start {
+            Start::Oldest => millrace_buffer::Start::Oldest,
+            Start::Now => millrace_buffer::Start::Now,
+        }
+    }
 }
 
 impl Uplink {
@@ -225,7 +228,6 @@ impl Uplink {
         let max_message = section.size("max_message");
         let max_inflight = section.integer::<i32>("max_inflight");
         let keep_alive = section.duration("keep_alive");
-        let linger = section.duration("linger");
         Some(Self {
             name: name?,
             profile: profile?,
@@ -243,7 +245,6 @@ impl Uplink {
             max_message: usize::try_from(max_message?).ok()?,
             max_inflight: usize::try_from(max_inflight?).ok()?,
             keep_alive: keep_alive?,
-            linger: linger?,
         })
     }
 }
