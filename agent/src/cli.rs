@@ -35,9 +35,9 @@ mod trust;
 mod uplink;
 
 use failure::Failure;
-use later::Later;
 #[cfg(feature = "sim")]
 pub(crate) use interrupt::interrupted;
+use later::Later;
 pub(crate) use logs::init as init_logs;
 #[cfg(feature = "sim")]
 pub(crate) use status::state_name as status_state;
@@ -198,9 +198,7 @@ impl Command {
             Command::Events(args) => args.run(global),
             Command::Tags(args) => args.run(global),
             Command::Read(args) => args.run(global),
-            Command::Write(_) => {
-                Later::new("write", "use the device's own tool to write").refuse()
-            }
+            Command::Write(_) => Later::new("write", "use the device's own tool to write").refuse(),
             Command::Device(command) => command.run(global),
             Command::Trace(_) => Later::new(
                 "trace",
@@ -238,10 +236,11 @@ impl Command {
             Command::Doctor(_) => {
                 Later::new("doctor", "`millrace status` lists the problems first").refuse()
             }
-            Command::Watch(_) => {
-                Later::new("watch", "`millrace tags --follow` prints values as they change")
-                    .refuse()
-            }
+            Command::Watch(_) => Later::new(
+                "watch",
+                "`millrace tags --follow` prints values as they change",
+            )
+            .refuse(),
             Command::User(_) => Later::new(
                 "user",
                 "the socket's group decides: members of group millrace may use it",

@@ -25,6 +25,7 @@ use crate::cli::{init_logs, interrupted, output};
 use screen::Screen;
 use site::Site;
 use timeline::{SECONDS_MAX, SECONDS_MIN, Timeline};
+use verdict::Verdict;
 
 /// The agent on two threads, the plant and the broker beside it.
 const WORKER_THREADS: usize = 2;
@@ -62,7 +63,8 @@ pub(crate) fn run(args: &DemoArgs, json: bool) -> anyhow::Result<ExitCode> {
 }
 
 async fn play(timeline: Timeline, json: bool) -> anyhow::Result<ExitCode> {
-    // Removed when it is dropped, however this function is left.
+    let mut interrupted = std::pin::pin!(interrupted()?);
+    // Dropping it removes it, however this function is left.
     let directory = tempfile::Builder::new()
         .prefix("millrace-demo-")
         .tempdir()
@@ -71,33 +73,30 @@ async fn play(timeline: Timeline, json: bool) -> anyhow::Result<ExitCode> {
     if !json {
         output::text(&screen::announcement(&timeline))?;
     }
-    let story = tell(directory.path(), timeline, &mut screen);
-    let verdict = tokio::select! {
-        verdict = story => verdict?,
-        caught = interrupted() => {
-            caught?;
-            eprintln!("stopped before the end: no verdict, nothing is left behind");
-            return Ok(ExitCode::SUCCESS);
-        }
+    let mut site = tokio::select! {
+        site = Site::open(directory.path(), timeline) => site?,
+        () = &mut interrupted => return Ok(stopped_early()),
     };
-    if json {
-        output::json(&verdict)?;
-    } else {
-        output::text(&verdict.text())?;
+    let told = tokio::select! {
+        told = tell(&mut site, &mut screen) => Some(told),
+        () = &mut interrupted => None,
+    };
+    // However the story ended: the agent must not write into the directory any more.
+    let verdict = site.close().await;
+    directory
+        .close()
+        .context("cannot remove the temporary directory")?;
+    match told {
+        None => Ok(stopped_early()),
+        Some(told) => {
+            told?;
+            pronounce(&verdict?, json)
+        }
     }
-    Ok(if verdict.ok {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
 }
 
-async fn tell(
-    directory: &std::path::Path,
-    timeline: Timeline,
-    screen: &mut Screen,
-) -> anyhow::Result<verdict::Verdict> {
-    let mut site = Site::open(directory, timeline).await?;
+/// The story from the first poll to the last acknowledgement.
+async fn tell(site: &mut Site, screen: &mut Screen) -> anyhow::Result<()> {
     let mut pictures = tokio::time::interval(PICTURE_EVERY);
     pictures.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
     while site.at() < site.timeline.stop {
@@ -110,6 +109,23 @@ async fn tell(
         pictures.tick().await;
         site.show(screen, Some("devices stopped: the buffer drains"))?;
     }
-    site.show(screen, Some("drained"))?;
-    site.close().await
+    site.show(screen, Some("devices stopped, buffer drained"))
+}
+
+fn pronounce(verdict: &Verdict, json: bool) -> anyhow::Result<ExitCode> {
+    if json {
+        output::json(verdict)?;
+    } else {
+        output::text(&verdict.text())?;
+    }
+    Ok(if verdict.ok {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn stopped_early() -> ExitCode {
+    eprintln!("stopped before the end: no verdict, and nothing is left behind");
+    ExitCode::SUCCESS
 }

@@ -21,9 +21,11 @@ pub(crate) enum BootstrapCommand {
 impl BootstrapCommand {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         match self {
-            BootstrapCommand::Run(_) => {
-                Later::new("bootstrap run", "a restart of the agent asks the core at once").refuse()
-            }
+            BootstrapCommand::Run(_) => Later::new(
+                "bootstrap run",
+                "a restart of the agent asks the core at once",
+            )
+            .refuse(),
             BootstrapCommand::Status => show(global),
             BootstrapCommand::Reset(_) => Later::new(
                 "bootstrap reset",

@@ -45,7 +45,9 @@ fn good(loaded: &Loaded, notes: &[Note], global: &Global) -> anyhow::Result<Exit
         }))?;
     } else {
         let warnings: String = warnings.iter().map(|note| format!("{note}\n\n")).collect();
-        output::text(&format!("{warnings}{summary}\nThe configuration is good.\n"))?;
+        output::text(&format!(
+            "{warnings}{summary}\nThe configuration is good.\n"
+        ))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -133,9 +133,7 @@ fn reason(error: &std::io::Error) -> &'static str {
 }
 
 /// Runs one exchange on a runtime of its own: a command has nothing else to do.
-pub(crate) fn block_on<T>(
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?

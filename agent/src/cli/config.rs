@@ -91,7 +91,10 @@ mod tests {
             text: text.into(),
         };
         let files = [
-            file("/etc/millrace/millrace.toml", "[gateway]\nid = \"gw-1\"\n\n"),
+            file(
+                "/etc/millrace/millrace.toml",
+                "[gateway]\nid = \"gw-1\"\n\n",
+            ),
             file("/etc/millrace/conf.d/a.toml", "[buffer]\n"),
         ];
         assert_eq!(

@@ -64,7 +64,9 @@ pub(super) fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprint!("{}", text(error));
-    let exit = error.downcast_ref::<Failure>().map_or(1, Failure::exit_code);
+    let exit = error
+        .downcast_ref::<Failure>()
+        .map_or(1, Failure::exit_code);
     ExitCode::from(exit)
 }
 

@@ -2,18 +2,20 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Returns at Ctrl-C, SIGTERM, or when the terminal is closed.
+/// A future that is ready at Ctrl-C, SIGTERM, or when the terminal is closed. From this call on none of
+/// them ends the process by itself.
 ///
 /// # Errors
 /// Where the system lets no signal be caught.
-pub(crate) async fn interrupted() -> std::io::Result<()> {
+pub(crate) fn interrupted() -> std::io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }

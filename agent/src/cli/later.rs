@@ -56,7 +56,9 @@ pub(crate) enum TapeCommand {
 impl TapeCommand {
     pub(super) fn refuse(self) -> anyhow::Result<ExitCode> {
         match self {
-            TapeCommand::Record(_) => Later::new("tape record", "tcpdump records a Modbus TCP link"),
+            TapeCommand::Record(_) => {
+                Later::new("tape record", "tcpdump records a Modbus TCP link")
+            }
             TapeCommand::Play(_) => Later::new(
                 "tape play",
                 "`millrace sim modbus --replay FILE.csv` serves recorded values",
@@ -93,9 +95,11 @@ pub(crate) enum ModelCommand {
 
 impl ModelCommand {
     pub(super) fn refuse(self) -> anyhow::Result<ExitCode> {
-        let configure = "set `bundle` of the `[[model]]` in the configuration and restart the agent";
+        let configure =
+            "set `bundle` of the `[[model]]` in the configuration and restart the agent";
         let fixed = "set `[threshold]` in the bundle's model.toml";
-        let replay = "`millrace sim modbus --replay FILE.csv` feeds recorded data through the agent";
+        let replay =
+            "`millrace sim modbus --replay FILE.csv` feeds recorded data through the agent";
         match self {
             ModelCommand::New(_) => Later::new("model new", "write model.toml by hand"),
             ModelCommand::List(_) => {

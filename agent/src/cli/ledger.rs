@@ -94,7 +94,13 @@ fn render(ledger: &Ledger) -> String {
     // One uplink has the very rows of `devices`; only several differ from them.
     let several = ledger.uplinks.len() > 1;
     let mut table = Table::new([
-        "SOURCE", "UPLINK", ">ACQUIRED", ">ACKED", ">QUEUED", ">DROPPED", "WHY",
+        "SOURCE",
+        "UPLINK",
+        ">ACQUIRED",
+        ">ACKED",
+        ">QUEUED",
+        ">DROPPED",
+        "WHY",
     ]);
     for (uplink, name, row) in ledger.rows() {
         if !several && !uplink.is_empty() {
@@ -133,7 +139,8 @@ mod tests {
 
     #[test]
     fn one_uplink() {
-        let row = json!({"acquired": 10_000, "acked": 9_000, "queued": 900, "dropped": {"crash": 100}});
+        let row =
+            json!({"acquired": 10_000, "acked": 9_000, "queued": 900, "dropped": {"crash": 100}});
         let text = render(&ledger(json!({
             "devices": {"boiler": row},
             "uplinks": {"cloud": {"devices": {"boiler": row}}}

@@ -169,9 +169,7 @@ impl Wanted<'_> {
     fn points(&self) -> anyhow::Result<Vec<PointSpec>> {
         let mut points = Vec::new();
         for text in self.addresses {
-            let address: Address = text
-                .parse()
-                .map_err(|e: AddressError| bad(&e, e.hint()))?;
+            let address: Address = text.parse().map_err(|e: AddressError| bad(&e, e.hint()))?;
             let data_type = match self.value_type {
                 Some(name) => name.parse().map_err(|e: TypeError| bad(&e, e.hint()))?,
                 None if address.table.is_bits() || address.bit.is_some() => DataType::Bool,
@@ -268,11 +266,18 @@ mod tests {
 
     #[test]
     fn bad_parts_are_usage_with_a_hint() {
-        for (address, value_type) in [("5", None), ("holding:0", Some("float")), ("coil:0", Some("f32"))] {
+        for (address, value_type) in [
+            ("5", None),
+            ("holding:0", Some("float")),
+            ("coil:0", Some("f32")),
+        ] {
             let error = wanted(&[address.into()], value_type).points().unwrap_err();
             let failure = error.downcast_ref::<Failure>().unwrap();
             assert_eq!(failure.exit_code(), 2, "{address}");
-            assert!(super::super::failure::text(&error).contains("hint: "), "{error}");
+            assert!(
+                super::super::failure::text(&error).contains("hint: "),
+                "{error}"
+            );
         }
         let typed = wanted(&[], Some("f32")).opcua_settings("opc.tcp://h:4840");
         assert!(typed.unwrap_err().to_string().contains("knows its types"));

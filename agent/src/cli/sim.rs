@@ -43,8 +43,9 @@ fn say_served<'a>(
     global: &Global,
 ) -> anyhow::Result<()> {
     if global.json {
-        let tags: serde_json::Map<String, serde_json::Value> =
-            tags.map(|(name, count)| (name.to_owned(), count.into())).collect();
+        let tags: serde_json::Map<String, serde_json::Value> = tags
+            .map(|(name, count)| (name.to_owned(), count.into()))
+            .collect();
         output::json_line(&json!({ "served": total, "tags": tags }))
     } else {
         Ok(output::text(&format!("served {total} values\n"))?)

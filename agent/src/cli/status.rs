@@ -38,7 +38,11 @@ fn render(status: &Status) -> String {
     );
     text.push_str(&problems(status));
     section(&mut text, "DEVICES", &devices(&status.devices));
-    section(&mut text, "UPLINKS", &uplinks(&status.uplinks, &status.buffer));
+    section(
+        &mut text,
+        "UPLINKS",
+        &uplinks(&status.uplinks, &status.buffer),
+    );
     section(&mut text, "MODELS", &models(&status.models));
     text.push('\n');
     text.push_str(&buffer_line(&status.buffer));

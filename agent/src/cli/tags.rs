@@ -141,7 +141,10 @@ fn line(row: &TagRow) -> String {
     };
     let unit = row.unit.as_deref().unwrap_or_default();
     let value = show::value(&row.value);
-    let text = format!("{when:<24}  {:<32}  {value:>14} {unit:<6} {quality}", row.tag);
+    let text = format!(
+        "{when:<24}  {:<32}  {value:>14} {unit:<6} {quality}",
+        row.tag
+    );
     format!("{}\n", text.trim_end())
 }
 

@@ -34,9 +34,11 @@ pub(crate) struct TrustArgs {
 impl TrustArgs {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         if !self.endpoint.starts_with("opc.tcp://") {
-            return Err(Failure::usage(format!("{} is no OPC UA server", self.endpoint))
-                .hint("write opc.tcp://HOST:PORT; for MQTT brokers set `ca_file` of the uplink")
-                .into());
+            return Err(
+                Failure::usage(format!("{} is no OPC UA server", self.endpoint))
+                    .hint("write opc.tcp://HOST:PORT; for MQTT brokers set `ca_file` of the uplink")
+                    .into(),
+            );
         }
         let endpoints = block_on(async {
             let asked = opcua::inspect(&self.endpoint, self.timeout).await;
@@ -92,7 +94,10 @@ fn plain_hex(thumbprint: &str) -> String {
 fn certificates(endpoints: &[EndpointReport]) -> Vec<&EndpointReport> {
     let mut seen: Vec<&EndpointReport> = Vec::new();
     for endpoint in endpoints.iter().filter(|e| e.certificate.is_some()) {
-        if seen.iter().all(|other| other.certificate != endpoint.certificate) {
+        if seen
+            .iter()
+            .all(|other| other.certificate != endpoint.certificate)
+        {
             seen.push(endpoint);
         }
     }
@@ -121,7 +126,11 @@ fn render(endpoints: &[EndpointReport], pinned: Option<&str>) -> String {
     for endpoint in certificates(endpoints) {
         let _ = writeln!(text, "application  {}", endpoint.application_uri);
         let _ = writeln!(text, "subject      {}", known(endpoint.subject.as_deref()));
-        let _ = writeln!(text, "thumbprint   {}", known(endpoint.thumbprint.as_deref()));
+        let _ = writeln!(
+            text,
+            "thumbprint   {}",
+            known(endpoint.thumbprint.as_deref())
+        );
         if let Some((from, to)) = &endpoint.validity {
             let _ = writeln!(text, "valid        {from} to {to}");
         }
@@ -140,7 +149,10 @@ fn render(endpoints: &[EndpointReport], pinned: Option<&str>) -> String {
     text.push_str(&table.render(""));
     match pinned {
         Some(thumbprint) => {
-            let _ = writeln!(text, "\npinned {thumbprint}: the agent trusts this server now");
+            let _ = writeln!(
+                text,
+                "\npinned {thumbprint}: the agent trusts this server now"
+            );
         }
         None => text.push_str("\nNothing was pinned; `--pin` trusts the certificate above.\n"),
     }
@@ -184,7 +196,10 @@ mod tests {
 
     #[test]
     fn one_of_several_certificates_must_be_chosen() {
-        let endpoints = [endpoint("None", "none", b"one"), endpoint("x", "sign", b"two")];
+        let endpoints = [
+            endpoint("None", "none", b"one"),
+            endpoint("x", "sign", b"two"),
+        ];
         let args = TrustArgs {
             endpoint: "opc.tcp://h:1".into(),
             pin: true,

@@ -30,7 +30,8 @@ const TANKS: usize = 6;
 /// Values that arrive after the devices stopped: the pump station must not run out of them.
 const COURSE_SPARE: Duration = Duration::from_secs(60);
 /// Loopback, and any free port.
-pub(super) const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+pub(super) const ANY_PORT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Both devices, and what they served.
 pub(super) struct Plant {
@@ -73,15 +74,71 @@ const fn family(
 
 /// Forty tags such as a pump station has.
 const FAMILIES: [Family; 9] = [
-    family("winding_temp", 6, Table::Input, DataType::F32, "°C", "walk 65 0.2 40 110"),
-    family("suction_pressure", 4, Table::Input, DataType::F32, "bar", "sine 1.2 0.1 40s 0.01"),
-    family("sump_level", 4, Table::Input, DataType::U16, "mm", "ramp 800 2400 90s"),
-    family("valve_position", 6, Table::Holding, DataType::U16, "%", "walk 60 2 0 100"),
-    family("speed", 4, Table::Holding, DataType::I16, "1/min", "sine 1450 30 25s 2"),
-    family("energy", 4, Table::Holding, DataType::U32, "Wh", "tick 300ms"),
+    family(
+        "winding_temp",
+        6,
+        Table::Input,
+        DataType::F32,
+        "°C",
+        "walk 65 0.2 40 110",
+    ),
+    family(
+        "suction_pressure",
+        4,
+        Table::Input,
+        DataType::F32,
+        "bar",
+        "sine 1.2 0.1 40s 0.01",
+    ),
+    family(
+        "sump_level",
+        4,
+        Table::Input,
+        DataType::U16,
+        "mm",
+        "ramp 800 2400 90s",
+    ),
+    family(
+        "valve_position",
+        6,
+        Table::Holding,
+        DataType::U16,
+        "%",
+        "walk 60 2 0 100",
+    ),
+    family(
+        "speed",
+        4,
+        Table::Holding,
+        DataType::I16,
+        "1/min",
+        "sine 1450 30 25s 2",
+    ),
+    family(
+        "energy",
+        4,
+        Table::Holding,
+        DataType::U32,
+        "Wh",
+        "tick 300ms",
+    ),
     family("starts", 4, Table::Holding, DataType::U32, "", "tick 15s"),
-    family("running", 4, Table::Coil, DataType::Bool, "", "square 0 1 20s"),
-    family("overload", 4, Table::Discrete, DataType::Bool, "", "constant 0"),
+    family(
+        "running",
+        4,
+        Table::Coil,
+        DataType::Bool,
+        "",
+        "square 0 1 20s",
+    ),
+    family(
+        "overload",
+        4,
+        Table::Discrete,
+        DataType::Bool,
+        "",
+        "constant 0",
+    ),
 ];
 
 impl Plant {
@@ -89,12 +146,16 @@ impl Plant {
     pub(super) async fn start(timeline: &Timeline) -> anyhow::Result<Self> {
         let map = pump_map(timeline)?;
         let pump_types = map.entries().iter();
-        let pump_types = pump_types.map(|e| (e.name.clone(), e.spec.data_type())).collect();
+        let pump_types = pump_types
+            .map(|e| (e.name.clone(), e.spec.data_type()))
+            .collect();
         let tanks = SimOpcuaSettings {
             interval: TANK_INTERVAL,
             ..SimOpcuaSettings::new(ANY_PORT, tank_nodes())
         };
-        let tanks = SimOpcua::start(tanks).await.context("the tank farm does not start")?;
+        let tanks = SimOpcua::start(tanks)
+            .await
+            .context("the tank farm does not start")?;
         let pump = SimModbus::bind(&ANY_PORT.to_string(), map, Faults::default())
             .context("the pump station does not start")?;
         pump.keep_log();
@@ -117,7 +178,12 @@ impl Plant {
         );
         for entry in pump_map(map)?.entries() {
             let (address, data_type) = (entry.spec.address(), entry.spec.data_type());
-            tag(&mut text, &entry.name, &address.to_string(), pump_unit(&entry.name));
+            tag(
+                &mut text,
+                &entry.name,
+                &address.to_string(),
+                pump_unit(&entry.name),
+            );
             let _ = writeln!(text, "type = \"{data_type}\"");
         }
         let _ = write!(
@@ -250,7 +316,11 @@ fn tank_nodes() -> Vec<SimNode> {
             ("temperature", SimType::F32, walk(18.0, 0.1, 5.0, 40.0)),
             ("pressure", SimType::F32, sine(1.02, 0.02, 15, 0.002)),
             ("inflow", SimType::F64, walk(30.0, 1.0, 0.0, 80.0)),
-            ("batches", SimType::U32, Signal::Tick(Duration::from_secs(5))),
+            (
+                "batches",
+                SimType::U32,
+                Signal::Tick(Duration::from_secs(5)),
+            ),
         ] {
             nodes.push(SimNode {
                 name: format!("tank{tank}.{noun}"),
@@ -301,7 +371,9 @@ mod tests {
         for entry in map.entries() {
             assert_eq!(
                 pump_unit(&entry.name).is_empty(),
-                ["starts", "running", "overload"].iter().any(|n| entry.name.starts_with(n)),
+                ["starts", "running", "overload"]
+                    .iter()
+                    .any(|n| entry.name.starts_with(n)),
                 "{}",
                 entry.name
             );
@@ -310,7 +382,10 @@ mod tests {
 
     #[test]
     fn served_bits_are_what_json_says() {
-        assert_eq!(served_key(DataType::F32, u64::from(0.1f32.to_bits())), Key::of(&json!(0.1)));
+        assert_eq!(
+            served_key(DataType::F32, u64::from(0.1f32.to_bits())),
+            Key::of(&json!(0.1))
+        );
         assert_eq!(served_key(DataType::I16, -3i64 as u64), Key::of(&json!(-3)));
         assert_eq!(served_key(DataType::U32, 7), Key::of(&json!(7)));
         assert_eq!(served_key(DataType::Bool, 1), Key::of(&json!(true)));

@@ -63,7 +63,10 @@ fn bearing(load: f64, sick: f64) -> f64 {
 /// How sick the pump is: 0 to 1 within the first seconds of a fault, and back after its end.
 fn severity(t: f64, faults: &[Span]) -> f64 {
     let ramp = |from: Duration| ((t - from.as_secs_f64()) / FAULT_RAMP_S).clamp(0.0, 1.0);
-    faults.iter().map(|fault| ramp(fault.begin) - ramp(fault.end)).sum()
+    faults
+        .iter()
+        .map(|fault| ramp(fault.begin) - ramp(fault.end))
+        .sum()
 }
 
 /// Roughly normal, standard deviation 1: the sum of twelve uniform numbers.

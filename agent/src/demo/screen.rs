@@ -48,6 +48,11 @@ impl Screen {
         }
     }
 
+    /// Whether there is nobody to show anything to.
+    pub(super) fn is_silent(&self) -> bool {
+        matches!(self, Screen::Silent)
+    }
+
     /// Shows the moment.
     pub(super) fn show(&mut self, view: &View<'_>) -> std::io::Result<()> {
         match self {
@@ -83,7 +88,7 @@ fn print(text: &str) -> std::io::Result<()> {
 /// The whole picture, at most 80 columns and 24 lines.
 fn picture(view: &View<'_>) -> String {
     let mut text = format!(
-        "millrace demo   {:>4} s of {} s   {}\n\n",
+        "millrace demo, second {} of {}\n{}\n\n",
         view.at.as_secs(),
         view.timeline.stop.as_secs(),
         view.headline
@@ -104,7 +109,12 @@ fn picture(view: &View<'_>) -> String {
     for row in view.pump {
         let name = row.tag.rsplit('/').next().unwrap_or_default();
         let unit = row.unit.as_deref().unwrap_or_default();
-        let _ = writeln!(text, "  {name:<14} {:>8} {unit:<5} {}", number(row), age(row));
+        let _ = writeln!(
+            text,
+            "  {name:<14} {:>8} {unit:<5} {}",
+            number(row),
+            age(row)
+        );
     }
     text.push('\n');
     text.push_str(&score_lines(view));
@@ -148,7 +158,9 @@ fn score_lines(view: &View<'_>) -> String {
 /// The score over its threshold; the threshold is the mark in the middle.
 fn bar(ratio: f64) -> String {
     let half = BAR_COLUMNS / 2;
-    let filled = (ratio.max(0.0) * half as f64).round().min(BAR_COLUMNS as f64) as usize;
+    let filled = (ratio.max(0.0) * half as f64)
+        .round()
+        .min(BAR_COLUMNS as f64) as usize;
     let mut bar = String::from("[");
     for column in 0..BAR_COLUMNS {
         if column == half {
@@ -221,8 +233,8 @@ pub(super) fn announcement(timeline: &Timeline) -> String {
         format!("{}{more}", first.join(", "))
     };
     format!(
-        "A simulated pump station (Modbus TCP) and tank farm (OPC UA), the agent, and a broker, all in \
-         this process.\nThe pump is sick from {}; the broker is off from {}.\n\n",
+        "A simulated pump station (Modbus TCP) and tank farm (OPC UA), the agent, and a\nbroker, all in \
+         this process. The pump is sick from {}; the broker is\noff from {}.\n\n",
         spans(&timeline.faults),
         spans(&timeline.cuts)
     )

@@ -20,9 +20,18 @@ use crate::supervisor::{self, Running, Startup};
 
 /// The bundle of the model, as it lies in the repository.
 const BUNDLE: [(&str, &[u8]); 3] = [
-    ("model.toml", include_bytes!("../../../models/pump-anomaly/model.toml")),
-    ("model.onnx", include_bytes!("../../../models/pump-anomaly/model.onnx")),
-    ("golden.json", include_bytes!("../../../models/pump-anomaly/golden.json")),
+    (
+        "model.toml",
+        include_bytes!("../../../models/pump-anomaly/model.toml"),
+    ),
+    (
+        "model.onnx",
+        include_bytes!("../../../models/pump-anomaly/model.onnx"),
+    ),
+    (
+        "golden.json",
+        include_bytes!("../../../models/pump-anomaly/golden.json"),
+    ),
 ];
 /// The name of the model.
 const MODEL: &str = "pump-anomaly";
@@ -47,7 +56,9 @@ pub(super) struct Site {
 impl Site {
     /// Starts plant and broker, writes a configuration into the directory, and starts an agent with it.
     pub(super) async fn open(directory: &Path, timeline: Timeline) -> anyhow::Result<Self> {
-        let broker = Broker::bind(ANY_PORT).await.context("the broker does not start")?;
+        let broker = Broker::bind(ANY_PORT)
+            .await
+            .context("the broker does not start")?;
         let tally = Arc::new(Mutex::new(Tally::default()));
         let tapped = tally.clone();
         broker.tap(move |message| lock(&tapped).take(&message.topic, &message.payload));
@@ -93,10 +104,17 @@ impl Site {
 
     /// Shows how it stands; without a headline that of the timeline.
     pub(super) fn show(&self, screen: &mut Screen, said: Option<&str>) -> anyhow::Result<()> {
+        if screen.is_silent() {
+            return Ok(());
+        }
         let at = self.at();
         let gateway = &self.agent.gateway;
         let mut pump = gateway.tag_rows(&format!("{PUMP_STATION}/*"));
-        let role = |tag: &str| ROLES.iter().position(|(role, _)| tag.ends_with(&format!("/{role}")));
+        let role = |tag: &str| {
+            ROLES
+                .iter()
+                .position(|(role, _)| tag.ends_with(&format!("/{role}")))
+        };
         pump.retain(|row| role(&row.tag).is_some());
         pump.sort_by_key(|row| role(&row.tag));
         Ok(screen.show(&View {
@@ -121,7 +139,9 @@ impl Site {
     /// Whether the broker has everything, or will not get it any more.
     pub(super) fn is_drained(&self) -> bool {
         let queued = self.agent.gateway.buffer_report().queued;
-        let late = self.stopped.is_some_and(|stopped| stopped.elapsed() > DRAIN_LIMIT);
+        let late = self
+            .stopped
+            .is_some_and(|stopped| stopped.elapsed() > DRAIN_LIMIT);
         late || queued.values().all(|queued| *queued == 0)
     }
 
@@ -133,7 +153,10 @@ impl Site {
             .iter()
             .map(|fault| unix_ms(self.plant.began_wall, fault))
             .collect();
-        self.agent.stop().await.context("the last samples are not on disk")?;
+        self.agent
+            .stop()
+            .await
+            .context("the last samples are not on disk")?;
         let served = self.plant.stop().await;
         self.broker.shutdown();
         let broker_cut_ms = u64::try_from(self.cut_total.as_millis()).unwrap_or(u64::MAX);
@@ -151,7 +174,9 @@ fn lock(tally: &Mutex<Tally>) -> MutexGuard<'_, Tally> {
 }
 
 fn unix_ms(began: SystemTime, span: &Span) -> (f64, f64) {
-    let began = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let began = began
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     let ms = |at: Duration| (began + at).as_secs_f64() * 1e3;
     (ms(span.begin), ms(span.end))
 }
@@ -183,8 +208,9 @@ fn configuration(plant: &Plant, timeline: &Timeline, broker: &Broker) -> anyhow:
 }
 
 async fn start_agent(path: &Path) -> anyhow::Result<Running> {
-    let loaded = config::load(Some(path), None)
-        .map_err(|problems| anyhow::anyhow!("the demonstration's configuration is bad:\n{problems}"))?;
+    let loaded = config::load(Some(path), None).map_err(|problems| {
+        anyhow::anyhow!("the demonstration's configuration is bad:\n{problems}")
+    })?;
     Ok(supervisor::start(Startup {
         config: loaded.config,
         config_status: ConfigStatus {

@@ -136,8 +136,15 @@ impl Tally {
     /// How often each value of each tag of the source arrived, by distinct number.
     pub(super) fn values_of(&self, source: &str) -> HashMap<(&str, &Key), u64> {
         let mut counts = HashMap::new();
-        for arrival in self.sources.get(source).into_iter().flat_map(HashMap::values) {
-            *counts.entry((arrival.tag.as_str(), &arrival.key)).or_insert(0) += 1;
+        for arrival in self
+            .sources
+            .get(source)
+            .into_iter()
+            .flat_map(HashMap::values)
+        {
+            *counts
+                .entry((arrival.tag.as_str(), &arrival.key))
+                .or_insert(0) += 1;
         }
         counts
     }
@@ -157,8 +164,16 @@ mod tests {
     #[test]
     fn distinct_by_number() {
         let mut tally = Tally::default();
-        data(&mut tally, 1, json!([{"n": "a", "t": 1, "v": 1.5}, {"n": "b", "t": 1, "v": 2}]));
-        data(&mut tally, 2, json!([{"n": "b", "t": 1, "v": 2}, {"n": "a", "t": 2, "v": 1.5}]));
+        data(
+            &mut tally,
+            1,
+            json!([{"n": "a", "t": 1, "v": 1.5}, {"n": "b", "t": 1, "v": 2}]),
+        );
+        data(
+            &mut tally,
+            2,
+            json!([{"n": "b", "t": 1, "v": 2}, {"n": "a", "t": 2, "v": 1.5}]),
+        );
         data(&mut tally, 3, json!([{"n": "a", "t": 2, "v": 9}]));
         assert_eq!(tally.duplicated, 1);
         assert_eq!(tally.conflicting, 1);
@@ -171,20 +186,31 @@ mod tests {
     #[test]
     fn a_bad_sample_is_no_value() {
         let mut tally = Tally::default();
-        data(&mut tally, 1, json!([{"n": "a", "t": 1, "v": null, "q": "bad", "r": "timeout"}]));
+        data(
+            &mut tally,
+            1,
+            json!([{"n": "a", "t": 1, "v": null, "q": "bad", "r": "timeout"}]),
+        );
         assert_eq!(tally.values_of("pump")[&("a", &Key::Bad)], 1);
     }
 
     #[test]
     fn begin_update_and_end_are_one_anomaly() {
         let mut tally = Tally::default();
-        for (state, end, peak) in [("begin", None, 2.0), ("update", None, 3.0), ("end", Some(9.0), 3.0)] {
+        for (state, end, peak) in [
+            ("begin", None, 2.0),
+            ("update", None, 3.0),
+            ("end", Some(9.0), 3.0),
+        ] {
             let message = json!({"kind": "anomaly", "source": "m", "stream": "s", "seq": 1,
                 "state": state, "start": 4.0, "end": end, "peak": peak,
                 "top": [{"role": "vibration", "share": 0.61}]});
             tally.take("millrace/g/event/m", message.to_string().as_bytes());
         }
-        tally.take("millrace/g/event/d", br#"{"kind":"comms","source":"d","state":"begin","start":1}"#);
+        tally.take(
+            "millrace/g/event/d",
+            br#"{"kind":"comms","source":"d","state":"begin","start":1}"#,
+        );
         assert_eq!(
             tally.anomalies,
             [Anomaly {

@@ -132,11 +132,17 @@ mod tests {
             let last_cut = timeline.cuts.last().unwrap().end;
             let last_fault = timeline.faults.last().unwrap().end;
             assert!(timeline.faults[0].begin >= WARM_UP_MIN, "{seconds}");
-            assert!(last_cut + Duration::from_secs(1) <= timeline.stop, "{seconds}");
+            assert!(
+                last_cut + Duration::from_secs(1) <= timeline.stop,
+                "{seconds}"
+            );
             assert!(last_fault <= timeline.stop, "{seconds}");
             assert!(timeline.stop < Duration::from_secs(seconds), "{seconds}");
             for pair in timeline.faults.windows(2) {
-                assert!(pair[0].end + Duration::from_secs(20) < pair[1].begin, "{seconds}");
+                assert!(
+                    pair[0].end + Duration::from_secs(20) < pair[1].begin,
+                    "{seconds}"
+                );
             }
         }
     }
@@ -151,8 +157,16 @@ mod tests {
         assert_eq!(
             phases,
             [
-                WarmUp, WarmUp, Fault, Fault, FaultInOutage, FaultInOutage, Outage, Outage,
-                Recovery, Recovery
+                WarmUp,
+                WarmUp,
+                Fault,
+                Fault,
+                FaultInOutage,
+                FaultInOutage,
+                Outage,
+                Outage,
+                Recovery,
+                Recovery
             ]
         );
         assert_eq!(timeline.stop, Duration::from_secs(54));

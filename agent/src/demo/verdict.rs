@@ -151,7 +151,11 @@ impl Verdict {
             .collect();
         line(
             "served",
-            format!("{:>9}  by the devices: {}", show::count(self.served), devices.join(", ")),
+            format!(
+                "{:>9}  by the devices: {}",
+                show::count(self.served),
+                devices.join(", ")
+            ),
         );
         line(
             "delivered",
@@ -164,7 +168,10 @@ impl Verdict {
         line("duplicated", format!("{:>9}", show::count(self.duplicated)));
         if self.wrong + self.bad > 0 {
             line("wrong", format!("{:>9}", show::count(self.wrong)));
-            line("bad", format!("{:>9}  polls that failed", show::count(self.bad)));
+            line(
+                "bad",
+                format!("{:>9}  polls that failed", show::count(self.bad)),
+            );
         }
         line(
             "broker off",
@@ -211,7 +218,10 @@ impl Verdict {
 fn device(name: &str, served: &Served, tally: &Tally) -> DeviceVerdict {
     let mut arrived = tally.values_of(name);
     let mut verdict = DeviceVerdict::default();
-    verdict.bad = arrived.extract_if(|(_, key), _| **key == Key::Bad).map(|(_, n)| n).sum();
+    verdict.bad = arrived
+        .extract_if(|(_, key), _| **key == Key::Bad)
+        .map(|(_, n)| n)
+        .sum();
     match served {
         Served::Values(values) => {
             for ((tag, key), &times) in values {
@@ -275,7 +285,10 @@ mod tests {
 
     fn tally(values: &[f64]) -> Tally {
         let mut tally = Tally::default();
-        let samples: Vec<_> = values.iter().map(|v| json!({"n": "a", "t": 1, "v": v})).collect();
+        let samples: Vec<_> = values
+            .iter()
+            .map(|v| json!({"n": "a", "t": 1, "v": v}))
+            .collect();
         let message = json!({"source": "pump", "first_seq": 1, "samples": samples});
         tally.take("millrace/g/data/pump", message.to_string().as_bytes());
         let event = json!({"kind": "anomaly", "source": "m", "state": "end", "start": START + 4000.0,
@@ -308,7 +321,10 @@ mod tests {
             &[(START, START + 8000.0)],
         );
         assert!(verdict.ok);
-        assert_eq!((verdict.served, verdict.delivered, verdict.missing), (3, 3, 0));
+        assert_eq!(
+            (verdict.served, verdict.delivered, verdict.missing),
+            (3, 3, 0)
+        );
         insta::assert_snapshot!(verdict.text());
     }
 
@@ -320,8 +336,15 @@ mod tests {
             &[(START, START + 8000.0)],
         );
         assert!(!verdict.ok);
-        assert_eq!((verdict.delivered, verdict.missing, verdict.wrong), (1, 2, 1));
-        assert!(verdict.text().contains("FAILED: 2 samples are missing, 1 samples are wrong."));
+        assert_eq!(
+            (verdict.delivered, verdict.missing, verdict.wrong),
+            (1, 2, 1)
+        );
+        assert!(
+            verdict
+                .text()
+                .contains("FAILED: 2 samples are missing, 1 samples are wrong.")
+        );
     }
 
     #[test]
@@ -334,9 +357,21 @@ mod tests {
 
     #[test]
     fn counts_are_enough_where_a_device_keeps_no_values() {
-        let served = |n| BTreeMap::from([("pump".to_owned(), Served::Counts([("a".to_owned(), n)].into()))]);
+        let served = |n| {
+            BTreeMap::from([(
+                "pump".to_owned(),
+                Served::Counts([("a".to_owned(), n)].into()),
+            )])
+        };
         let tally = tally(&[1.5, 2.5]);
-        let of = |n| Verdict::of(&Evidence { served: &served(n), tally: &tally, faults: &[], broker_cut_ms: 0 });
+        let of = |n| {
+            Verdict::of(&Evidence {
+                served: &served(n),
+                tally: &tally,
+                faults: &[],
+                broker_cut_ms: 0,
+            })
+        };
         assert_eq!((of(2).delivered, of(2).missing, of(2).wrong), (2, 0, 0));
         assert_eq!((of(3).delivered, of(3).missing), (2, 1));
         assert_eq!((of(1).delivered, of(1).wrong), (1, 1));

@@ -80,7 +80,10 @@ fn an_answer_is_decoded() {
         .unwrap();
     assert_eq!(answer, json!({"a": 1}));
     let request = server.join().unwrap();
-    assert!(request.starts_with("POST /v1/read HTTP/1.1\r\n"), "{request}");
+    assert!(
+        request.starts_with("POST /v1/read HTTP/1.1\r\n"),
+        "{request}"
+    );
 }
 
 #[test]

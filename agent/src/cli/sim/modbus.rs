@@ -95,10 +95,13 @@ impl ModbusArgs {
             SimModbus::bind_seeded(&self.listen, map, faults, self.seed).map_err(|error| {
                 Failure::new(format!("cannot listen on {}", self.listen))
                     .because(error)
-                    .hint("another program may have the port; --listen 127.0.0.1:0 takes a free one")
+                    .hint(
+                        "another program may have the port; --listen 127.0.0.1:0 takes a free one",
+                    )
             })?;
+        let interrupted = interrupted()?;
         super::say_ready(&format!("tcp://{}/1", device.local_addr()), global)?;
-        interrupted().await?;
+        interrupted.await;
         let served = device.served();
         device.shutdown().await;
         let tags = served.tags.iter().map(|(name, count)| (&**name, *count));
@@ -183,7 +186,9 @@ mod tests {
     }
 
     fn typed(words: &[&str]) -> ModbusArgs {
-        Typed::try_parse_from([&["sim"], words].concat()).unwrap().args
+        Typed::try_parse_from([&["sim"], words].concat())
+            .unwrap()
+            .args
     }
 
     #[test]

@@ -103,11 +103,15 @@ async fn serve(settings: SimOpcuaSettings, global: &Global) -> anyhow::Result<Ex
             .because(error)
             .hint("another program may have the port; --listen 127.0.0.1:0 takes a free one")
     })?;
+    let interrupted = interrupted()?;
     super::say_ready(&server.url(), global)?;
-    interrupted().await?;
+    interrupted.await;
     let served = server.served();
     server.stop().await;
-    let nodes = served.nodes.iter().map(|(name, count)| (name.as_str(), *count));
+    let nodes = served
+        .nodes
+        .iter()
+        .map(|(name, count)| (name.as_str(), *count));
     super::say_served(served.total, nodes, global)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -182,7 +186,9 @@ mod tests {
     }
 
     fn typed(words: &[&str]) -> OpcuaArgs {
-        Typed::try_parse_from([&["sim"], words].concat()).unwrap().args
+        Typed::try_parse_from([&["sim"], words].concat())
+            .unwrap()
+            .args
     }
 
     #[test]
@@ -199,7 +205,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("nodes.csv");
         std::fs::write(&path, "name,type,signal\na,f99,counter\n").unwrap();
-        let error = typed(&["--nodes", path.to_str().unwrap()]).nodes().unwrap_err();
+        let error = typed(&["--nodes", path.to_str().unwrap()])
+            .nodes()
+            .unwrap_err();
         let text = failure::text(&error);
         assert!(text.contains("nodes.csv: line 2"), "{text}");
         assert!(typed(&["--nodes", "100001"]).nodes().is_err());
@@ -209,6 +217,9 @@ mod tests {
     #[test]
     fn configuration_to_paste() {
         let text = print_config(&[example(0)], "127.0.0.1:4840".parse().unwrap());
-        assert!(text.contains("address = \"nsu=urn:millrace:sim;s=Level1\""), "{text}");
+        assert!(
+            text.contains("address = \"nsu=urn:millrace:sim;s=Level1\""),
+            "{text}"
+        );
     }
 }

@@ -81,7 +81,10 @@ fn shown(of: fn(&View<'_>) -> String) -> String {
 #[test]
 fn picture_of_the_worst_moment() {
     let text = shown(picture);
-    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
     insta::assert_snapshot!(text);
 }
 
