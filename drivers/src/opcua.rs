@@ -7,6 +7,17 @@
 //!
 //! Left out today: X.509 users, deadbands at the server, HistoryRead, browse, write, methods, events.
 
+/// Prefixes of log targets of the OPC UA library. It reports as errors what is ordinary here (a connection
+/// that ends, a server that refuses), and everything that matters comes back as a
+/// [`SessionError`](crate::SessionError): a log filter should turn these off by default.
+pub const LIBRARY_LOG_TARGETS: [&str; 5] = [
+    "opcua_client",
+    "opcua_core",
+    "opcua_crypto",
+    "opcua_server",
+    "opcua_types",
+];
+
 mod acks;
 mod address;
 mod channel;

@@ -201,6 +201,11 @@ impl Channel {
         self.pump.abort();
     }
 
+    /// Whether the connection is gone.
+    pub(super) fn is_cut(&self) -> bool {
+        self.pump.is_finished()
+    }
+
     /// Takes leave of the server; bounded, and never an error: the connection goes in any case.
     pub(super) async fn close(&self) {
         self.inner.close_channel().await;

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millrace_tags::{Clock, Quality, Reason, Sample, SystemClock, TagId, Timestamp, Value};
+use millrace_tags::{
+    Clock, Quality, Reading, Reason, Sample, SystemClock, TagId, Timestamp, Value,
+};
 use opcua::types::MessageSecurityMode;
 
 use super::acks::Acks;
@@ -15,8 +17,8 @@ use super::endpoint::{choose, endpoint_name, refused, with_cause};
 use super::login::{Login, log_in};
 use super::notes::Notes;
 use super::poll::Polled;
-use super::publish::Publisher;
-use super::resume::{Resumed, Retained, resume};
+use super::publish::{Publisher, unasked};
+use super::resume::{Outcome, Retained, resume};
 use super::server::Server;
 use super::session::OpcuaSession;
 use super::settings::{Auth, Collect, Item, Settings};
@@ -123,12 +125,10 @@ impl OpcuaDriver {
     }
 
     async fn subscribe(&self, line: Line) -> Result<OpcuaSession, SessionError> {
-        let (publisher, acks) = match self.resume(&line).await {
-            Some(resumed) => {
-                let acks = resumed.retained.acks.clone();
-                (Publisher::resumed(resumed), acks)
-            }
-            None => self.begin(&line).await?,
+        let left = self.left().take();
+        let (publisher, acks) = match left {
+            Some(retained) => self.resume(&line, retained).await?,
+            None => self.begin(&line, Vec::new()).await?,
         };
         let device = &self.settings.device;
         let subscribed = Subscribed::begin(publisher, acks, device, self.left.clone());
@@ -141,18 +141,35 @@ impl OpcuaDriver {
         ))
     }
 
-    /// The session before this one, if its connection was lost and the server still has it.
-    async fn resume(&self, line: &Line) -> Option<Resumed> {
-        let retained = self
-            .left
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()?;
-        let own = line.own.as_ref();
-        resume(&line.channel, &self.settings, own, retained, &line.notes).await
+    fn left(&self) -> MutexGuard<'_, Option<Retained>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn begin(&self, line: &Line) -> Result<(Publisher, Acks), SessionError> {
+    /// Goes on with the session before this one, or begins anew where the server does not have it any more.
+    async fn resume(
+        &self,
+        line: &Line,
+        retained: Retained,
+    ) -> Result<(Publisher, Acks), SessionError> {
+        let own = line.own.as_ref();
+        match resume(&line.channel, &self.settings, own, retained, &line.notes).await {
+            Outcome::Resumed(retained) => {
+                let acks = retained.acks.clone();
+                Ok((Publisher::resumed(retained), acks))
+            }
+            Outcome::Gone(missed) => self.begin(line, missed).await,
+            Outcome::Broken(error, retained) => {
+                *self.left() = Some(retained);
+                Err(error)
+            }
+        }
+    }
+
+    async fn begin(
+        &self,
+        line: &Line,
+        mut first: Vec<Reading>,
+    ) -> Result<(Publisher, Acks), SessionError> {
         let login = line.log_in(&self.settings, self.silence_max()).await?;
         let server = self.ask(line).await?;
         let mut monitored = Monitored::new(
@@ -164,8 +181,9 @@ impl OpcuaDriver {
             self.clock.clone(),
         );
         let refused = monitored.monitor((0..self.items.len()).collect()).await?;
+        first.extend(unasked(refused));
         let acks = Acks::new(self.receipts.clone());
-        let publisher = Publisher::new(login, monitored, acks.clone(), refused);
+        let publisher = Publisher::new(login, monitored, acks.clone(), first);
         Ok((publisher, acks))
     }
 

@@ -75,9 +75,9 @@ pub(super) async fn log_in_again(
     channel: &Channel,
     settings: &Settings,
     own: Option<&OwnCertificate>,
-    login: Login,
+    login: &Login,
 ) -> Result<Login, SessionError> {
-    activate(channel, settings, own, login).await
+    activate(channel, settings, own, login.clone()).await
 }
 
 async fn activate(

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::acks::Acks;
 use super::decode;
 use super::login::Login;
-use super::resume::{Resumed, Retained};
+use super::resume::Retained;
 use super::sequence::Arrival;
 use super::subscription::{Ended, Monitored};
 use crate::SessionError;
@@ -56,19 +56,14 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    /// Of a new session; `refused` are the bad samples of nodes that the server does not monitor.
-    pub(super) fn new(
-        login: Login,
-        monitored: Monitored,
-        acks: Acks,
-        refused: Vec<Sample>,
-    ) -> Self {
+    /// Of a new session. What is in `first` is handed over before anything else.
+    pub(super) fn new(login: Login, monitored: Monitored, acks: Acks, first: Vec<Reading>) -> Self {
         let now = Instant::now();
-        let mut publisher = Self {
+        Self {
             login,
             monitored,
             acks,
-            first: Vec::new(),
+            first,
             unheard: HashSet::new(),
             refresh_at: now,
             resumable: false,
@@ -76,21 +71,19 @@ impl Publisher {
             publishes_max: PUBLISHES_MAX,
             last_heard: now,
             retry_refused_at: now + REFUSED_RETRY_INTERVAL,
-        };
-        publisher.first.extend(unasked(refused));
-        publisher
+        }
     }
 
     /// Of a session that goes on. Its values were bad while the connection was lost, so every node that
     /// does not speak by itself soon is read once.
-    pub(super) fn resumed(resumed: Resumed) -> Self {
+    pub(super) fn resumed(retained: Retained) -> Self {
         let Retained {
             login,
             monitored,
             acks,
-        } = resumed.retained;
-        let mut publisher = Self::new(login, monitored, acks, Vec::new());
-        publisher.first = resumed.missed;
+            missed,
+        } = retained;
+        let mut publisher = Self::new(login, monitored, acks, missed);
         publisher.unheard = publisher.monitored.accepted().into_iter().collect();
         publisher.refresh_at = Instant::now() + 2 * publisher.monitored.publish_interval();
         publisher
@@ -123,6 +116,7 @@ impl Publisher {
             login: self.login,
             monitored: self.monitored,
             acks: self.acks,
+            missed: Vec::new(),
         });
         Ended { error, retained }
     }
@@ -217,13 +211,11 @@ impl Publisher {
         let reading = reading(&self.monitored, &self.acks, subscription, message, arrived);
         // A subscription that the server has ended cannot be gone on with.
         self.resumable &= reading.is_ok();
-        if !self.unheard.is_empty() {
-            if let Ok(reading) = &reading {
-                let heard: HashSet<TagId> = reading.samples.iter().map(|s| s.tag).collect();
-                let items = self.monitored.items.clone();
-                self.unheard
-                    .retain(|&place| !heard.contains(&items[place].tag));
-            }
+        if let (false, Ok(reading)) = (self.unheard.is_empty(), &reading) {
+            let heard: HashSet<TagId> = reading.samples.iter().map(|s| s.tag).collect();
+            let items = self.monitored.items.clone();
+            self.unheard
+                .retain(|&place| !heard.contains(&items[place].tag));
         }
         reading
     }
@@ -274,7 +266,7 @@ impl Publisher {
 }
 
 /// Samples that the server did not send, as a reading without a receipt.
-fn unasked(samples: Vec<Sample>) -> Option<Reading> {
+pub(super) fn unasked(samples: Vec<Sample>) -> Option<Reading> {
     (!samples.is_empty()).then_some(Reading {
         samples,
         receipt: None,

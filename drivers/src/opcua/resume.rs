@@ -14,6 +14,7 @@ use super::channel::Channel;
 use super::login::{Login, log_in_again};
 use super::notes::Notes;
 use super::publish::republish;
+use super::sequence::Sequence;
 use super::settings::Settings;
 use super::subscription::Monitored;
 use super::trust::OwnCertificate;
@@ -27,60 +28,83 @@ pub(super) struct Retained {
     pub(super) login: Login,
     pub(super) monitored: Monitored,
     pub(super) acks: Acks,
-}
-
-/// A session that goes on.
-pub(super) struct Resumed {
-    pub(super) retained: Retained,
-    /// What had been sent and had not arrived.
+    /// What had been sent and had not arrived, once it was asked for again.
     pub(super) missed: Vec<Reading>,
 }
 
-/// Takes the session up on the new channel; `None` where the server does not have it any more.
+/// How taking a session up ended.
+pub(super) enum Outcome {
+    /// It goes on.
+    Resumed(Retained),
+    /// The server does not have it any more; these readings could still be had.
+    Gone(Vec<Reading>),
+    /// The new connection broke, too; the session may still be there.
+    Broken(SessionError, Retained),
+}
+
+/// Takes the session up on the new channel.
 pub(super) async fn resume(
     channel: &Arc<Channel>,
     settings: &Settings,
     own: Option<&OwnCertificate>,
     mut retained: Retained,
     notes: &Notes,
-) -> Option<Resumed> {
-    retained.login = log_in_again(channel, settings, own, retained.login)
-        .await
-        .ok()?;
+) -> Outcome {
+    match log_in_again(channel, settings, own, &retained.login).await {
+        Ok(login) => retained.login = login,
+        Err(error) => return stopped(channel, error, retained),
+    }
     retained.monitored.go_on(channel.clone(), notes.clone());
     match catch_up(&mut retained).await {
-        Ok(missed) => Some(Resumed { retained, missed }),
-        Err(_) => {
-            // The session is there, its subscriptions are not. One session at a time: this one goes first.
-            let _: Result<CloseSessionResponse, _> = channel
-                .request("CloseSession", |request_header| CloseSessionRequest {
-                    request_header,
-                    delete_subscriptions: true,
-                })
-                .await;
-            None
+        Ok(()) => Outcome::Resumed(retained),
+        Err(error) => {
+            let outcome = stopped(channel, error, retained);
+            if matches!(outcome, Outcome::Gone(_)) {
+                // The session is there, its subscriptions are not. One session at a time: this one goes first.
+                let _: Result<CloseSessionResponse, _> = channel
+                    .request("CloseSession", |request_header| CloseSessionRequest {
+                        request_header,
+                        delete_subscriptions: true,
+                    })
+                    .await;
+            }
+            outcome
         }
     }
 }
 
-async fn catch_up(retained: &mut Retained) -> Result<Vec<Reading>, SessionError> {
-    let mut missed = Vec::new();
+fn stopped(channel: &Channel, error: SessionError, retained: Retained) -> Outcome {
+    if channel.is_cut() || matches!(error, SessionError::Timeout { .. }) {
+        Outcome::Broken(error, retained)
+    } else {
+        Outcome::Gone(retained.missed)
+    }
+}
+
+async fn catch_up(retained: &mut Retained) -> Result<(), SessionError> {
     let subscriptions: Vec<u32> = retained.monitored.sequences.keys().copied().collect();
     for id in subscriptions {
-        while missed.len() < CATCH_UP_MAX {
-            let Some(sequence) = retained.monitored.sequences.get(&id) else {
-                break;
-            };
-            let number = sequence.next();
-            let Some(reading) = republish(&retained.monitored, &retained.acks, id, number).await?
-            else {
-                break;
-            };
-            missed.push(reading);
-            if let Some(sequence) = retained.monitored.sequences.get_mut(&id) {
-                sequence.notified(number);
-            }
+        while let Some(reading) = next_missed(retained, id).await? {
+            retained.missed.push(reading);
         }
     }
-    Ok(missed)
+    Ok(())
+}
+
+/// The notification that should have come next in this subscription, if the server has it.
+async fn next_missed(retained: &mut Retained, id: u32) -> Result<Option<Reading>, SessionError> {
+    let Retained {
+        monitored, acks, ..
+    } = retained;
+    let Some(number) = monitored.sequences.get(&id).map(Sequence::next) else {
+        return Ok(None);
+    };
+    if retained.missed.len() >= CATCH_UP_MAX {
+        return Ok(None);
+    }
+    let reading = republish(monitored, acks, id, number).await?;
+    if let (Some(_), Some(sequence)) = (&reading, monitored.sequences.get_mut(&id)) {
+        sequence.notified(number);
+    }
+    Ok(reading)
 }

@@ -1,15 +1,17 @@
-//! A connection that can be cut.
+//! A connection that can be cut, or go silent.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// A TCP connection between driver and server that can be cut.
+/// A TCP connection between driver and server.
 pub(crate) struct Link {
     address: SocketAddr,
     connections: Arc<Mutex<JoinSet<()>>>,
+    silent: watch::Sender<bool>,
 }
 
 impl Link {
@@ -18,20 +20,18 @@ impl Link {
         let address = listener.local_addr().expect("address");
         let target = authority(url);
         let connections: Arc<Mutex<JoinSet<()>>> = Arc::default();
-        let spawned = connections.clone();
+        let silent = watch::Sender::new(false);
+        let (spawned, silence) = (connections.clone(), silent.subscribe());
         tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let target = target.clone();
-                spawned.lock().expect("connections").spawn(async move {
-                    if let Ok(mut far) = TcpStream::connect(target).await {
-                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                    }
-                });
+            while let Ok((near, _)) = listener.accept().await {
+                let connection = carry(near, target.clone(), silence.clone());
+                spawned.lock().expect("connections").spawn(connection);
             }
         });
         Self {
             address,
             connections,
+            silent,
         }
     }
 
@@ -44,6 +44,26 @@ impl Link {
     pub(crate) fn cut(&self) {
         self.connections.lock().expect("connections").abort_all();
     }
+
+    /// Keeps every connection and carries nothing, or carries again on new ones.
+    pub(crate) fn silence(&self, silent: bool) {
+        self.silent.send_replace(silent);
+    }
+}
+
+/// Carries bytes until one side ends, and nothing more once there was silence.
+async fn carry(mut near: TcpStream, target: String, mut silence: watch::Receiver<bool>) {
+    let Ok(mut far) = TcpStream::connect(target).await else {
+        return;
+    };
+    let silenced = async {
+        let _ = silence.wait_for(|silent| *silent).await;
+    };
+    tokio::select! {
+        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => return,
+        () = silenced => {}
+    }
+    std::future::pending().await
 }
 
 fn authority(url: &str) -> String {

@@ -284,6 +284,39 @@ async fn a_cut_link_loses_no_value_and_makes_no_second_session() {
     }
 }
 
+/// Takes as long as three keep-alives.
+#[tokio::test]
+async fn a_silent_link_is_noticed_and_loses_no_value() {
+    let (sim, pki) = (sim().await, tempfile::tempdir().expect("pki"));
+    let link = Link::to(&sim.url()).await;
+    let mut settings = settings(&sim, pki.path());
+    settings.url = link.url();
+    settings.timeout = Duration::from_secs(5);
+    settings.queue_size = 10_000;
+    let driver = driver(settings, &["Count"]);
+    let mut session = driver.open().await.expect("session");
+    let mut samples = collect(&mut session, 5).await;
+    link.silence(true);
+    let error = loop {
+        match next(&mut session).await {
+            Ok(reading) => samples.extend(reading.samples),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, SessionError::Timeout { .. }), "{error:?}");
+    session.close().await;
+    assert!(driver.open().await.is_err(), "nobody answers");
+    link.silence(false);
+    let mut session = driver.open().await.expect("session");
+    sim.freeze(true);
+    while (samples.len() as u64) < sim.served().total {
+        samples.extend(collect(&mut session, 1).await);
+    }
+    let expected: Vec<u64> = (0..sim.served().total).collect();
+    assert_eq!(counts(&samples, 0), expected);
+    assert_eq!(sim.sessions(), 1);
+}
+
 #[tokio::test]
 async fn polling_reads_each_group_in_batches() {
     let (sim, pki) = (sim().await, tempfile::tempdir().expect("pki"));
