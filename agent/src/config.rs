@@ -10,6 +10,7 @@
 
 mod bootstrap;
 mod buffer;
+mod complaint;
 mod device;
 mod files;
 mod gateway;
@@ -25,6 +26,7 @@ mod pattern;
 mod place;
 mod problem;
 pub(crate) mod reference;
+mod report;
 mod secret;
 mod section;
 mod source;
@@ -64,7 +66,8 @@ use device::{DeviceReader, TAGS_MAX};
 use files::FileReference;
 use layer::{Layer, Merged};
 use names::Taken;
-use section::{CloudBounds, Report, Section};
+use report::{CloudBounds, Report};
+use section::Section;
 use source::{Files, Role, SourceFile};
 use tree::Table;
 

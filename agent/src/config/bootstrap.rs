@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use millrace_uplink::bootstrap::{Authorization, MainfluxSettings};
 use millrace_uplink::{SecretError, SecretSource};
 
+use super::complaint::Complaint;
 use super::files::FileUse;
 use super::keys::{KeyDoc, Kind, SectionDoc};
-use super::section::{Complaint, Section};
+use super::section::Section;
 
 /// The table of keys.
 pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {

@@ -8,7 +8,8 @@ use millrace_drivers::opcua;
 
 use super::keys::{KeyDoc, Kind, SectionDoc};
 use super::names::{self, Taken};
-use super::section::{Report, Section};
+use super::report::Report;
+use super::section::Section;
 use super::source::Files;
 use super::tag::{Inherited, TAG, Tag};
 use super::tags_file;

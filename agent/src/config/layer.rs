@@ -6,7 +6,8 @@
 
 use super::keys::{KeyDoc, Kind, SectionDoc, nearest};
 use super::problem::Problem;
-use super::section::{Report, tables_of};
+use super::report::Report;
+use super::section::tables_of;
 use super::tree::{Entry, Node, Raw, Table};
 
 /// The tables that a file may hold.

@@ -1,7 +1,8 @@
 //! `[local]`: what the cloud may do. Read from local files only; nothing from the cloud can widen it.
 
+use super::complaint::Complaint;
 use super::keys::{KeyDoc, Kind, SectionDoc, all_of, nearest};
-use super::section::{Complaint, Section};
+use super::section::Section;
 
 /// What a cloud core may ask where nothing is written: looking, not touching.
 const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];

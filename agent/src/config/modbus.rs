@@ -6,7 +6,8 @@ use std::str::FromStr;
 use millrace_drivers::modbus::TcpSettings;
 use millrace_drivers::modbus::plan::Limits;
 
-use super::section::{Complaint, Section};
+use super::complaint::Complaint;
+use super::section::Section;
 
 /// The registered port of Modbus TCP.
 const PORT_DEFAULT: u16 = 502;

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::complaint::Complaint;
 use super::files::FileUse;
 use super::keys::{KeyDoc, Kind, SectionDoc, nearest};
 use super::names::{self, Taken};
-use super::section::{Complaint, Report, Section};
+use super::report::Report;
+use super::section::Section;
 use super::tree::{Raw, Table};
 
 /// The table of keys.

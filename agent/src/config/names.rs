@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::complaint::Complaint;
 use super::place::Place;
 use super::problem::Problem;
-use super::section::{Complaint, Section};
+use super::section::Section;
 
 /// Longest name: a full tag name must fit into a topic and into a line of a terminal.
 pub(crate) const NAME_BYTES_MAX: usize = 128;

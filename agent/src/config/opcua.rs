@@ -5,8 +5,9 @@ use std::path::Path;
 use millrace_drivers::opcua::{Auth, Collect, Security, SecurityError, Settings};
 use millrace_uplink::SecretSource;
 
+use super::complaint::Complaint;
 use super::files::FileUse;
-use super::section::{Complaint, Section};
+use super::section::Section;
 
 /// Reads the keys of the driver.
 pub(super) fn read(section: &Section<'_>, device: &str, pki_dir: &Path) -> Option<Settings> {

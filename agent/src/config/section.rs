@@ -1,81 +1,20 @@
 //! Reads one table: typed values out, a problem for each that does not fit, and one for each key that
 //! is not known.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_uplink::SecretSource;
 
+use super::complaint::{Complaint, choice_complaint};
 use super::files::{FileReference, FileUse};
-use super::keys::{Absent, KeyDoc, Kind, SectionDoc, all_of, nearest, one_of};
+use super::keys::{Absent, KeyDoc, Kind, SectionDoc, all_of, nearest};
 use super::place::Place;
-use super::problem::{Note, Problem};
+use super::problem::Problem;
+use super::report::Report;
 use super::secret::{self, Written};
 use super::tree::{Node, Raw, Table};
 use super::units::{parse_duration, parse_size, show_duration, show_size};
-
-/// What a reading brought besides values.
-#[derive(Debug, Default)]
-pub(crate) struct Report {
-    problems: RefCell<Vec<Problem>>,
-    notes: RefCell<Vec<Note>>,
-    files: RefCell<Vec<FileReference>>,
-    cloud: Option<CloudBounds>,
-}
-
-/// Where files may lie that the cloud layer names.
-#[derive(Debug)]
-pub(crate) struct CloudBounds {
-    /// The file of the cloud layer.
-    pub(crate) file: Arc<Path>,
-    /// The directory that its files must be in.
-    pub(crate) data_dir: PathBuf,
-}
-
-impl Report {
-    /// An empty report; `cloud` is where the cloud layer was read from.
-    pub(crate) fn new(cloud: Option<CloudBounds>) -> Self {
-        Self {
-            cloud,
-            ..Self::default()
-        }
-    }
-
-    /// Adds a problem.
-    pub(crate) fn problem(&self, problem: Problem) {
-        self.problems.borrow_mut().push(problem);
-    }
-
-    /// Adds something that is only worth saying.
-    pub(crate) fn note(&self, place: &Place, key: &str, message: String, hint: Option<String>) {
-        self.notes.borrow_mut().push(Note {
-            place: place.clone(),
-            key: key.to_owned(),
-            message,
-            hint,
-        });
-    }
-
-    /// The problems, the notes and the files named, each in the order of reading.
-    pub(crate) fn into_parts(self) -> (Vec<Problem>, Vec<Note>, Vec<FileReference>) {
-        (
-            self.problems.into_inner(),
-            self.notes.into_inner(),
-            self.files.into_inner(),
-        )
-    }
-
-    /// Whether something was written by the cloud.
-    pub(crate) fn is_from_cloud(&self, place: &Place) -> bool {
-        self.cloud_bounds_at(place).is_some()
-    }
-
-    fn cloud_bounds_at(&self, place: &Place) -> Option<&CloudBounds> {
-        self.cloud.as_ref().filter(|cloud| cloud.file == place.file)
-    }
-}
 
 /// A table, what is known of its keys, and where to report.
 pub(crate) struct Section<'a> {
@@ -83,62 +22,6 @@ pub(crate) struct Section<'a> {
     doc: &'static SectionDoc,
     path: String,
     report: &'a Report,
-}
-
-/// What a value should have been, and what to do.
-#[derive(Debug)]
-pub(crate) struct Complaint {
-    sentence: Sentence,
-    hint: Option<String>,
-}
-
-#[derive(Debug)]
-enum Sentence {
-    /// What was expected; follows `KEY is VALUE; `.
-    Expected(String),
-    /// The whole of it, from an error that names the value by itself.
-    Whole(String),
-}
-
-impl Complaint {
-    /// Says what was expected.
-    pub(crate) fn new(expected: impl Into<String>) -> Self {
-        Self {
-            sentence: Sentence::Expected(expected.into()),
-            hint: None,
-        }
-    }
-
-    /// Passes on what another room says of the value.
-    pub(crate) fn said(error: &impl std::error::Error) -> Self {
-        Self::whole(error.to_string())
-    }
-
-    /// Says it in a sentence of its own.
-    fn whole(message: String) -> Self {
-        Self {
-            sentence: Sentence::Whole(message),
-            hint: None,
-        }
-    }
-
-    /// The same with a hint.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-
-    /// The problem of a key that `is` or `has` the value.
-    fn into_problem(self, place: Place, what: &str) -> Problem {
-        let mut problem = match self.sentence {
-            Sentence::Whole(message) => Problem::new(place, message),
-            Sentence::Expected(expected) => {
-                Problem::new(place, format!("{what}; {expected}")).expected(expected)
-            }
-        };
-        problem.hint = self.hint;
-        problem
-    }
 }
 
 impl<'a> Section<'a> {
@@ -430,7 +313,7 @@ impl<'a> Section<'a> {
             .table
             .get(key)
             .map_or(&self.table.place, |node| &node.place);
-        self.report.files.borrow_mut().push(FileReference {
+        self.report.file(FileReference {
             path: path.to_owned(),
             place: place.clone(),
             key: self.path_of(key),
@@ -602,50 +485,5 @@ fn read_size(node: &Node, doc: &KeyDoc) -> Result<u64, Complaint> {
             Err(Complaint::new(format!("the maximum is {}", show_size(max))))
         }
         _ => Ok(size),
-    }
-}
-
-fn choice_complaint(text: &str, key: &str, kind: &Kind) -> Complaint {
-    let Kind::Choice { now, later } = kind else {
-        return Complaint::new(kind.wanted());
-    };
-    let works = format!(
-        "{} {}",
-        all_of(now),
-        if now.len() == 1 { "is" } else { "are" }
-    );
-    if later.contains(&text) {
-        return Complaint::whole(format!("{key} {text} is not in this version yet; {works}"))
-            .hint(format!("set {key} to {}", one_of(now)));
-    }
-    let complaint = Complaint::new(format!("{} is expected", one_of(now)));
-    match nearest(text, now.iter().chain(later.iter()).copied()) {
-        Some(near) => complaint.hint(format!("did you mean {near}?")),
-        None => complaint,
-    }
-}
-
-impl Kind {
-    /// What is expected, as the end of a sentence.
-    pub(crate) fn wanted(&self) -> String {
-        match self {
-            Kind::Text => "a text is expected".to_owned(),
-            Kind::Bool => "true or false is expected".to_owned(),
-            Kind::Integer { min, max } => {
-                format!("a whole number from {min} to {max} is expected")
-            }
-            Kind::Number => "a number is expected".to_owned(),
-            Kind::Duration { .. } => "a duration with a unit is expected".to_owned(),
-            Kind::Size { .. } => "a size with a unit is expected".to_owned(),
-            Kind::Choice { now, .. } => format!("{} is expected", one_of(now)),
-            Kind::File => "the path of a file is expected".to_owned(),
-            Kind::Secret => {
-                "the path of a file, env:NAME or credential:NAME is expected".to_owned()
-            }
-            Kind::Texts => "a list of strings is expected".to_owned(),
-            Kind::Form(words) => format!("{words} is expected"),
-            Kind::Later => "nothing is expected in this version".to_owned(),
-            Kind::Tables => "tables are expected".to_owned(),
-        }
     }
 }

@@ -6,10 +6,12 @@ use millrace_drivers::modbus::{Address, DataType, PointSpec, WordOrder};
 use millrace_drivers::opcua::NodeAddress;
 use millrace_tags::ValueType;
 
+use super::complaint::Complaint;
 use super::device::{MODBUS_TCP, OPCUA, POLL_INTERVAL_MAX, POLL_INTERVAL_MIN};
 use super::keys::{KeyDoc, Kind, SectionDoc, nearest};
 use super::names;
-use super::section::{Complaint, Report, Section};
+use super::report::Report;
+use super::section::Section;
 use super::tree::Table;
 
 /// The table of keys; a CSV of tags has them as columns.

@@ -11,7 +11,8 @@ use super::files::FileUse;
 use super::keys::{SectionDoc, all_of, nearest};
 use super::place::Place;
 use super::problem::Problem;
-use super::section::{Report, Section};
+use super::report::Report;
+use super::section::Section;
 use super::source::{Files, Role};
 use super::tree::{Entry, Node, Raw, Table};
 

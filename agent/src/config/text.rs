@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::layer::{Layer, Merged};
 use super::place::Place;
 use super::problem::{Problem, Problems};
-use super::section::Report;
+use super::report::Report;
 use super::tree;
 
 /// The name that messages give to text that is in no file.

@@ -10,11 +10,13 @@ use millrace_uplink::{
     Endpoint, EndpointError, STRING_BYTES_MAX, Scheme, SecretSource, SessionSettings, TlsFiles,
 };
 
+use super::complaint::Complaint;
 use super::files::FileUse;
 use super::keys::{KeyDoc, Kind, SectionDoc};
 use super::names::{self, Taken};
 use super::pattern::Pattern;
-use super::section::{Complaint, Report, Section};
+use super::report::Report;
+use super::section::Section;
 use super::tree::Table;
 
 /// How many uplinks this version serves.
