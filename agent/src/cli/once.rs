@@ -150,11 +150,13 @@ fn read_opcua(settings: &Settings, nodes: &[NodeAddress]) -> anyhow::Result<Vec<
 }
 
 fn unreachable(error: SessionError) -> Failure {
-    let hint = match &error {
-        SessionError::Refused { .. } => "what the device refuses, and the way out, is named above",
-        _ => "is the device on, is the address right, does a firewall stand between?",
-    };
-    Failure::new("nothing was read").because(error).hint(hint)
+    let failure = Failure::new("nothing was read");
+    match &error {
+        // It names the way out itself.
+        SessionError::Refused { .. } => failure,
+        _ => failure.hint("is the device on, is the address right, does a firewall stand between?"),
+    }
+    .because(error)
 }
 
 fn row(address: String, sample: &Sample, clock: &SystemClock) -> TagRow {
