@@ -48,7 +48,7 @@ async fn chaos(seed: u64, messages: u64) -> u64 {
         reorder_acks: true,
         duplicate_acks: true,
         swallow_one_in: Some(400),
-        cut_after: Some(1..=150),
+        cut_after: Some(1..=90),
         seed,
         ..Faults::default()
     }));
@@ -56,7 +56,9 @@ async fn chaos(seed: u64, messages: u64) -> u64 {
     feed.verify_custody(&broker);
     let progress = feed.progress();
     let shutdown = CancellationToken::new();
-    let settings = settings(&broker);
+    let mut settings = settings(&broker);
+    // Less than the cut mostly allows: a full window that arrives in one read must get its acks sometimes.
+    settings.max_inflight = 20;
     let counters = settings.counters.clone();
     let session = tokio::spawn(run(settings, feed, shutdown.clone()));
     let mut before = 0;
@@ -86,7 +88,8 @@ async fn nothing_lost_and_nothing_falsely_acked() {
     for seed in [1, 2, 3] {
         cuts += chaos(seed, 10_000).await;
     }
-    assert!(cuts >= 300, "{cuts} connections");
+    println!("{cuts} connections");
+    assert!(cuts >= 500, "{cuts} connections");
 }
 
 #[tokio::test]
