@@ -19,6 +19,7 @@ use crate::core::{CommitError, Core, Request, VerifyError};
 use crate::epoch::StoreError;
 use crate::keeper::{Keeper, LOGS};
 use crate::ledger::Ledger;
+use crate::mark::Mark;
 use crate::outbox::{Outbox, Start};
 use crate::recovery::{LogRecovery, Recovery, take_clean_mark};
 use crate::settings::{COMMIT_INTERVAL_MIN, EPOCH_BYTES_MAX, EPOCH_BYTES_MIN, OpenError, Settings};
@@ -443,6 +444,7 @@ fn recover(
     let clean = take_clean_mark(&dir)?;
     let fresh = state.is_none() && LOGS.iter().all(|log| !dir.join(log.name()).exists());
     recovery.clean = clean.is_some() || fresh;
+    let mark = Mark::read(&dir);
     if damage == Damage::Slot {
         recovery
             .notes
@@ -458,6 +460,7 @@ fn recover(
             state: state.as_ref().unwrap_or(&crate::state::EMPTY),
             state_known: state.is_some(),
             clean: clean.map(|last| last[index]),
+            mark: mark.map(|last| last[index]),
             at,
             recovery,
         };
@@ -474,6 +477,13 @@ fn recover(
             recovery.crash_void
         ));
     }
+    let last = [core.alarm.last_chunk, core.data.last_chunk];
+    let mark = Mark::begin(&dir, last)
+        .inspect_err(|error| {
+            let error = error as &dyn std::error::Error;
+            tracing::warn!(error, "there is no mark: a damaged tail may go unnoticed");
+        })
+        .ok();
     let shared = Arc::new(Shared::new(core, clock, recovery.clone()));
     let mut stores = stores.into_iter();
     let (Some(alarm), Some(data)) = (stores.next(), stores.next()) else {
@@ -486,6 +496,7 @@ fn recover(
         alarm,
         data,
         state_file,
+        mark,
         committer: Committer::default(),
         saved_at: Instant::now(),
         retry_at: None,

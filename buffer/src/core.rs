@@ -186,12 +186,9 @@ impl Core {
                 uplink.reader_mut(kind).trimmed(&batch);
             }
         }
-        let oldest = match log.batch(log.oldest()) {
-            Some(batch) if batch.chunk > 0 => batch.chunk,
-            _ => log.last_chunk + 1,
-        };
+        let oldest = log.oldest_chunk();
         for uplink in uplinks.values_mut() {
-            uplink.reader_mut(kind).forget_untouched(oldest);
+            uplink.reader_mut(kind).tail_begins(oldest);
         }
     }
 

@@ -11,6 +11,7 @@ use crate::commit::Committer;
 use crate::core::{CommitError, Core, Request, StoreFailure};
 use crate::epoch::StoreError;
 use crate::log::Log;
+use crate::mark::Mark;
 use crate::outbox::Start;
 use crate::scan::Found;
 use crate::settings::Settings;
@@ -38,6 +39,8 @@ pub(crate) struct Keeper {
     pub(crate) alarm: LogStore,
     pub(crate) data: LogStore,
     pub(crate) state_file: StateFile,
+    /// `None` where it could not be written when the buffer opened.
+    pub(crate) mark: Option<Mark>,
     pub(crate) committer: Committer,
     pub(crate) saved_at: Instant,
     /// No automatic commit before this, because the last one failed.
@@ -226,6 +229,7 @@ impl Keeper {
                 }
             }
         }
+        self.set_mark();
         self.rotate(kind);
         self.retain(kind);
         self.publish_figures(kind);
@@ -253,6 +257,15 @@ impl Keeper {
             let _ = self.store(kind).seal();
         }
         result
+    }
+
+    fn set_mark(&self) {
+        if let Some(mark) = &self.mark {
+            let core = self.shared.lock();
+            let last = [core.alarm.last_chunk, core.data.last_chunk];
+            drop(core);
+            mark.set(last);
+        }
     }
 
     fn rotate(&mut self, kind: LogKind) {

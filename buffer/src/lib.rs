@@ -10,6 +10,7 @@ mod keeper;
 mod ledger;
 mod log;
 mod manifest;
+mod mark;
 mod outbox;
 mod owed;
 mod ranges;

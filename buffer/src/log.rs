@@ -200,6 +200,14 @@ impl Log {
         self.tail.get(no.checked_sub(self.first_no)? as usize)
     }
 
+    /// The oldest chunk that has something in the tail.
+    pub(crate) fn oldest_chunk(&self) -> u64 {
+        match self.tail.front() {
+            Some(batch) if batch.chunk > 0 => batch.chunk,
+            _ => self.last_chunk + 1,
+        }
+    }
+
     /// What is not committed yet.
     pub(crate) fn open(&self) -> impl Iterator<Item = &Batch> {
         let from = (self.durable + 1).saturating_sub(self.first_no) as usize;

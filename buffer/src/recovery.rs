@@ -99,6 +99,8 @@ pub(crate) struct LogRecovery<'a> {
     pub(crate) state_known: bool,
     /// The last chunk according to the clean mark.
     pub(crate) clean: Option<u64>,
+    /// The last chunk according to the mark; `None` where it is missing or damaged.
+    pub(crate) mark: Option<u64>,
     pub(crate) at: Option<Timestamp>,
     pub(crate) recovery: &'a mut Recovery,
 }
@@ -394,7 +396,7 @@ impl LogRecovery<'_> {
             (false, None) => return Ranges::default(),
         };
         let end = epochs.last().map_or(0, |e| e.summary.last);
-        let end = end.max(self.state.log(self.kind).last_chunk);
+        let end = end.max(self.witnessed_last());
         let mut missing = Ranges::default();
         for (first, last) in present.free(begin, end.max(begin)) {
             if last <= end {
@@ -402,6 +404,14 @@ impl LogRecovery<'_> {
             }
         }
         missing
+    }
+
+    /// The last chunk that was durable, as far as anybody noted it down.
+    fn witnessed_last(&self) -> u64 {
+        let saved = self.state.log(self.kind).last_chunk;
+        saved
+            .max(self.mark.unwrap_or(0))
+            .max(self.clean.unwrap_or(0))
     }
 
     /// Counts and announces what missing chunks held, as far as the numbers around them tell.
@@ -524,7 +534,7 @@ impl LogRecovery<'_> {
         let mut store = LogStore::new(kind, self.dir.clone(), sealed);
         let newest = epochs.last();
         let found_last = newest.map_or(0, |e| e.summary.last);
-        let saved_last = self.state.log(kind).last_chunk;
+        let saved_last = self.witnessed_last();
         let removed_last = core.log(kind).removed.iter().last().map_or(0, |r| r.1);
         let known_last = found_last.max(saved_last).max(removed_last);
         core.log_mut(kind).last_chunk = known_last;
@@ -542,7 +552,10 @@ impl LogRecovery<'_> {
         let doubtful = newest.is_none_or(|e| e.broken_newer)
             || found_last < known_last
             || missing.iter().any(|(_, last)| last >= newest_first)
-            || self.clean.is_some_and(|last| last != known_last);
+            || match self.clean {
+                Some(last) => last != known_last,
+                None => self.mark.is_none(),
+            };
         if doubtful {
             self.close_stream(core, stream, &lines);
             return Ok(store);

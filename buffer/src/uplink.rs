@@ -145,6 +145,10 @@ pub(crate) struct Reader {
     pub(crate) settled: Ranges,
     marks: HashMap<LineKey, Marks>,
     pending: BTreeMap<u64, Pending>,
+    /// Settled chunks that are still in the tail: their marks say that they are not to be offered again.
+    in_tail: BTreeMap<u64, Pending>,
+    /// The oldest chunk in the tail.
+    tail_from: u64,
     pub(crate) loaded: VecDeque<Loaded>,
     /// The lowest chunk that may have to be loaded.
     pub(crate) scan: u64,
@@ -180,6 +184,7 @@ impl Reader {
         self.wants_chunk = false;
         self.scan = 0;
         self.live = log.durable + 1;
+        self.tail_begins(log.oldest_chunk());
         let marks = &self.marks;
         self.pending.retain(|_, p| touched(marks, &p.entries));
     }
@@ -300,19 +305,32 @@ impl Reader {
             remaining,
         };
         if remaining == 0 {
-            self.settle(directory.number, &pending);
+            self.settle(directory.number, pending);
         } else if force || touched(&self.marks, &pending.entries) {
             self.pending.insert(directory.number, pending);
         }
     }
 
-    fn settle(&mut self, number: u64, pending: &Pending) {
+    fn settle(&mut self, number: u64, pending: Pending) {
         self.settled.insert(number, pending.last);
+        self.loaded.retain(|l| l.directory.number != number);
+        for &(line, first, last) in &pending.entries {
+            if let Some(marks) = self.marks.get_mut(&line) {
+                marks.passed_over.remove(first, last);
+            }
+        }
+        if number >= self.tail_from {
+            self.in_tail.insert(number, pending);
+        } else {
+            self.forget_marks(&pending);
+        }
+    }
+
+    fn forget_marks(&mut self, pending: &Pending) {
         for &(line, first, last) in &pending.entries {
             if let Some(marks) = self.marks.get_mut(&line) {
                 marks.acked.remove(first, last);
                 marks.taken.remove(first, last);
-                marks.passed_over.remove(first, last);
             }
         }
     }
@@ -347,7 +365,7 @@ impl Reader {
         }
         for number in done {
             if let Some(pending) = self.pending.remove(&number) {
-                self.settle(number, &pending);
+                self.settle(number, pending);
             }
         }
     }
@@ -374,8 +392,16 @@ impl Reader {
         }
     }
 
-    /// Forgets chunks below `oldest` that nothing was taken of; they are found again on the disk.
-    pub(crate) fn forget_untouched(&mut self, oldest: u64) {
+    /// The tail begins with chunk `oldest` now. Forgets chunks below it that are settled, and those that
+    /// nothing was taken of: they are found again on the disk.
+    pub(crate) fn tail_begins(&mut self, oldest: u64) {
+        self.tail_from = oldest;
+        while let Some(chunk) = self.in_tail.first_entry()
+            && *chunk.key() < oldest
+        {
+            let chunk = chunk.remove();
+            self.forget_marks(&chunk);
+        }
         let (marks, loaded) = (&self.marks, &self.loaded);
         self.pending.retain(|number, p| {
             *number >= oldest

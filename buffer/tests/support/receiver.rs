@@ -1,0 +1,160 @@
+//! What stands at the other end of an uplink: it believes numbers, and checks them.
+
+#![allow(dead_code, clippy::unwrap_used)] // each test uses what it needs; helpers of tests are tests
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use millrace_buffer::{Budget, Buffer, Item, Offer, OfferId, Outbox, Settings, TagSpec};
+use millrace_tags::{
+    Moment, Records, Sample, SourceId, SourceKind, StreamId, TagId, TestClock, Timestamp, Value,
+    ValueType,
+};
+
+/// Settings that rotate often and commit only when told.
+pub(crate) fn settings(dir: &Path, max_bytes: u64) -> Settings {
+    Settings {
+        commit_interval: Duration::from_secs(3600),
+        max_bytes,
+        epoch_bytes: 600 * 1024,
+        ..Settings::new(dir)
+    }
+}
+
+pub(crate) fn clock() -> Arc<TestClock> {
+    let offset = Timestamp(1_763_690_000_000_000_000);
+    Arc::new(TestClock::new(1, Some(offset)))
+}
+
+pub(crate) fn register(buffer: &Buffer, source: &str) -> (SourceId, TagId) {
+    let tag = TagSpec {
+        name: "count".into(),
+        value_type: ValueType::U64,
+        unit: None,
+    };
+    let registration = buffer.register(source, SourceKind::Device, &[tag]);
+    (registration.source, registration.tags[0])
+}
+
+/// Samples whose values are `from..from + count`.
+pub(crate) fn samples(tag: TagId, from: u64, count: u64) -> Vec<Sample> {
+    (from..from + count)
+        .map(|v| Sample::good(tag, Value::U64(v), Moment(v as i64)))
+        .collect()
+}
+
+/// What was delivered.
+#[derive(Default)]
+pub(crate) struct Receiver {
+    /// Values by number, for each line.
+    pub(crate) lines: BTreeMap<(StreamId, String), BTreeMap<u64, u64>>,
+    /// Numbers that were announced as holes.
+    pub(crate) holes: BTreeMap<(StreamId, String), Vec<(u64, u64)>>,
+    pub(crate) duplicates: u64,
+}
+
+impl Receiver {
+    /// Takes an offer in. Panics where a number has two values.
+    pub(crate) fn take(&mut self, offer: &Offer) {
+        match &offer.item {
+            Item::Parcel(parcel) => {
+                let Records::Samples(samples) = &parcel.records else {
+                    return;
+                };
+                assert!(!samples.is_empty());
+                let key = (parcel.stream, parcel.source.to_string());
+                let line = self.lines.entry(key).or_default();
+                for (number, sample) in (parcel.first_seq..).zip(samples) {
+                    let Some(Value::U64(value)) = sample.value else {
+                        panic!("a foreign value: {sample:?}");
+                    };
+                    assert!(parcel.tags.get(sample.tag).is_some());
+                    if let Some(before) = line.insert(number, value) {
+                        assert_eq!(before, value, "number {number} was used twice");
+                        self.duplicates += 1;
+                    }
+                }
+            }
+            Item::Gap(gap) => {
+                for hole in &gap.holes {
+                    let key = (gap.stream, hole.source.to_string());
+                    let last = hole.last_seq.unwrap_or(u64::MAX);
+                    self.holes
+                        .entry(key)
+                        .or_default()
+                        .push((hole.first_seq, last));
+                }
+            }
+        }
+    }
+
+    /// All values of a source.
+    pub(crate) fn values(&self, source: &str) -> BTreeSet<u64> {
+        let lines = self.lines.iter().filter(|(key, _)| key.1 == source);
+        lines.flat_map(|(_, line)| line.values().copied()).collect()
+    }
+
+    /// Panics unless numbers and values ascend together, and every missing number was announced.
+    pub(crate) fn check_lines(&self) {
+        for (key, line) in &self.lines {
+            let values: Vec<u64> = line.values().copied().collect();
+            assert!(values.is_sorted(), "{key:?} is reordered: {values:?}");
+            let empty = Vec::new();
+            let holes = self.holes.get(key).unwrap_or(&empty);
+            let last = line.keys().last().copied().unwrap_or(0);
+            for number in 1..=last {
+                let announced = || holes.iter().any(|&(a, b)| a <= number && number <= b);
+                assert!(
+                    line.contains_key(&number) || announced(),
+                    "{key:?}: {number} is missing and was not announced ({holes:?})"
+                );
+            }
+        }
+    }
+}
+
+/// Takes everything there is, acking as it goes.
+pub(crate) fn drain(outbox: &mut Outbox, receiver: &mut Receiver) {
+    for id in take_all(outbox, receiver, u64::MAX) {
+        outbox.acked(id);
+    }
+}
+
+/// Takes up to `max` offers and acks none. Waits for chunks that are read ahead.
+pub(crate) fn take_all(outbox: &mut Outbox, receiver: &mut Receiver, max: u64) -> Vec<OfferId> {
+    let budget = Budget {
+        records: 500,
+        backlog: true,
+    };
+    let mut taken = Vec::new();
+    let mut idle_since = Instant::now();
+    while (taken.len() as u64) < max && idle_since.elapsed() < Duration::from_millis(60) {
+        match outbox.next(budget) {
+            Some(offer) => {
+                receiver.take(&offer);
+                taken.push(offer.id);
+                idle_since = Instant::now();
+            }
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    taken
+}
+
+/// Drains until nothing is queued.
+pub(crate) fn drain_empty(buffer: &Buffer, outbox: &mut Outbox, receiver: &mut Receiver) {
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        drain(outbox, receiver);
+        let ledger = buffer.ledger();
+        if ledger.devices.values().all(|row| row.queued == 0) {
+            return;
+        }
+        assert!(
+            Instant::now() < until,
+            "the buffer does not drain: {ledger:?}"
+        );
+    }
+}
