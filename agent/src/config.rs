@@ -25,7 +25,8 @@ mod opcua;
 mod pattern;
 mod place;
 mod problem;
-pub(crate) mod reference;
+#[cfg(test)]
+mod reference;
 mod report;
 mod secret;
 mod section;
@@ -46,21 +47,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use bootstrap::{Bootstrap, BootstrapSettingsError, ExternalId, ExternalIdError};
+pub(crate) use bootstrap::{Bootstrap, BootstrapSettingsError};
 pub(crate) use buffer::Buffer;
 pub(crate) use device::{Connection, Device};
 pub(crate) use gateway::{DATA_DIR, Gateway};
 pub(crate) use local::Local;
 pub(crate) use model::Model;
-pub(crate) use pattern::Pattern;
-pub(crate) use place::Place;
+use place::Place;
 pub(crate) use problem::{Note, Problem, Problems};
-pub(crate) use source::CONFIG_FILE;
-pub(crate) use summary::{Summary, summary};
+pub(crate) use summary::summary;
 pub(crate) use surroundings::check_surroundings;
 pub(crate) use tag::{Deadband, Scaling, Tag, TagPoint};
 pub(crate) use text::layer_from_text;
-pub(crate) use uplink::{Start, Uplink};
+pub(crate) use uplink::Uplink;
 
 use device::{DeviceReader, TAGS_MAX};
 use files::FileReference;

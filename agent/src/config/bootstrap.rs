@@ -13,8 +13,6 @@ use super::section::Section;
 /// The table of keys.
 pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
     heading: "[bootstrap]",
-    doc: "The first contact with a cloud core: a key in, credentials and configuration out. Read from \
-          local files only.",
     keys: &[
         KeyDoc::new(
             "provider",

@@ -8,7 +8,6 @@ use super::section::Section;
 /// The table of keys.
 pub(crate) const BUFFER: SectionDoc = SectionDoc {
     heading: "[buffer]",
-    doc: "How much the store-and-forward buffer keeps, and how safely.",
     keys: &[
         KeyDoc::new(
             "commit_interval",

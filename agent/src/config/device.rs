@@ -34,7 +34,6 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(120);
 /// The table of keys.
 pub(crate) const DEVICE: SectionDoc = SectionDoc {
     heading: "[[device]]",
-    doc: "One addressable thing: a Modbus unit or an OPC UA server.",
     keys: &[
         KeyDoc::new(
             "name",

@@ -13,7 +13,6 @@ pub(crate) const DATA_DIR: &str = "/var/lib/millrace";
 /// The table of keys.
 pub(crate) const GATEWAY: SectionDoc = SectionDoc {
     heading: "[gateway]",
-    doc: "Who this gateway is and where it keeps its data.",
     keys: &[
         KeyDoc::new(
             "id",

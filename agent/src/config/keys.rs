@@ -10,8 +10,6 @@ use std::time::Duration;
 pub(crate) struct SectionDoc {
     /// Its heading, for example `[[device.tag]]`.
     pub(crate) heading: &'static str,
-    /// What it is for.
-    pub(crate) doc: &'static str,
     /// Its keys, in the order of the reference page.
     pub(crate) keys: &'static [KeyDoc],
 }
@@ -27,7 +25,7 @@ pub(crate) struct KeyDoc {
     pub(crate) default: Absent,
     /// The only driver that knows it; `None`: all.
     pub(crate) only: Option<&'static str>,
-    /// What it means, for the reference page.
+    /// What it means: on the reference page, and as the hint where it is missing.
     pub(crate) doc: &'static str,
 }
 

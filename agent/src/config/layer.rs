@@ -13,7 +13,6 @@ use super::tree::{Entry, Node, Raw, Table};
 /// The tables that a file may hold.
 pub(crate) const ROOT: SectionDoc = SectionDoc {
     heading: "the configuration",
-    doc: "The tables of the configuration.",
     keys: &[
         KeyDoc::new("gateway", Kind::Tables, "See `[gateway]`."),
         KeyDoc::new("buffer", Kind::Tables, "See `[buffer]`."),

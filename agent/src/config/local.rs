@@ -30,7 +30,6 @@ const COMMANDS_LATER: [&str; 13] = [
 /// The table of keys.
 pub(crate) const LOCAL: SectionDoc = SectionDoc {
     heading: "[local]",
-    doc: "What the cloud may do. Read from local files only: in the cloud's configuration it is ignored.",
     keys: &[
         KeyDoc::new(
             "commands",

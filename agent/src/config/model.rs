@@ -14,7 +14,6 @@ use super::tree::{Raw, Table};
 /// The table of keys.
 pub(crate) const MODEL: SectionDoc = SectionDoc {
     heading: "[[model]]",
-    doc: "A model bundle that scores windows of tags.",
     keys: &[
         KeyDoc::new(
             "name",

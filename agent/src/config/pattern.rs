@@ -1,7 +1,5 @@
 //! Names by pattern: `*` stands for any run of characters, `/` included.
 
-use std::fmt;
-
 /// A pattern of names, for example `boiler/*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern(String);
@@ -29,17 +27,6 @@ impl Pattern {
             }
         }
         rest.ends_with(last)
-    }
-
-    /// The pattern as written.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

@@ -111,11 +111,6 @@ impl Problems {
         self.list.iter()
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.list.len()
-    }
-
     /// The data directory that the configuration means, where so much could be read of it: the last
     /// good configuration is there.
     pub(crate) fn data_dir(&self) -> Option<&Path> {

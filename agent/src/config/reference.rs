@@ -13,9 +13,35 @@ use super::tag::TAG;
 use super::units::{show_duration, show_size};
 use super::uplink::UPLINK;
 
-/// Every table, in the order of the page.
-const SECTIONS: [&SectionDoc; 8] = [
-    &GATEWAY, &BUFFER, &DEVICE, &TAG, &MODEL, &UPLINK, &BOOTSTRAP, &LOCAL,
+/// Every table and what it is for, in the order of the page.
+const SECTIONS: [(&SectionDoc, &str); 8] = [
+    (&GATEWAY, "Who this gateway is and where it keeps its data."),
+    (
+        &BUFFER,
+        "How much the store-and-forward buffer keeps, and how safely.",
+    ),
+    (
+        &DEVICE,
+        "One addressable thing: a Modbus unit or an OPC UA server.",
+    ),
+    (
+        &TAG,
+        "A point of the device above it. A `tags_file` is a CSV with these keys as its columns.",
+    ),
+    (&MODEL, "A model bundle that scores windows of tags."),
+    (
+        &UPLINK,
+        "The connection to a cloud core over MQTT. This version serves one.",
+    ),
+    (
+        &BOOTSTRAP,
+        "The first contact with a cloud core: a key in, credentials and configuration out. Read from \
+          local files only.",
+    ),
+    (
+        &LOCAL,
+        "What the cloud may do. Read from local files only: in the cloud's configuration it is ignored.",
+    ),
 ];
 
 const INTRODUCTION: &str = "\
@@ -50,9 +76,9 @@ one space of names. The full name of a tag is `device/tag`.
 /// The page as Markdown.
 pub(crate) fn markdown() -> String {
     let mut page = INTRODUCTION.to_owned();
-    for section in SECTIONS {
+    for (section, doc) in SECTIONS {
         // Writing into a String cannot fail.
-        let _ = write!(page, "\n## `{}`\n\n{}\n\n", section.heading, section.doc);
+        let _ = write!(page, "\n## `{}`\n\n{}\n\n", section.heading, doc);
         page.push_str("| key | takes | where it is not written | meaning |\n|---|---|---|---|\n");
         for key in section.keys {
             let _ = writeln!(
@@ -145,7 +171,7 @@ mod tests {
 
     #[test]
     fn every_default_can_be_read() {
-        for key in SECTIONS.iter().flat_map(|section| section.keys) {
+        for key in SECTIONS.iter().flat_map(|(section, _)| section.keys) {
             let Absent::Default(text) = key.default else {
                 continue;
             };

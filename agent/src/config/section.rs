@@ -110,7 +110,7 @@ impl<'a> Section<'a> {
             return match doc.default {
                 Absent::Default(text) => from_default(text),
                 Absent::Required => {
-                    self.complain(key, Complaint::new(doc.kind.wanted()));
+                    self.complain(key, Complaint::new(doc.kind.wanted()).hint(doc.doc));
                     None
                 }
                 Absent::Nothing | Absent::Means(_) => None,
@@ -137,9 +137,10 @@ impl<'a> Section<'a> {
             let number = node.filter(|node| node.as_number().is_some());
             self.complain(
                 key,
-                match number {
-                    Some(number) => complaint.hint(format!("write \"{}\"", number.shown())),
-                    None => complaint,
+                match (number, node) {
+                    (Some(number), _) => complaint.hint(format!("write \"{}\"", number.shown())),
+                    (None, None) => complaint.hint(doc.doc),
+                    (None, Some(_)) => complaint,
                 },
             );
         }

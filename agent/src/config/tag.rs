@@ -17,7 +17,6 @@ use super::tree::Table;
 /// The table of keys; a CSV of tags has them as columns.
 pub(crate) const TAG: SectionDoc = SectionDoc {
     heading: "[[device.tag]]",
-    doc: "A point of the device above it. A `tags_file` is a CSV with these keys as its columns.",
     keys: &[
         KeyDoc::new(
             "name",

@@ -7,6 +7,8 @@ use millrace_drivers::opcua::{Auth, Collect, Security};
 use millrace_tags::ValueType;
 use millrace_uplink::SecretSource;
 
+use super::bootstrap::ExternalId;
+use super::uplink::Start;
 use super::*;
 
 fn cases() -> PathBuf {
@@ -325,7 +327,7 @@ fn device_in_two_files_is_refused_with_both_places() {
         ("conf.d/a.toml", &device("a")),
     ]);
     let problems = load_in(&dir).unwrap_err();
-    assert_eq!(problems.len(), 2, "{problems}");
+    assert_eq!(problems.iter().count(), 2, "{problems}");
     let text = shown(&dir, problems);
     assert!(
         text.contains("device a has the name of the device at millrace.toml:2:8"),

@@ -25,7 +25,6 @@ pub(crate) const UPLINKS_MAX: usize = 1;
 /// The table of keys.
 pub(crate) const UPLINK: SectionDoc = SectionDoc {
     heading: "[[uplink]]",
-    doc: "The connection to a cloud core over MQTT. This version serves one.",
     keys: &[
         KeyDoc::new("name", Kind::Form("a name of letters, digits, . _ and -"), "The uplink's name. What it has delivered is remembered under this name.")
             .required(),
