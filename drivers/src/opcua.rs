@@ -24,6 +24,7 @@ mod channel;
 mod decode;
 mod driver;
 mod endpoint;
+mod inspect;
 mod login;
 mod notes;
 mod poll;
@@ -39,7 +40,7 @@ mod trust;
 
 pub use address::{NodeAddress, NodeAddressError};
 pub use driver::{OpcuaDriver, ReadOnce, read_once};
-pub use endpoint::{EndpointReport, inspect};
+pub use inspect::{EndpointReport, inspect};
 pub use settings::{
     Auth, Collect, Item, Mode, PUBLISH_INTERVAL_DEFAULT, Policy, QUEUE_SIZE_DEFAULT, Security,
     SecurityError, Settings, TIMEOUT_DEFAULT,

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use opcua::crypto::{SecurityPolicy, X509};
+use opcua::crypto::SecurityPolicy;
 use opcua::types::{
     EndpointDescription, GetEndpointsRequest, GetEndpointsResponse, MessageSecurityMode,
-    UserTokenPolicy, UserTokenType,
+    UserTokenType,
 };
 
 use super::channel::{Channel, authority};
@@ -16,95 +16,18 @@ use crate::SessionError;
 
 const BINARY_OVER_TCP: &str = "http://opcfoundation.org/UA-Profile/Transport/uatcp-uasc-uabinary";
 
-/// One endpoint of a server, as it describes itself. Nothing of this is proved.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EndpointReport {
-    /// The address that the server gives.
-    pub url: String,
-    /// The policy's name, `None` for none; its URI where we do not speak it.
-    pub policy: String,
-    /// `none`, `sign` or `sign-and-encrypt`.
-    pub mode: String,
-    /// Whether this driver speaks the policy.
-    pub spoken: bool,
-    /// Ways to log in: `anonymous`, `user-name`, `certificate`, `issued-token`.
-    pub user_tokens: Vec<String>,
-    /// The server's own order of its endpoints; higher is better.
-    pub security_level: u8,
-    /// The server application's URI.
-    pub application_uri: String,
-    /// SHA-1 of the certificate, upper-case hexadecimal, as OPC UA programs show it.
-    pub thumbprint: Option<String>,
-    /// Whose certificate it is.
-    pub subject: Option<String>,
-    /// From when to when the certificate holds, RFC 3339.
-    pub validity: Option<(String, String)>,
-    /// The certificate, for [`super::pin`].
-    pub certificate: Option<Vec<u8>>,
-}
-
-/// Asks a server what it offers; needs neither trust nor a session.
-///
-/// # Errors
-/// Where there is no server, or it does not answer in time.
-pub async fn inspect(url: &str, timeout: Duration) -> Result<Vec<EndpointReport>, SessionError> {
-    let endpoints = get_endpoints(url, url, timeout).await?;
-    Ok(endpoints.iter().map(report).collect())
-}
-
-fn report(endpoint: &EndpointDescription) -> EndpointReport {
-    let certificate = trust::server_certificate(&endpoint.server_certificate).ok();
-    let tokens = endpoint.user_identity_tokens.iter().flatten();
-    let policy = policy_of(endpoint);
-    EndpointReport {
-        url: endpoint.endpoint_url.to_string(),
-        policy: match policy {
-            Offered::Clear => "None".to_owned(),
-            Offered::Spoken(policy) => policy.name().to_owned(),
-            Offered::Other => endpoint.security_policy_uri.to_string(),
-        },
-        mode: match endpoint.security_mode {
-            MessageSecurityMode::Sign => Mode::Sign.name(),
-            MessageSecurityMode::SignAndEncrypt => Mode::SignAndEncrypt.name(),
-            _ => "none",
-        }
-        .to_owned(),
-        spoken: policy != Offered::Other,
-        user_tokens: tokens.map(|token| token_name(token).to_owned()).collect(),
-        security_level: endpoint.security_level,
-        application_uri: endpoint.server.application_uri.to_string(),
-        thumbprint: certificate.as_ref().map(trust::thumbprint),
-        subject: certificate.as_ref().map(X509::subject_name),
-        validity: certificate.as_ref().and_then(validity),
-        certificate: certificate.and_then(|certificate| certificate.to_der().ok()),
-    }
-}
-
-fn validity(certificate: &X509) -> Option<(String, String)> {
-    let (from, to) = (
-        certificate.not_before().ok()?,
-        certificate.not_after().ok()?,
-    );
-    Some((from.to_rfc3339(), to.to_rfc3339()))
-}
-
-fn token_name(token: &UserTokenPolicy) -> &'static str {
-    match token.token_type {
-        UserTokenType::Anonymous => "anonymous",
-        UserTokenType::UserName => "user-name",
-        UserTokenType::Certificate => "certificate",
-        UserTokenType::IssuedToken => "issued-token",
-    }
-}
-
+/// The policy of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Offered {
+pub(super) enum Offered {
+    /// None.
     Clear,
+    /// One that this driver speaks.
     Spoken(Policy),
+    /// A deprecated or unknown one.
     Other,
 }
 
-fn policy_of(endpoint: &EndpointDescription) -> Offered {
+pub(super) fn policy_of(endpoint: &EndpointDescription) -> Offered {
     match SecurityPolicy::from_uri(endpoint.security_policy_uri.as_ref()) {
         SecurityPolicy::None => Offered::Clear,
         SecurityPolicy::Basic256Sha256 => Offered::Spoken(Policy::Basic256Sha256),
@@ -116,7 +39,7 @@ fn policy_of(endpoint: &EndpointDescription) -> Offered {
 
 /// The endpoints of a server. The channel for this is in clear, so that the answer is only a proposal:
 /// what is chosen is checked against what we trust before anything secret is sent.
-async fn get_endpoints(
+pub(super) async fn get_endpoints(
     device: &str,
     url: &str,
     timeout: Duration,
@@ -301,12 +224,36 @@ fn wanted(security: Security) -> String {
 
 /// For messages: policy and mode of an endpoint.
 pub(super) fn endpoint_name(endpoint: &EndpointDescription) -> String {
-    let report = report(endpoint);
-    if report.policy == "None" {
-        report.policy
-    } else {
-        format!("{} {}", report.policy, report.mode)
+    match policy_of(endpoint) {
+        Offered::Clear => "None".to_owned(),
+        Offered::Spoken(policy) => format!("{} {}", policy.name(), mode_name(endpoint)),
+        Offered::Other => format!("{} {}", endpoint.security_policy_uri, mode_name(endpoint)),
     }
+}
+
+/// The mode of an endpoint, as the configuration writes it.
+pub(super) fn mode_name(endpoint: &EndpointDescription) -> &'static str {
+    match endpoint.security_mode {
+        MessageSecurityMode::Sign => Mode::Sign.name(),
+        MessageSecurityMode::SignAndEncrypt => Mode::SignAndEncrypt.name(),
+        _ => "none",
+    }
+}
+
+/// Where the server, now that nobody can change its words, offers a stronger endpoint than the one that we
+/// were told to be its best: the name of that.
+pub(super) fn stronger(
+    settings: &Settings,
+    chosen: &EndpointDescription,
+    offered: Vec<EndpointDescription>,
+) -> Option<String> {
+    if settings.security != Security::BestOffered {
+        return None;
+    }
+    let best = select(settings, offered).ok()?;
+    let (best_encrypts, best_policy, _) = strength(&best);
+    let (encrypts, policy, _) = strength(chosen);
+    ((best_encrypts, best_policy) > (encrypts, policy)).then(|| endpoint_name(&best))
 }
 
 fn list(mut names: Vec<String>) -> String {
@@ -320,6 +267,8 @@ fn list(mut names: Vec<String>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use opcua::types::UserTokenPolicy;
+
     use super::*;
 
     fn endpoint(policy: SecurityPolicy, mode: MessageSecurityMode) -> EndpointDescription {
@@ -392,6 +341,23 @@ mod tests {
         };
         let error = select(&settings, offered()).expect_err("anonymous only");
         assert!(error.to_string().contains("user name"), "{error}");
+    }
+
+    #[test]
+    fn a_stronger_endpoint_that_was_kept_back_is_noticed() {
+        let best = settings(Security::BestOffered);
+        let chosen = endpoint(
+            SecurityPolicy::Aes256Sha256RsaPss,
+            MessageSecurityMode::Sign,
+        );
+        let kept_back = stronger(&best, &chosen, offered());
+        assert_eq!(
+            kept_back.as_deref(),
+            Some("Basic256Sha256 sign-and-encrypt")
+        );
+        let strongest = select(&best, offered()).expect("one");
+        assert_eq!(stronger(&best, &strongest, offered()), None);
+        assert_eq!(stronger(&best, &strongest, Vec::new()), None);
     }
 
     #[test]

@@ -9,14 +9,14 @@ use opcua::crypto::{
 use opcua::types::{
     ActivateSessionRequest, ActivateSessionResponse, AnonymousIdentityToken,
     ApplicationDescription, ApplicationType, ByteString, CreateSessionRequest,
-    CreateSessionResponse, ExtensionObject, NodeId, SignatureData, StatusCode, UAString,
-    UserNameIdentityToken, UserTokenPolicy,
+    CreateSessionResponse, EndpointDescription, ExtensionObject, NodeId, SignatureData, StatusCode,
+    UAString, UserNameIdentityToken, UserTokenPolicy,
 };
 use std::path::Path;
 use std::time::Duration;
 
 use super::channel::Channel;
-use super::endpoint::{refused, token_type, with_cause};
+use super::endpoint::{refused, stronger, token_type, with_cause};
 use super::settings::{Auth, Settings};
 use super::trust::{self, OwnCertificate};
 use crate::SessionError;
@@ -63,6 +63,13 @@ pub(super) async fn log_in(
         })
         .await?;
     check_server(channel, own, &nonce, &created)?;
+    if own.is_some() {
+        check_offers(
+            channel,
+            settings,
+            created.server_endpoints.unwrap_or_default(),
+        )?;
+    }
     let login = Login {
         token: created.authentication_token,
         server_nonce: created.server_nonce,
@@ -145,6 +152,24 @@ fn check_server(
         nonce.as_ref(),
     )
     .map_err(|_| asked.unfit("a signature that its certificate did not make"))
+}
+
+/// The list of endpoints came in clear; this one did not.
+fn check_offers(
+    channel: &Channel,
+    settings: &Settings,
+    offered: Vec<EndpointDescription>,
+) -> Result<(), SessionError> {
+    match stronger(settings, channel.endpoint(), offered) {
+        None => Ok(()),
+        Some(best) => Err(refused(
+            settings,
+            format!(
+                "it offers {best}, but its list of endpoints did not say so: somebody may have changed it on the way"
+            ),
+            "look at what lies between gateway and server; or set security and mode",
+        )),
+    }
 }
 
 fn sign(

@@ -3,5 +3,12 @@
 mod asyncua;
 mod link;
 mod session;
+
 #[cfg(feature = "sim")]
-mod sim;
+mod collecting;
+#[cfg(feature = "sim")]
+mod recovery;
+#[cfg(feature = "sim")]
+mod secure;
+#[cfg(feature = "sim")]
+mod simulated;
