@@ -1,36 +1,23 @@
 //! The handle that everybody holds.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use millrace_tags::{
-    Clock, DropReason, Event, EventDetail, LogKind, Quality, Reason, Sample, SourceId, SourceKind,
-    TagId, Value,
+    Clock, Event, EventDetail, LogKind, Quality, Reason, Sample, SourceId, SourceKind, TagId, Value,
 };
 
 use crate::catalogue::TagSpec;
 use crate::chunk::{RECORDS_MAX, Shared as Batch};
-use crate::commit::Committer;
 use crate::core::{CommitError, Core, Request, VerifyError};
-use crate::epoch::StoreError;
-use crate::keeper::{Keeper, LOGS};
 use crate::ledger::Ledger;
-use crate::mark::Mark;
 use crate::outbox::{Outbox, Start};
-use crate::recovery::{LogRecovery, Recovery, take_clean_mark};
+use crate::recovery::Recovery;
 use crate::settings::{COMMIT_INTERVAL_MIN, EPOCH_BYTES_MAX, EPOCH_BYTES_MIN, OpenError, Settings};
 use crate::shared::Shared;
-use crate::state::{Damage, StateFile};
 use crate::status::Status;
-
-/// The format of the directory as a whole.
-const FORMAT: u32 = 1;
-const FORMAT_FILE: &str = "format";
-const LOCK_FILE: &str = "lock";
 
 /// A value that is longer cannot be stored: a chunk would not fit into sled's log any more.
 const VALUE_BYTES_MAX: usize = 64 * 1024;
@@ -89,12 +76,7 @@ impl Buffer {
     /// [`Buffer::open`] without limits on the settings, so that tests see rotation.
     #[doc(hidden)]
     pub fn open_exactly(settings: Settings, clock: Arc<dyn Clock>) -> Result<Buffer, OpenError> {
-        let dir = settings.dir.clone();
-        let lock = lock(&dir)?;
-        check_format(&dir)?;
-        let mut recovery = Recovery::default();
-        let (mut keeper, shared) = recover(settings.clone(), clock, lock, &mut recovery)
-            .map_err(|error| unusable(&dir, error))?;
+        let (mut keeper, shared) = crate::open::open(settings.clone(), clock)?;
         // The void is durable before the first new number is given; where the disk refuses, numbers
         // are given in a stream of their own.
         let _ = keeper.commit();
@@ -382,124 +364,4 @@ fn cut(message: &mut String) {
         end -= 1;
     }
     message.truncate(end);
-}
-
-fn directory_error(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
-    let path = path.to_owned();
-    move |source| OpenError::Directory { path, source }
-}
-
-fn unusable(dir: &Path, error: StoreError) -> OpenError {
-    match error {
-        StoreError::Io { path, source, .. } => OpenError::Directory { path, source },
-        other => OpenError::Directory {
-            path: dir.to_owned(),
-            source: std::io::Error::other(other),
-        },
-    }
-}
-
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    fs::create_dir_all(dir).map_err(directory_error(dir))?;
-    let path = dir.join(LOCK_FILE);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)
-        .map_err(directory_error(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
-        Err(TryLockError::Error(source)) => Err(OpenError::Directory { path, source }),
-    }
-}
-
-fn check_format(dir: &Path) -> Result<(), OpenError> {
-    let path = dir.join(FORMAT_FILE);
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    let found = text.strip_prefix("millrace-buffer ").map(str::trim);
-    match found.and_then(|n| n.parse::<u32>().ok()) {
-        Some(found) if found > FORMAT => Err(OpenError::Newer {
-            path: dir.to_owned(),
-            found,
-            known: FORMAT,
-        }),
-        Some(_) => Ok(()),
-        // There is none yet, or it is damaged: what it says is known.
-        None => {
-            fs::write(&path, format!("millrace-buffer {FORMAT}\n")).map_err(directory_error(&path))
-        }
-    }
-}
-
-fn recover(
-    settings: Settings,
-    clock: Arc<dyn Clock>,
-    lock: File,
-    recovery: &mut Recovery,
-) -> Result<(Keeper, Arc<Shared>), StoreError> {
-    let dir = settings.dir.clone();
-    let (state_file, state, damage) = StateFile::open(&dir);
-    let clean = take_clean_mark(&dir)?;
-    let fresh = state.is_none() && LOGS.iter().all(|log| !dir.join(log.name()).exists());
-    recovery.clean = clean.is_some() || fresh;
-    let mark = Mark::read(&dir);
-    if damage == Damage::Slot {
-        recovery
-            .notes
-            .push("a slot of the state file is damaged; some data may be sent again".into());
-    }
-    let at = clock.timebase().utc(clock.now());
-    let mut core = Core::new();
-    let mut stores = Vec::new();
-    for (index, kind) in LOGS.into_iter().enumerate() {
-        let mut log = LogRecovery {
-            kind,
-            dir: dir.join(kind.name()),
-            state: state.as_ref().unwrap_or(&crate::state::EMPTY),
-            state_known: state.is_some(),
-            clean: clean.map(|last| last[index]),
-            mark: mark.map(|last| last[index]),
-            at,
-            recovery,
-        };
-        stores.push(log.run(&mut core)?);
-    }
-    let timebase = clock.timebase();
-    for (kind, source, count) in std::mem::take(&mut core.pending_voids) {
-        core.log_mut(kind)
-            .void(source, count, DropReason::Crash, timebase);
-    }
-    if recovery.crash_void > 0 {
-        recovery.notes.push(format!(
-            "the last stop was not a clean one; up to {} numbers were not committed",
-            recovery.crash_void
-        ));
-    }
-    let last = [core.alarm.last_chunk, core.data.last_chunk];
-    let mark = Mark::begin(&dir, last)
-        .inspect_err(|error| {
-            let error = error as &dyn std::error::Error;
-            tracing::warn!(error, "there is no mark: a damaged tail may go unnoticed");
-        })
-        .ok();
-    let shared = Arc::new(Shared::new(core, clock, recovery.clone()));
-    let mut stores = stores.into_iter();
-    let (Some(alarm), Some(data)) = (stores.next(), stores.next()) else {
-        unreachable!("there are two logs");
-    };
-    let keeper = Keeper {
-        _lock: lock,
-        shared: shared.clone(),
-        settings,
-        alarm,
-        data,
-        state_file,
-        mark,
-        committer: Committer::default(),
-        saved_at: Instant::now(),
-        retry_at: None,
-    };
-    Ok((keeper, shared))
 }

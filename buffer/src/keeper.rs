@@ -6,19 +6,16 @@ use std::time::{Duration, Instant};
 
 use millrace_tags::{DropReason, LogKind};
 
-use crate::chunk::{Frame, unpack};
 use crate::commit::Committer;
-use crate::core::{CommitError, Core, Request, StoreFailure};
+use crate::core::{CommitError, Request, StoreFailure};
 use crate::epoch::StoreError;
-use crate::log::Log;
 use crate::mark::Mark;
 use crate::outbox::Start;
-use crate::scan::Found;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::state::StateFile;
-use crate::store::{EpochNames, LogStore, Names, Read};
-use crate::uplink::{Directory, Loaded};
+use crate::store::{LogStore, Names};
+use crate::uplink::Directory;
 
 pub(crate) const LOGS: [LogKind; 2] = [LogKind::Alarm, LogKind::Data];
 
@@ -296,149 +293,6 @@ impl Keeper {
     pub(crate) fn publish_figures(&mut self, kind: LogKind) {
         let figures = self.store(kind).figures();
         *self.shared.lock().figures(kind) = figures;
-    }
-
-    /// Reads one chunk ahead for each uplink and log that asked for it.
-    fn read_ahead(&mut self) {
-        let names: Vec<Arc<str>> = self.shared.lock().uplinks.keys().cloned().collect();
-        for name in names {
-            for kind in LOGS {
-                self.read_ahead_for(&name, kind);
-            }
-        }
-    }
-
-    fn read_ahead_for(&mut self, name: &Arc<str>, kind: LogKind) {
-        let number = {
-            let mut core = self.shared.lock();
-            let Core {
-                alarm,
-                data,
-                uplinks,
-                ..
-            } = &mut *core;
-            let log: &Log = if kind == LogKind::Alarm { alarm } else { data };
-            let Some(uplink) = uplinks.get_mut(name) else {
-                return;
-            };
-            let reader = uplink.reader_mut(kind);
-            if !reader.wants_chunk {
-                return;
-            }
-            match reader.next_chunk(log) {
-                Some(number) => number,
-                None => {
-                    reader.wants_chunk = false;
-                    return;
-                }
-            }
-        };
-        let Some(loaded) = self.load(kind, number) else {
-            // It is lost and counted; the uplink still wants the next one.
-            return;
-        };
-        let wake = {
-            let mut core = self.shared.lock();
-            let Core {
-                alarm,
-                data,
-                uplinks,
-                ..
-            } = &mut *core;
-            let log: &Log = if kind == LogKind::Alarm { alarm } else { data };
-            let Some(uplink) = uplinks.get_mut(name) else {
-                return;
-            };
-            let reader = uplink.reader_mut(kind);
-            reader.wants_chunk = false;
-            reader.load(log, loaded);
-            reader.ask(log);
-            let idle = std::mem::take(&mut uplink.idle);
-            uplink.wake.clone().filter(|_| idle)
-        };
-        if let Some(wake) = wake {
-            wake();
-        }
-    }
-
-    /// Reads and unpacks a chunk. One that cannot be read is counted as lost.
-    fn load(&mut self, kind: LogKind, number: u64) -> Option<Loaded> {
-        if self.store(kind).is_active(number) {
-            if let Some(loaded) = self
-                .store(kind)
-                .read_active(number)
-                .and_then(|bytes| self.decode(kind, number, &bytes))
-            {
-                return Some(loaded);
-            }
-            // Something is wrong with sled's handle: the file itself decides.
-            self.seal(kind);
-        }
-        let lost = match self.store(kind).read_sealed(number) {
-            Read::Frame(bytes) => match self.decode(kind, number, &bytes) {
-                Some(loaded) => return Some(loaded),
-                None => None,
-            },
-            Read::Lost(found) => found,
-        };
-        self.lose(kind, number, lost);
-        None
-    }
-
-    fn decode(&mut self, kind: LogKind, number: u64, bytes: &[u8]) -> Option<Loaded> {
-        let frame = Frame::parse(bytes).ok()?;
-        let runs = unpack(&frame).ok()?;
-        let active = self.store(kind).is_active(number);
-        let mut core = self.shared.lock();
-        let core = &mut *core;
-        let names = match active {
-            true => Arc::new(EpochNames::identity(&core.registry)),
-            false => self_store(&mut self.alarm, &mut self.data, kind)
-                .names(number, &mut core.registry)?,
-        };
-        let found = Found::of(&frame);
-        let directory = names.directory(&found, core.log_mut(kind))?;
-        let mut runs = runs.into_iter();
-        let runs = frame
-            .entries
-            .iter()
-            .map(|e| if e.void.is_none() { runs.next() } else { None })
-            .collect();
-        Some(Loaded {
-            directory,
-            timebase: frame.header.timebase,
-            tags: names
-                .tags
-                .clone()
-                .unwrap_or_else(|| core.registry.tags().clone()),
-            runs,
-            at: 0,
-        })
-    }
-
-    /// A chunk that was durable cannot be read any more: counts and announces it.
-    fn lose(&mut self, kind: LogKind, number: u64, found: Option<Found>) {
-        tracing::error!(
-            log = kind.name(),
-            chunk = number,
-            "a chunk is damaged and lost"
-        );
-        let at = self.shared.utc();
-        let mut core = self.shared.lock();
-        let core = &mut *core;
-        let directory = found.and_then(|found| {
-            let names = self_store(&mut self.alarm, &mut self.data, kind)
-                .names(number, &mut core.registry)?;
-            names.directory(&found, core.log_mut(kind))
-        });
-        let directory = directory
-            .or_else(|| core.pending_directory(kind, number))
-            .unwrap_or(Directory {
-                number,
-                last: number,
-                entries: Vec::new(),
-            });
-        core.lose_chunk(kind, &directory, Some(DropReason::Damage), at);
     }
 
     fn new_uplink(&mut self, name: &Arc<str>, start: Start, reply: &Sender<()>) {

@@ -1,4 +1,102 @@
 //! The sled-backed store-and-forward log.
+//!
+//! [`Buffer`] takes samples and events, numbers them, makes them durable in commits, and hands them to
+//! each uplink's [`Outbox`] until that uplink has acked them. What cannot be kept is counted with a
+//! reason ([`Ledger`]) and announced as a gap. No async; all file access is on one thread of its own.
+//!
+//! # The model
+//!
+//! A *source* (device or model) has one *number line* in each of two *logs*: data (samples) and alarm
+//! (events). A line belongs to a *stream*; numbers of one stream are never given twice. What one commit
+//! adds to a log is a *chunk*; chunks are numbered. Chunks live in *epochs*, small sled databases that
+//! are written once, sealed, and removed whole. An uplink's *cursor* is the set of chunk numbers that
+//! it has settled. Lanes are reading positions: live reads the *tail* in memory, backlog reads chunks
+//! from the disk, and both pass over what is in flight or acked.
+//!
+//! # What is lost, and when
+//!
+//! | event | loss |
+//! |---|---|
+//! | process killed, power cut | what was appended after the last commit; announced as gap `crash`, an upper bound |
+//! | disk full or read-only | nothing at first: delivery goes on from memory; beyond 16 MiB the newest are refused, gap `newest` |
+//! | store at `max_bytes`, or data past `max_age` | the oldest epoch, gap `full` or `age` |
+//! | damaged file | the damaged chunks, gap `damage`; a damaged end closes the stream (`last_seq` null) |
+//! | state file lost | nothing: what was acked is sent again |
+//!
+//! A number may be published before it is committed, but never further than *ahead* beyond its source's
+//! last commit (the larger of 256 and four times that commit). The directory entry of each commit holds
+//! the distance, so that numbers begin above all that may have been seen. While the disk refuses,
+//! numbers are given in a fresh random stream, which needs no such promise.
+//!
+//! # On disk (format 1)
+//!
+//! ```text
+//! format            "millrace-buffer 1"
+//! lock              held with flock while the buffer is open
+//! clean             last chunk of the alarm and the data log; only there after a clean stop
+//! mark              the same after each commit, not waited for: u64, u64, CRC32C
+//! state.0 state.1   two slots, written in turn and in place:
+//!                   F1 'M' 'R' 's', version, generation u64, length u32, CRC32C, JSON
+//! alarm/ data/      one directory for each log
+//!   FIRST.ep/       an epoch, named by its first chunk number in hex
+//!     db            sled's log; frames lie in it verbatim
+//!     manifest      sealed epochs: F1 'M' 'R' 'm', version, then summary and table,
+//!                   each as length u32, CRC32C, body
+//!   FIRST.del/      an epoch whose removal was interrupted
+//!   FIRST.bad/      an epoch that nothing could be read from
+//! ```
+//!
+//! Numbers are little-endian; `v` is a variable-length integer (seven bits a byte, lowest first), `s` a
+//! zigzag-signed one.
+//!
+//! **Chunk frame**, a sled value, at most 124 KiB:
+//!
+//! ```text
+//!  0  F1 'M' 'R' 'c'
+//!  4  version 1                5  flags: 1 alarm log, 2 body packed with zstd, 4 offset known
+//!  6  chunk number u64        14  chunk numbers it stands for, u32 (1 unless merged)
+//! 18  stream, 16 bytes        34  boot id, 16 bytes
+//! 50  offset i64: UTC nanoseconds of the boot's moment zero
+//! 58  newest moment i64
+//! 66  directory entries u32   70  directory length u32
+//! 74  unpacked length u32     78  body length u32
+//! 82  CRC32C of the whole frame, this field taken as zero
+//! 86  directory: for each entry  v source, reason u8 (0: records), v first, v count, v ahead
+//!     body
+//! ```
+//!
+//! All moments of a chunk belong to one boot and one offset: when the clock is set or stepped, a new
+//! chunk begins. An entry with a reason is a void: numbers that never come, without columns.
+//!
+//! **Body of a data chunk**: five sections (`v` length, bytes): shapes, times, values, source times,
+//! qualities. Each entry with records contributes its groups, one for each tag in ascending order:
+//!
+//! - *shapes*: `v` number of groups; for each `v` tag step, `v` count, form byte (low four bits: value
+//!   form; 0x10 some values absent, 0x20 not all good, 0x40 some, 0x80 all have source times).
+//! - *times*: `v` 0 and then `s` first against the first of the previous column, `s` difference, `s`
+//!   changes of the difference; or `v` n: the same as the n-th last distinct column (at most 8).
+//! - *values*: a bitmap of the present ones where some are absent, then by form: 0 none, 1 bits,
+//!   2 i64 and 3 u64 as `s` differences, 4 f64 and 6 f32 as decimals u8 and `s` differences of the
+//!   scaled integers, 5 f64 and 7 f32 as exclusive or with the predecessor in byte planes, 8 text,
+//!   9 bytes, 10 JSON as `v` length + 1 (0: as before) and bytes, 15 mixed: a form byte before each.
+//! - *source times*: where some, `v` count and bitmap; then a column as in *times*.
+//! - *qualities*: where not all good, runs of `v` length, severity u8 and, if not good, reason u8, `v`
+//!   status.
+//!
+//! The order of an entry is (gateway time, tag, position), so the columns decode to it without another
+//! one. **Body of an alarm chunk**: each event as `v` length and JSON.
+//!
+//! **Catalogue frame**, at the start of each epoch and before the first chunk with a new id:
+//! F1 'M' 'R' 'k', version, log u8, stream, length u32, reserved u32, CRC32C, then sources
+//! (0, `v` id, kind, name, `v` last number, `v` limit) and tags (1, `v` id, `v` source, name, type,
+//! unit).
+//!
+//! # Recovery
+//!
+//! sled is a writer only: it is never asked to open what it wrote before, because its recovery panics on
+//! damage and destroys more while it fails. Sealed epochs are read at the offsets in their manifests;
+//! an epoch without a valid manifest is scanned frame by frame. [`Buffer::recovery`] tells what was
+//! found.
 
 mod buffer;
 mod catalogue;
@@ -11,9 +109,11 @@ mod ledger;
 mod log;
 mod manifest;
 mod mark;
+mod open;
 mod outbox;
 mod owed;
 mod ranges;
+mod read_ahead;
 mod recovery;
 mod retention;
 mod scan;

@@ -167,8 +167,19 @@ impl<'a> World<'a> {
     }
 }
 
+/// `MILLRACE_MODEL_CASES` asks for more than a quick run.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("MILLRACE_MODEL_CASES").map_or(24, |n| n.parse().unwrap());
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 200,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn nothing_is_lost_or_numbered_twice(steps in prop::collection::vec(step(), 1..40)) {

@@ -1,0 +1,519 @@
+//! One uplink's position in one log: which numbers are settled, in flight, next.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use millrace_tags::{DropReason, Event, Records, Sample, SourceId};
+
+use super::{Directory, Loaded, Lost, Taken};
+use crate::chunk::{Run, Shared};
+use crate::ledger::Counts;
+use crate::log::{Batch, Content, LineKey, Log};
+use crate::ranges::Ranges;
+
+/// How many batches a parcel gathers its records from at most.
+const GATHER_BATCHES: u64 = 64;
+
+/// How far [`Reader::next_live`] looks past batches that may not be offered yet.
+const LOOK_AHEAD_BATCHES: u64 = 4096;
+
+/// Backlog chunks that are read ahead for one uplink and log.
+const PREFETCH_CHUNKS: usize = 2;
+
+/// What is known of a line's numbers in chunks that are not settled.
+#[derive(Default)]
+struct Marks {
+    /// Acked, or passed over.
+    acked: Ranges,
+    /// Acked or in flight.
+    taken: Ranges,
+    /// Of the acked: passed over because the routes do not ask for it.
+    passed_over: Ranges,
+}
+
+/// A chunk that is being delivered.
+struct Pending {
+    last: u64,
+    /// By line and first number.
+    entries: Vec<(LineKey, u64, u64)>,
+    /// Numbers that are not acked.
+    remaining: u64,
+}
+
+impl Pending {
+    fn overlap(&self, line: LineKey, first: u64, last: u64) -> u64 {
+        let from = self
+            .entries
+            .partition_point(|&(l, _, b)| (l, b) < (line, first));
+        self.entries[from..]
+            .iter()
+            .take_while(|&&(l, a, _)| l == line && a <= last)
+            .map(|&(_, a, b)| b.min(last).saturating_sub(a.max(first)) + 1)
+            .sum()
+    }
+}
+
+/// One uplink's position in one log.
+#[derive(Default)]
+pub(crate) struct Reader {
+    pub(crate) settled: Ranges,
+    marks: HashMap<LineKey, Marks>,
+    pending: BTreeMap<u64, Pending>,
+    /// Settled chunks that are still in the tail: their marks say that they are not to be offered again.
+    in_tail: BTreeMap<u64, Pending>,
+    /// The oldest chunk in the tail.
+    tail_from: u64,
+    pub(crate) loaded: VecDeque<Loaded>,
+    /// The lowest chunk that may have to be loaded.
+    pub(crate) scan: u64,
+    /// The next batch of the tail.
+    pub(crate) live: u64,
+    /// The I/O thread is asked to load a chunk.
+    pub(crate) wants_chunk: bool,
+    pub(crate) counts: Vec<Counts>,
+}
+
+impl Reader {
+    pub(crate) fn counts(&mut self, source: SourceId) -> &mut Counts {
+        let at = source.0 as usize;
+        if at >= self.counts.len() {
+            self.counts.resize(at + 1, Counts::default());
+        }
+        &mut self.counts[at]
+    }
+
+    /// How many records of a source were passed over in chunks that are not settled.
+    pub(crate) fn passed_over(&self) -> impl Iterator<Item = (LineKey, u64)> + '_ {
+        self.marks
+            .iter()
+            .map(|(line, m)| (*line, m.passed_over.count()))
+    }
+
+    /// Everything that is not acked is offered again; live begins with what is not committed.
+    pub(super) fn restart(&mut self, log: &Log) {
+        for marks in self.marks.values_mut() {
+            marks.taken = marks.acked.clone();
+        }
+        self.loaded.clear();
+        self.wants_chunk = false;
+        self.scan = 0;
+        self.live = log.durable + 1;
+        self.tail_begins(log.oldest_chunk());
+        let marks = &self.marks;
+        self.pending.retain(|_, p| touched(marks, &p.entries));
+    }
+
+    /// The chunk above which live data are served from the tail.
+    fn backlog_end(&self, log: &Log) -> u64 {
+        match log.batch(self.live) {
+            Some(batch) if batch.chunk > 0 => batch.chunk - 1,
+            _ => log.last_chunk,
+        }
+    }
+
+    /// The next chunk that has to be loaded.
+    pub(crate) fn next_chunk(&self, log: &Log) -> Option<u64> {
+        let end = self.backlog_end(log);
+        let mut from = self.scan.max(1);
+        loop {
+            let (first, last) = self.settled.first_free(from, end)?;
+            match log.removed.first_free(first, last) {
+                Some((number, _)) => return Some(number),
+                None => from = last + 1,
+            }
+        }
+    }
+
+    /// The next records of the tail.
+    pub(super) fn next_live(&mut self, log: &Log, budget: usize) -> Option<Taken> {
+        self.live = self.live.max(log.oldest());
+        let end = log.newest().min(self.live + LOOK_AHEAD_BATCHES);
+        let mut blocked = false;
+        for no in self.live..=end {
+            let batch = log.batch(no)?;
+            let limit = log.limit(batch.line);
+            let marks = self.marks.entry(batch.line).or_default();
+            let Some((first, last)) = marks.taken.first_free(batch.first, batch.last) else {
+                if !blocked {
+                    self.live = no + 1;
+                }
+                continue;
+            };
+            if first > limit {
+                blocked = true;
+                continue;
+            }
+            let last = last.min(limit);
+            return Some(take(marks, log, batch, first, last, budget));
+        }
+        None
+    }
+
+    /// The next records of the chunks that were loaded.
+    pub(super) fn next_loaded(&mut self, budget: usize) -> Option<Taken> {
+        loop {
+            let chunk = self.loaded.front_mut()?;
+            let Some(&(line, first, last, void)) = chunk.directory.entries.get(chunk.at) else {
+                self.loaded.pop_front();
+                continue;
+            };
+            let marks = self.marks.entry(line).or_default();
+            let Some((a, b)) = marks.taken.first_free(first, last) else {
+                chunk.at += 1;
+                chunk.runs.pop_front();
+                continue;
+            };
+            let b = match void {
+                Some(_) => b,
+                None => b.min(a + budget as u64 - 1),
+            };
+            marks.taken.insert(a, b);
+            let records = match void {
+                Some(reason) => Err(reason),
+                None => Ok(cut_run(chunk.runs.front_mut(), (first, last), (a, b))),
+            };
+            return Some(Taken {
+                line,
+                first: a,
+                last: b,
+                batch: 0,
+                chunk: chunk.directory.number,
+                timebase: chunk.timebase,
+                tags: Some(chunk.tags.clone()),
+                records,
+            });
+        }
+    }
+
+    /// Takes over a chunk that the I/O thread has read, if it is still the one that is wanted.
+    pub(crate) fn load(&mut self, log: &Log, chunk: Loaded) {
+        if self.next_chunk(log) != Some(chunk.directory.number) {
+            return;
+        }
+        self.scan = self.scan.max(chunk.directory.last + 1);
+        self.track(&chunk.directory, true);
+        self.loaded.push_back(chunk);
+    }
+
+    /// Follows a chunk until it is settled. Settles it at once where all of it is acked.
+    pub(crate) fn track(&mut self, directory: &Directory, force: bool) {
+        if self.settled.covers(directory.number, directory.last)
+            || self.pending.contains_key(&directory.number)
+        {
+            return;
+        }
+        let mut entries: Vec<_> = directory
+            .entries
+            .iter()
+            .map(|&(line, first, last, _)| (line, first, last))
+            .collect();
+        entries.sort_unstable();
+        let mut remaining = 0;
+        for &(line, first, last) in &entries {
+            let acked = self.marks.get(&line).map(|m| m.acked.overlap(first, last));
+            remaining += (last - first + 1) - acked.unwrap_or(0);
+        }
+        let pending = Pending {
+            last: directory.last,
+            entries,
+            remaining,
+        };
+        if remaining == 0 {
+            self.settle(directory.number, pending);
+        } else if force || touched(&self.marks, &pending.entries) {
+            self.pending.insert(directory.number, pending);
+        }
+    }
+
+    fn settle(&mut self, number: u64, pending: Pending) {
+        self.settled.insert(number, pending.last);
+        self.loaded.retain(|l| l.directory.number != number);
+        for &(line, first, last) in &pending.entries {
+            if let Some(marks) = self.marks.get_mut(&line) {
+                marks.passed_over.remove(first, last);
+            }
+        }
+        if number >= self.tail_from {
+            self.in_tail.insert(number, pending);
+        } else {
+            self.forget_marks(&pending);
+        }
+    }
+
+    fn forget_marks(&mut self, pending: &Pending) {
+        for &(line, first, last) in &pending.entries {
+            if let Some(marks) = self.marks.get_mut(&line) {
+                marks.acked.remove(first, last);
+                marks.taken.remove(first, last);
+            }
+        }
+    }
+
+    pub(super) fn ack(&mut self, line: LineKey, first: u64, last: u64, void: bool, routed: bool) {
+        let marks = self.marks.entry(line).or_default();
+        marks.acked.insert(first, last);
+        let count = last - first + 1;
+        if !void {
+            if !routed {
+                marks.passed_over.insert(first, last);
+            }
+            let counts = self.counts(line.source);
+            counts.queued = counts.queued.saturating_sub(count);
+            match routed {
+                true => counts.acked += count,
+                false => counts.dropped.add(DropReason::NotRouted, count),
+            }
+        }
+        let mut left = count;
+        let mut done = Vec::new();
+        for (number, pending) in &mut self.pending {
+            let overlap = pending.overlap(line, first, last);
+            pending.remaining = pending.remaining.saturating_sub(overlap);
+            if pending.remaining == 0 {
+                done.push(*number);
+            }
+            left = left.saturating_sub(overlap);
+            if left == 0 {
+                break;
+            }
+        }
+        for number in done {
+            if let Some(pending) = self.pending.remove(&number) {
+                self.settle(number, pending);
+            }
+        }
+    }
+
+    pub(super) fn give_back(
+        &mut self,
+        line: LineKey,
+        first: u64,
+        last: u64,
+        batch: u64,
+        chunk: u64,
+    ) {
+        if let Some(marks) = self.marks.get_mut(&line) {
+            marks.taken.remove(first, last);
+        }
+        if batch > 0 {
+            self.live = self.live.min(batch);
+        }
+        // Where the batch has left the tail, its chunk is somewhere above the lowest unsettled one.
+        self.scan = self.scan.min(chunk);
+        if chunk > 0 || batch > 0 {
+            self.loaded.clear();
+        }
+    }
+
+    /// The tail lets go of a batch: what was not taken of it is backlog from now on.
+    pub(crate) fn trimmed(&mut self, batch: &Batch) {
+        if self.live <= batch.no {
+            self.live = batch.no + 1;
+            self.scan = self.scan.min(batch.chunk);
+        }
+    }
+
+    /// The tail begins with chunk `oldest` now. Forgets chunks below it that are settled, and those that
+    /// nothing was taken of: they are found again on the disk.
+    pub(crate) fn tail_begins(&mut self, oldest: u64) {
+        self.tail_from = oldest;
+        while let Some(chunk) = self.in_tail.first_entry()
+            && *chunk.key() < oldest
+        {
+            let chunk = chunk.remove();
+            self.forget_marks(&chunk);
+        }
+        let (marks, loaded) = (&self.marks, &self.loaded);
+        self.pending.retain(|number, p| {
+            *number >= oldest
+                || loaded.iter().any(|l| l.directory.number == *number)
+                || touched(marks, &p.entries)
+        });
+    }
+
+    /// A chunk is gone: returns what this uplink has not got of each entry, and forgets the chunk.
+    pub(crate) fn drop_chunk(&mut self, directory: &Directory) -> Vec<Lost> {
+        if self.settled.covers(directory.number, directory.last) {
+            return Vec::new();
+        }
+        self.pending.remove(&directory.number);
+        self.loaded
+            .retain(|l| l.directory.number != directory.number);
+        let mut lost = Vec::new();
+        for &(line, first, last, void) in &directory.entries {
+            let free = match self.marks.get_mut(&line) {
+                None => vec![(first, last)],
+                Some(marks) => {
+                    let free = marks.acked.free(first, last);
+                    marks.acked.remove(first, last);
+                    marks.taken.remove(first, last);
+                    marks.passed_over.remove(first, last);
+                    free
+                }
+            };
+            lost.extend(free.into_iter().map(|(a, b)| (line, a, b, void)));
+        }
+        lost
+    }
+
+    /// What a chunk held that is being delivered.
+    pub(crate) fn pending_directory(&self, number: u64) -> Option<Directory> {
+        let pending = self.pending.get(&number)?;
+        let entries = pending.entries.iter();
+        Some(Directory {
+            number,
+            last: pending.last,
+            entries: entries.map(|&(l, a, b)| (l, a, b, None)).collect(),
+        })
+    }
+
+    /// Whether every number of a batch is acked.
+    pub(crate) fn has_all(&self, batch: &Batch) -> bool {
+        let marks = self.marks.get(&batch.line);
+        marks.is_some_and(|m| m.acked.covers(batch.first, batch.last))
+    }
+
+    /// Forgets the marks of a batch that leaves without ever being in a chunk.
+    pub(crate) fn released(&mut self, batch: &Batch) {
+        if let Some(marks) = self.marks.get_mut(&batch.line) {
+            marks.acked.remove(batch.first, batch.last);
+            marks.taken.remove(batch.first, batch.last);
+            marks.passed_over.remove(batch.first, batch.last);
+        }
+    }
+}
+
+impl Reader {
+    /// Asks for a chunk to be read ahead; `true` where the I/O thread has to be told.
+    pub(crate) fn ask(&mut self, log: &Log) -> bool {
+        if self.wants_chunk
+            || self.loaded.len() >= PREFETCH_CHUNKS
+            || self.next_chunk(log).is_none()
+        {
+            return false;
+        }
+        self.wants_chunk = true;
+        true
+    }
+}
+
+impl Reader {
+    /// All numbers that are acked although their chunk is not settled, by line.
+    pub(crate) fn all_acked(&self) -> impl Iterator<Item = (LineKey, &Ranges)> {
+        self.marks.iter().map(|(line, marks)| (*line, &marks.acked))
+    }
+
+    /// Records in the tail that are not acked and will be sent live.
+    pub(crate) fn live_records(&self, log: &Log) -> u64 {
+        let mut sum = 0;
+        for no in self.live.max(log.oldest())..=log.newest() {
+            let Some(batch) = log.batch(no) else { break };
+            if matches!(batch.content, Content::Records(_)) {
+                sum += batch.count();
+            }
+        }
+        sum
+    }
+}
+
+fn touched(marks: &HashMap<LineKey, Marks>, entries: &[(LineKey, u64, u64)]) -> bool {
+    entries.iter().any(|&(line, first, last)| {
+        let marks = marks.get(&line);
+        marks.is_some_and(|m| m.taken.within(first, last).next().is_some())
+    })
+}
+
+/// Takes `first..=last` of a batch, cut to the budget; goes on with the batches behind it where they
+/// continue the line.
+fn take(
+    marks: &mut Marks,
+    log: &Log,
+    batch: &Batch,
+    first: u64,
+    last: u64,
+    budget: usize,
+) -> Taken {
+    let mut taken = Taken {
+        line: batch.line,
+        first,
+        last,
+        batch: batch.no,
+        chunk: 0,
+        timebase: batch.timebase,
+        tags: None,
+        records: Err(DropReason::Newest),
+    };
+    let shared = match &batch.content {
+        Content::Void(reason) => {
+            taken.records = Err(*reason);
+            marks.taken.insert(first, last);
+            return taken;
+        }
+        Content::Records(shared) => shared,
+    };
+    taken.last = last.min(first + budget as u64 - 1);
+    let mut records = copy(shared, batch.positions(first, taken.last));
+    let limit = log.limit(batch.line);
+    for no in batch.no + 1..=log.newest().min(batch.no + GATHER_BATCHES) {
+        let Some(next) = log.batch(no) else { break };
+        let room = budget as u64 - (taken.last - first + 1);
+        if room == 0 || taken.last < batch.last {
+            break;
+        }
+        if next.line != batch.line {
+            continue;
+        }
+        let Content::Records(shared) = &next.content else {
+            break;
+        };
+        let fits = next.first == taken.last + 1 && next.timebase == batch.timebase;
+        let last = next.last.min(limit).min(taken.last + room);
+        if !fits || last < next.first || marks.taken.overlap(next.first, last) > 0 {
+            break;
+        }
+        extend(&mut records, shared, next.positions(next.first, last));
+        taken.last = last;
+        if last < next.last {
+            break;
+        }
+    }
+    marks.taken.insert(first, taken.last);
+    taken.records = Ok(records);
+    taken
+}
+
+fn copy(shared: &Shared, positions: std::ops::Range<usize>) -> Records {
+    match shared {
+        Shared::Samples(samples) => Records::Samples(samples[positions].to_vec()),
+        Shared::Events(events) => Records::Events(events[positions].to_vec()),
+    }
+}
+
+fn extend(records: &mut Records, shared: &Shared, positions: std::ops::Range<usize>) {
+    match (records, shared) {
+        (Records::Samples(out), Shared::Samples(samples)) => {
+            out.extend_from_slice(&samples[positions]);
+        }
+        (Records::Events(out), Shared::Events(events)) => {
+            out.extend_from_slice(&events[positions]);
+        }
+        // A log holds records of one kind.
+        _ => {}
+    }
+}
+
+/// The numbers `part` of a run that holds the numbers `whole`; a run that is taken whole is not copied.
+fn cut_run(run: Option<&mut Option<Run>>, whole: (u64, u64), part: (u64, u64)) -> Records {
+    fn cut<T: Clone>(records: &mut Vec<T>, whole: (u64, u64), part: (u64, u64)) -> Vec<T> {
+        if whole == part {
+            return std::mem::take(records);
+        }
+        let from = (part.0 - whole.0) as usize;
+        let to = (part.1 - whole.0 + 1) as usize;
+        records.get(from..to).unwrap_or_default().to_vec()
+    }
+    match run.and_then(Option::as_mut) {
+        Some(Run::Samples(samples)) => Records::Samples(cut::<Sample>(samples, whole, part)),
+        Some(Run::Events(events)) => Records::Events(cut::<Event>(events, whole, part)),
+        None => Records::Samples(Vec::new()),
+    }
+}
