@@ -19,18 +19,24 @@ pub(crate) struct LedgerArgs {
     verify: bool,
 }
 
+/// The rows of the uplink that is furthest behind, and those of each.
 #[derive(Debug, Default, Deserialize)]
 struct Ledger {
+    #[serde(flatten)]
+    furthest: Rows,
     #[serde(default)]
-    devices: BTreeMap<String, Row>,
-    #[serde(default)]
-    uplinks: BTreeMap<String, UplinkLedger>,
+    uplinks: BTreeMap<String, Rows>,
 }
 
+/// Rows by source.
 #[derive(Debug, Default, Deserialize)]
-struct UplinkLedger {
+struct Rows {
+    /// Samples.
     #[serde(default)]
     devices: BTreeMap<String, Row>,
+    /// Events, in a log of their own.
+    #[serde(default)]
+    events: BTreeMap<String, Row>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -50,6 +56,20 @@ impl Row {
     fn balances(&self) -> bool {
         self.acquired == self.acked + self.queued + self.dropped_total()
     }
+
+    /// What was dropped and why; and whether the row is wrong in itself.
+    fn why(&self) -> String {
+        let mut why: Vec<String> = self
+            .dropped
+            .iter()
+            .filter(|(_, count)| **count > 0)
+            .map(|(reason, count)| format!("{reason} {}", show::count(*count)))
+            .collect();
+        if !self.balances() {
+            why.push("DOES NOT BALANCE".into());
+        }
+        why.join(", ")
+    }
 }
 
 impl LedgerArgs {
@@ -67,7 +87,7 @@ impl LedgerArgs {
         } else {
             output::text(&render(&ledger))?;
         }
-        Ok(if ledger.rows().all(|(_, _, row)| row.balances()) {
+        Ok(if ledger.balances() {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
@@ -75,26 +95,31 @@ impl LedgerArgs {
     }
 }
 
+impl Rows {
+    /// Every row with what it counts and its source.
+    fn iter(&self) -> impl Iterator<Item = (&'static str, &str, &Row)> {
+        let samples = self
+            .devices
+            .iter()
+            .map(|(name, row)| ("samples", name, row));
+        let events = self.events.iter().map(|(name, row)| ("events", name, row));
+        samples
+            .chain(events)
+            .map(|(what, name, row)| (what, name.as_str(), row))
+    }
+}
+
 impl Ledger {
-    /// Every row with its uplink, which is empty for the row of the uplink that is furthest behind.
-    fn rows(&self) -> impl Iterator<Item = (&str, &str, &Row)> {
-        let devices = self.devices.iter().map(|(name, row)| ("", &**name, row));
-        let uplinks = self.uplinks.iter().flat_map(|(uplink, ledger)| {
-            let devices = ledger.devices.iter();
-            devices.map(move |(name, row)| (&**uplink, &**name, row))
-        });
-        devices.chain(uplinks)
+    fn balances(&self) -> bool {
+        let mut parts = self.uplinks.values().chain([&self.furthest]);
+        parts.all(|rows| rows.iter().all(|(_, _, row)| row.balances()))
     }
 }
 
 fn render(ledger: &Ledger) -> String {
-    if ledger.devices.is_empty() {
-        return "Nothing was acquired yet.\n".into();
-    }
-    // One uplink has the very rows of `devices`; only several differ from them.
-    let several = ledger.uplinks.len() > 1;
     let mut table = Table::new([
         "SOURCE",
+        "OF",
         "UPLINK",
         ">ACQUIRED",
         ">ACKED",
@@ -102,30 +127,33 @@ fn render(ledger: &Ledger) -> String {
         ">DROPPED",
         "WHY",
     ]);
-    for (uplink, name, row) in ledger.rows() {
-        if !several && !uplink.is_empty() {
-            continue;
+    add(&mut table, "(all)", &ledger.furthest);
+    // A single uplink has the very rows that stand above; only several differ from them.
+    if ledger.uplinks.len() > 1 {
+        for (uplink, rows) in &ledger.uplinks {
+            add(&mut table, uplink, rows);
         }
-        let mut why: Vec<String> = row
-            .dropped
-            .iter()
-            .filter(|(_, count)| **count > 0)
-            .map(|(reason, count)| format!("{reason} {}", show::count(*count)))
-            .collect();
-        if !row.balances() {
-            why.push("DOES NOT BALANCE".into());
-        }
+    }
+    if table.is_empty() {
+        "Nothing was acquired yet.\n".into()
+    } else {
+        table.render("")
+    }
+}
+
+fn add(table: &mut Table, uplink: &str, rows: &Rows) {
+    for (what, name, row) in rows.iter() {
         table.row([
             name.into(),
-            if uplink.is_empty() { "(all)" } else { uplink }.into(),
+            what.into(),
+            uplink.into(),
             show::count(row.acquired),
             show::count(row.acked),
             show::count(row.queued),
             show::count(row.dropped_total()),
-            why.join(", "),
+            row.why(),
         ]);
     }
-    table.render("")
 }
 
 #[cfg(test)]
@@ -143,7 +171,18 @@ mod tests {
             json!({"acquired": 10_000, "acked": 9_000, "queued": 900, "dropped": {"crash": 100}});
         let text = render(&ledger(json!({
             "devices": {"boiler": row},
+            "events": {"pump-anomaly": {"acquired": 2, "acked": 2, "queued": 0, "dropped": {}}},
             "uplinks": {"cloud": {"devices": {"boiler": row}}}
+        })));
+        insta::assert_snapshot!(text);
+    }
+
+    #[test]
+    fn several_uplinks_have_rows_of_their_own() {
+        let row = |acked: u64| json!({"acquired": 10, "acked": acked, "queued": 10 - acked});
+        let text = render(&ledger(json!({
+            "devices": {"boiler": row(3)},
+            "uplinks": {"cloud": {"devices": {"boiler": row(10)}}, "plant": {"devices": {"boiler": row(3)}}}
         })));
         insta::assert_snapshot!(text);
     }
@@ -153,6 +192,7 @@ mod tests {
         let wrong = ledger(json!({
             "devices": {"boiler": {"acquired": 10, "acked": 3, "queued": 3, "dropped": {}}}
         }));
+        assert!(!wrong.balances());
         assert!(render(&wrong).contains("DOES NOT BALANCE"));
     }
 

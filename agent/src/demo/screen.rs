@@ -10,8 +10,6 @@ use crate::report::{DeviceState, Status, TagRow};
 
 /// Columns of the score's bar: the threshold stands in its middle.
 const BAR_COLUMNS: usize = 40;
-/// Without a terminal one line a so long.
-const LINE_EVERY: Duration = Duration::from_secs(1);
 
 /// One moment of the demonstration.
 pub(super) struct View<'a> {
@@ -30,8 +28,8 @@ pub(super) struct View<'a> {
 pub(super) enum Screen {
     /// A terminal: how many lines of it are ours.
     Terminal { lines: usize },
-    /// A pipe or a file: when the last line was written.
-    Lines { last: Option<Duration> },
+    /// A pipe or a file: the second that the last line is about. There is one line a second.
+    Lines { last: Option<u64> },
     /// Nowhere: only the verdict counts.
     Silent,
 }
@@ -69,10 +67,10 @@ impl Screen {
                 print(&text)
             }
             Screen::Lines { last } => {
-                if last.is_some_and(|last| view.at < last + LINE_EVERY) {
+                let second = view.at.as_secs();
+                if last.replace(second) == Some(second) {
                     return Ok(());
                 }
-                *last = Some(view.at);
                 print(&line(view))
             }
         }
@@ -90,7 +88,7 @@ fn picture(view: &View<'_>) -> String {
     let mut text = format!(
         "millrace demo, second {} of {}\n{}\n\n",
         view.at.as_secs(),
-        view.timeline.stop.as_secs(),
+        view.timeline.end.as_secs(),
         view.headline
     );
     for device in &view.status.devices {

@@ -38,6 +38,8 @@ pub(super) struct Timeline {
     pub(super) cuts: Vec<Span>,
     /// When the devices stop.
     pub(super) stop: Duration,
+    /// When the last sample should be at the broker.
+    pub(super) end: Duration,
 }
 
 /// What goes on at a moment.
@@ -83,6 +85,7 @@ impl Timeline {
             cuts: Vec::new(),
             // The rest is for the last samples' way to the broker.
             stop: total - total.min(cycle) / 10,
+            end: total,
         };
         let mut start = Duration::ZERO;
         for _ in 0..cycles {

@@ -19,16 +19,6 @@ pub(super) enum Served {
     Counts(BTreeMap<String, u64>),
 }
 
-impl Served {
-    /// All values together.
-    pub(super) fn total(&self) -> u64 {
-        match self {
-            Served::Values(values) => values.values().sum(),
-            Served::Counts(counts) => counts.values().sum(),
-        }
-    }
-}
-
 /// What is printed at the end; `--json` prints it as it is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Verdict {
@@ -217,11 +207,11 @@ impl Verdict {
 
 fn device(name: &str, served: &Served, tally: &Tally) -> DeviceVerdict {
     let mut arrived = tally.values_of(name);
-    let mut verdict = DeviceVerdict::default();
-    verdict.bad = arrived
-        .extract_if(|(_, key), _| **key == Key::Bad)
-        .map(|(_, n)| n)
-        .sum();
+    let bad = arrived.extract_if(|(_, key), _| **key == Key::Bad);
+    let mut verdict = DeviceVerdict {
+        bad: bad.map(|(_, times)| times).sum(),
+        ..DeviceVerdict::default()
+    };
     match served {
         Served::Values(values) => {
             for ((tag, key), &times) in values {
