@@ -53,6 +53,7 @@ pub(crate) use device::{Connection, Device};
 pub(crate) use gateway::{DATA_DIR, Gateway};
 pub(crate) use local::Local;
 pub(crate) use model::Model;
+pub(crate) use pattern::Pattern;
 use place::Place;
 pub(crate) use problem::{Note, Problem, Problems};
 pub(crate) use summary::summary;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millrace_buffer::{Budget, Item, Offer, OfferId, Outbox};
-use millrace_tags::{Clock, DropReason, Timebase};
+use millrace_tags::{Clock, Timebase};
 use millrace_uplink::profile::EncodeError;
 use millrace_uplink::{
     Consignment, Feed, Generic, Message, Refusal, SessionCounters, SessionState, Window,
@@ -90,7 +90,7 @@ enum InFlight {
 impl Delivery {
     /// Joins `outbox` to a session.
     pub(crate) fn new(
-        mut outbox: Outbox,
+        outbox: Outbox,
         profile: Arc<Generic>,
         settings: config::Uplink,
         uplink: Arc<Uplink>,
@@ -183,7 +183,7 @@ impl Feed for Delivery {
             };
             let offer = self.outbox.next(budget)?;
             if !self.routes(&offer) {
-                self.outbox.give_up(offer.id, DropReason::NotRouted);
+                self.outbox.not_routed(offer.id);
                 continue;
             }
             match self.encode(&offer) {
@@ -205,7 +205,7 @@ impl Feed for Delivery {
                 }
                 Err(error) => {
                     tracing::error!(error = %error, "a parcel cannot be sent; its samples are given up and counted as poison");
-                    self.outbox.give_up(offer.id, DropReason::Poison);
+                    self.outbox.not_routed(offer.id);
                 }
             }
         }
@@ -222,7 +222,7 @@ impl Feed for Delivery {
     fn refused(&mut self, token: u64, why: Refusal) {
         if let Some(InFlight::Offer { id, .. }) = self.in_flight.remove(&token) {
             tracing::error!(error = %why, "a message was refused; its samples are given up and counted as poison");
-            self.outbox.give_up(id, DropReason::Poison);
+            self.outbox.not_routed(id);
         }
     }
 

@@ -148,17 +148,13 @@ impl Gateway {
     }
 
     /// Reads the tags that match from their devices, now. A device that does not answer gives bad rows.
-    pub(crate) async fn read(&self, patterns: &[String]) -> Result<Vec<TagRow>, NotFound> {
-        let patterns: Vec<Pattern> = patterns.iter().map(Pattern::new).collect();
+    pub(crate) async fn read(&self, names: &[String]) -> Result<Vec<TagRow>, NotFound> {
+        let patterns: Vec<Pattern> = names.iter().map(Pattern::new).collect();
         let asked = |name: &str| patterns.iter().any(|pattern| pattern.matches(name));
         let found = self.live.find(asked);
         if found.is_empty() {
             let known = "see `millrace tags`".to_owned();
-            let name = patterns
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join(" ");
+            let name = names.join(" ");
             return Err(NotFound {
                 what: "tag",
                 name,
@@ -212,20 +208,18 @@ impl Gateway {
     /// The store.
     pub(crate) fn buffer_report(&self) -> BufferStatus {
         let status = self.buffer.status();
-        let ledger = self.buffer.ledger();
-        let queued = ledger.uplinks.iter().map(|(name, uplink)| {
-            let rows = uplink.devices.values().chain(uplink.events.values());
-            (name.clone(), rows.map(|row| row.queued).sum())
+                let queued = status.uplinks.iter().map(|(name, queued)| {
+            (name.clone(), queued.alarm + queued.live + queued.backlog)
         });
         BufferStatus {
             dir: self.config.buffer_dir().display().to_string(),
             bytes: status.bytes,
             max_bytes: self.config.buffer.max_bytes,
-            epochs: status.epochs,
+            epochs: status.alarm.epochs + status.data.epochs,
             queued: queued.collect(),
-            commit_age_s: status.commit_age.map(|age| age.as_secs_f64()),
-            commit_error: status.commit_error,
-            recovery: self.buffer.recovery().sentences(),
+            commit_age_s: status.last_commit_age.map(|age| age.as_secs_f64()),
+            commit_error: status.last_error,
+            recovery: self.buffer.recovery().notes.clone(),
         }
     }
 
