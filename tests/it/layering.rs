@@ -26,6 +26,10 @@ fn permitted(room: &str) -> BTreeSet<&'static str> {
     if ["millrace-tests", "millrace-bench"].contains(&room) {
         permitted.insert("millrace-agent");
     }
+    if room == "millrace-bench" {
+        // A load run starts the same processes as a test.
+        permitted.insert("millrace-tests");
+    }
     permitted
 }
 
@@ -88,8 +92,9 @@ fn only_the_agent_reads_arguments_and_environment() -> Result<()> {
     ];
     for room in ["tags", "drivers", "buffer", "inference", "uplink"] {
         for (path, line, text) in lines_of(&checkout().join(room).join("src"))? {
+            let is_test = path.ends_with("tests.rs");
             assert!(
-                !forbidden.iter().any(|word| text.contains(word)),
+                is_test || !forbidden.iter().any(|word| text.contains(word)),
                 "{}:{line}: only the agent reads arguments and environment: {text}",
                 path.display()
             );

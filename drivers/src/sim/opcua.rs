@@ -229,6 +229,9 @@ impl SimOpcua {
     }
 }
 
+/// A directory that cannot be made: the server goes on without a store.
+const NO_PKI_DIR: &str = "/dev/null/pki";
+
 fn configured(settings: &SimOpcuaSettings) -> ServerBuilder {
     let mut tokens = vec![ANONYMOUS_USER_TOKEN_ID.to_owned()];
     let mut builder = ServerBuilder::new()
@@ -248,9 +251,11 @@ fn configured(settings: &SimOpcuaSettings) -> ServerBuilder {
         tokens.push("user".to_owned());
     }
     builder = builder.add_endpoint("none", ServerEndpoint::new_none("/", &tokens));
-    if let Some(pki_dir) = &settings.pki_dir {
-        builder = secured(builder.pki_dir(pki_dir), &tokens);
-    }
+    builder = match &settings.pki_dir {
+        Some(pki_dir) => secured(builder.pki_dir(pki_dir), &tokens),
+        // The library would leave a store of certificates in the working directory, which nobody reads.
+        None => builder.pki_dir(NO_PKI_DIR),
+    };
     let limits = &mut builder.limits_mut().subscriptions;
     limits.min_sampling_interval_ms = 0.0;
     limits.min_publishing_interval_ms = 10.0;
