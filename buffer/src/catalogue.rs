@@ -50,6 +50,8 @@ pub(crate) struct Registry {
     by_name: HashMap<Arc<str>, SourceId>,
     tags: Arc<TagTable>,
     by_spec: HashMap<(SourceId, TagSpec), TagId>,
+    /// A stored catalogue gave its numbers another meaning.
+    contradicted: bool,
 }
 
 impl Registry {
@@ -97,8 +99,21 @@ impl Registry {
         self.by_name.get(name).copied()
     }
 
+    /// What a stored number stands for whose catalogue frame is lost: the same as everywhere else, as
+    /// far as all catalogues agree.
+    pub(crate) fn same(&self, source: SourceId) -> Option<SourceId> {
+        let known = (source.0 as usize) < self.sources.len();
+        (known && !self.contradicted).then_some(source)
+    }
+
     /// Takes over what a stored catalogue says. `false` where it contradicts what is known already.
     pub(crate) fn adopt(&mut self, stored: &Catalogue) -> bool {
+        let adopted = self.adopt_all(stored);
+        self.contradicted |= !adopted;
+        adopted
+    }
+
+    fn adopt_all(&mut self, stored: &Catalogue) -> bool {
         for source in &stored.sources {
             let next = self.sources.len() as u32;
             match self.sources.get(source.id.0 as usize) {

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use crate::chunk::{Entry, reason_code, reason_from_code};
 use crate::epoch::{StoreError, log_file, sync_directory};
+use crate::ranges::Ranges;
 use crate::scan::{Found, Scan};
 use crate::wire::{Cursor, Malformed, put_bytes, put_signed, put_varint};
 
@@ -400,4 +401,75 @@ pub(crate) fn seal(
         );
     }
     Ok((manifest, scan))
+}
+
+/// The table of a sealed epoch: from its manifest or, where that section is damaged, made again.
+///
+/// Chunks that the summary counts and the file does not hold any more get a place of no length. Which of
+/// them held which numbers is not known: all of them are laid to the first.
+pub(crate) fn table(epoch_dir: &Path, first: u64, bound: u64, log: LogKind) -> Table {
+    if let Some(manifest) = Manifest::read(epoch_dir) {
+        return manifest.table;
+    }
+    let summary = Summary::read(epoch_dir);
+    let Ok((mut manifest, _)) = seal(epoch_dir, first, bound, log) else {
+        return Table::default();
+    };
+    if let Some(summary) = summary.filter(|s| s.chunks > manifest.summary.chunks) {
+        manifest.add_lost(summary);
+        if let Err(error) = manifest.write(epoch_dir) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "an epoch's manifest cannot be repaired");
+        }
+    }
+    manifest.table
+}
+
+impl Manifest {
+    fn add_lost(&mut self, summary: Summary) {
+        let mut present = Ranges::default();
+        for chunk in &self.table.chunks {
+            present.insert(chunk.number, chunk.last_number());
+        }
+        let mut lost: Vec<Found> = Vec::new();
+        for (first, last) in present.free(summary.first, summary.last) {
+            lost.extend((first..=last).map(|number| Found {
+                number,
+                span: 1,
+                offset: 0,
+                len: 0,
+                stream: summary.stream.unwrap_or(StreamId(Uuid::nil())),
+                newest: None,
+                entries: Vec::new(),
+            }));
+        }
+        if let Some(place) = lost.first_mut() {
+            place.entries = self.holes(&summary, place.stream);
+        }
+        self.table.chunks.extend(lost);
+        self.table.chunks.sort_by_key(|c| c.number);
+        self.summary = summary;
+    }
+
+    /// Numbers of the summary's lines that no chunk holds.
+    fn holes(&self, summary: &Summary, stream: StreamId) -> Vec<Entry> {
+        let mut holes = Vec::new();
+        for line in summary.lines.iter().filter(|l| l.stream == stream) {
+            let mut held = Ranges::default();
+            for chunk in self.table.chunks.iter().filter(|c| c.stream == stream) {
+                for entry in chunk.entries.iter().filter(|e| e.source == line.source) {
+                    held.insert(entry.first, entry.last());
+                }
+            }
+            let free = held.free(line.base + 1, line.end);
+            holes.extend(free.into_iter().map(|(first, last)| Entry {
+                source: line.source,
+                first,
+                count: last - first + 1,
+                ahead: 0,
+                void: None,
+            }));
+        }
+        holes
+    }
 }

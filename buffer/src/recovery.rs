@@ -19,7 +19,7 @@ use millrace_tags::{LogKind, SourceId, SourceKind, Timestamp};
 use crate::catalogue::{Catalogue, StoredSource};
 use crate::core::Core;
 use crate::epoch::{StoreError, log_file, sync_directory};
-use crate::manifest::{Line, Manifest, Summary};
+use crate::manifest::{self, Line, Manifest, Summary};
 use crate::scan::Found;
 use crate::state::State;
 use crate::store::LogStore;
@@ -88,6 +88,18 @@ struct FoundEpoch {
     broken_newer: bool,
 }
 
+impl FoundEpoch {
+    /// Gives lines whose catalogue frame is lost the names that their numbers have elsewhere.
+    fn name_lines(&mut self, core: &Core) {
+        for line in self.summary.lines.iter_mut().filter(|l| l.name.is_empty()) {
+            let same = core.registry.same(line.source);
+            if let Some(name) = same.and_then(|s| core.registry.name(s)) {
+                line.name = name.clone();
+            }
+        }
+    }
+}
+
 /// One log in the making.
 pub(crate) struct LogRecovery<'a> {
     pub(crate) kind: LogKind,
@@ -110,9 +122,12 @@ impl LogRecovery<'_> {
             fs::create_dir(&self.dir).map_err(StoreError::io("cannot create", &self.dir))?;
         }
         self.finish_removals()?;
-        let epochs = self.find_epochs()?;
+        let mut epochs = self.find_epochs()?;
         for epoch in epochs.iter().rev() {
             self.adopt_names(core, epoch);
+        }
+        for epoch in &mut epochs {
+            epoch.name_lines(core);
         }
         let removed = self.state.log(self.kind).removed.clone();
         core.log_mut(self.kind).removed = removed;
@@ -152,8 +167,9 @@ impl LogRecovery<'_> {
     }
 }
 
-fn table(epoch_dir: &Path) -> Vec<Found> {
-    Manifest::read(epoch_dir).map_or_else(Vec::new, |m| m.table.chunks)
+fn table(epoch: &FoundEpoch, kind: LogKind) -> Vec<Found> {
+    let (first, last) = (epoch.summary.first, epoch.summary.last);
+    manifest::table(&epoch.dir, first, last + 1, kind).chunks
 }
 
 fn read_catalogue(epoch_dir: &Path) -> Catalogue {

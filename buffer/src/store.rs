@@ -14,7 +14,7 @@ use crate::chunk::{FRAME_BYTES_MAX, Frame};
 use crate::commit::Packed;
 use crate::epoch::{self, Epoch, StoreError, disk_bytes, log_file, sync_directory};
 use crate::log::{LineKey, Log};
-use crate::manifest::{Manifest, Table, seal};
+use crate::manifest::{self, Table, seal};
 use crate::scan::Found;
 use crate::uplink::Directory;
 
@@ -66,10 +66,12 @@ pub(crate) struct EpochNames {
 impl EpochNames {
     /// Takes over what the epoch says; sources that the registry has lost get a number.
     pub(crate) fn resolve(catalogue: &Catalogue, registry: &mut Registry) -> Self {
-        let sources = catalogue.sources.iter();
-        let sources = sources
-            .map(|s| (s.id, registry.source(&s.name, s.kind)))
-            .collect();
+        let mut sources = Self::identity(registry).sources;
+        sources.retain(|id, _| registry.same(*id).is_some());
+        for source in &catalogue.sources {
+            let id = registry.source(&source.name, source.kind);
+            sources.insert(source.id, id);
+        }
         let known = registry.tags();
         let same = catalogue
             .tags
@@ -348,12 +350,9 @@ impl LogStore {
     /// The chunks of a sealed epoch: from its manifest, or by scanning it again.
     pub(crate) fn table(&self, first: u64) -> Table {
         let dir = self.epoch_dir(first);
-        if let Some(manifest) = Manifest::read(&dir) {
-            return manifest.table;
-        }
         let bound = self.sealed.iter().find(|s| s.first == first);
         let bound = bound.map_or(u64::MAX, |s| s.last + 1);
-        seal(&dir, first, bound, self.kind).map_or_else(|_| Table::default(), |(m, _)| m.table)
+        manifest::table(&dir, first, bound, self.kind)
     }
 
     /// Reads every chunk of the log and hands its directory out: nothing is taken from manifests.

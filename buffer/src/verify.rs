@@ -49,6 +49,7 @@ struct Frozen {
 impl Keeper {
     pub(crate) fn verify(&mut self) -> Result<Ledger, VerifyError> {
         let (mut ledger, frozen, ids) = self.freeze();
+        let names = self.same_names();
         for mut log in frozen {
             let store = match log.kind {
                 LogKind::Alarm => &mut self.alarm,
@@ -57,10 +58,12 @@ impl Keeper {
             store
                 .recount(|chunk, catalogue| {
                     for entry in chunk.entries.iter().filter(|e| e.void.is_none()) {
-                        let source = catalogue.sources.iter().find(|s| s.id == entry.source);
-                        let Some(name) = source.map(|s| s.name.clone()) else {
-                            continue;
+                        let stored = catalogue.sources.iter().find(|s| s.id == entry.source);
+                        let name = match stored {
+                            Some(stored) => Some(stored.name.clone()),
+                            None => names.get(&entry.source).cloned(),
                         };
+                        let Some(name) = name else { continue };
                         let Some(id) = ids.get(&name) else { continue };
                         for view in log.views.values_mut() {
                             let (first, last) = (chunk.number, chunk.last_number());
@@ -78,6 +81,15 @@ impl Keeper {
             replace_queued(&mut ledger, log);
         }
         Ok(ledger)
+    }
+
+    /// Names of sources whose catalogue frame may be lost.
+    fn same_names(&self) -> HashMap<SourceId, Arc<str>> {
+        let core = self.shared.lock();
+        let registry = &core.registry;
+        let ids = (0..registry.sources().len() as u32).map(SourceId);
+        ids.filter_map(|id| Some((id, registry.name(registry.same(id)?)?.clone())))
+            .collect()
     }
 
     /// The running counts and, of the same instant, what is settled and what is open.

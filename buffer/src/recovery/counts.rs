@@ -1,6 +1,6 @@
 //! The counts after opening: from the state file for what is removed, from the epochs for the rest.
 
-use millrace_tags::{SourceId, SourceKind};
+use millrace_tags::{LogKind, SourceId, SourceKind};
 
 use super::{FoundEpoch, LogRecovery, source_of, table};
 use crate::core::Core;
@@ -65,7 +65,7 @@ impl LogRecovery<'_> {
                 } else if covered(settled, &removed, first, last) {
                     continue;
                 } else {
-                    lines_without(epoch, settled, &removed)
+                    lines_without(epoch, self.kind, settled, &removed)
                 };
                 self.count_lines(core, uplink.as_deref(), &lines);
             }
@@ -113,13 +113,18 @@ impl LogRecovery<'_> {
 }
 
 /// The sums over the chunks that are in neither set.
-fn lines_without(epoch: &FoundEpoch, settled: &Ranges, removed: &Ranges) -> Vec<Line> {
+fn lines_without(
+    epoch: &FoundEpoch,
+    kind: LogKind,
+    settled: &Ranges,
+    removed: &Ranges,
+) -> Vec<Line> {
     let mut lines: Vec<Line> = epoch.summary.lines.clone();
     for line in &mut lines {
         line.records = 0;
         line.voids.clear();
     }
-    for chunk in table(&epoch.dir) {
+    for chunk in table(epoch, kind) {
         if covered(settled, removed, chunk.number, chunk.last_number()) {
             continue;
         }

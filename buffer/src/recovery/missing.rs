@@ -20,7 +20,7 @@ impl LogRecovery<'_> {
                 present.insert(summary.first, summary.last);
                 continue;
             }
-            for chunk in table(&epoch.dir) {
+            for chunk in table(epoch, self.kind) {
                 present.insert(chunk.number, chunk.last_number());
             }
         }
@@ -127,7 +127,7 @@ impl LogRecovery<'_> {
                 }
                 entry.1 = entry.1.max(line.end);
             }
-            for chunk in table(&epoch.dir) {
+            for chunk in table(epoch, self.kind) {
                 let stream = core.log_mut(self.kind).stream(chunk.stream);
                 for entry in &chunk.entries {
                     let Some(source) = names.get(&entry.source).copied() else {
