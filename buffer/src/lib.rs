@@ -31,7 +31,7 @@
 //! # On disk (format 1)
 //!
 //! ```text
-//! format            "millrace-buffer 1"
+//! format            "millrace-buffer 1", CRC32C of that in hex
 //! lock              held with flock while the buffer is open
 //! clean             last chunk of the alarm and the data log; only there after a clean stop
 //! mark              the same after each commit, not waited for: u64, u64, CRC32C

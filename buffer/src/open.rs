@@ -67,8 +67,7 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
 fn check_format(dir: &Path) -> Result<(), OpenError> {
     let path = dir.join(FORMAT_FILE);
     let text = fs::read_to_string(&path).unwrap_or_default();
-    let found = text.strip_prefix("millrace-buffer ").map(str::trim);
-    match found.and_then(|n| n.parse::<u32>().ok()) {
+    match stored_format(&text) {
         Some(found) if found > FORMAT => Err(OpenError::Newer {
             path: dir.to_owned(),
             found,
@@ -76,10 +75,20 @@ fn check_format(dir: &Path) -> Result<(), OpenError> {
         }),
         Some(_) => Ok(()),
         // There is none yet, or it is damaged: what it says is known.
-        None => {
-            fs::write(&path, format!("millrace-buffer {FORMAT}\n")).map_err(directory_error(&path))
-        }
+        None => fs::write(&path, format_line(FORMAT)).map_err(directory_error(&path)),
     }
+}
+
+/// The format's number with a checksum: a flipped bit must not look like a newer program.
+fn format_line(format: u32) -> String {
+    let text = format!("millrace-buffer {format}");
+    let checksum = crc32c::crc32c(text.as_bytes());
+    format!("{text} {checksum:08x}\n")
+}
+
+fn stored_format(line: &str) -> Option<u32> {
+    let format = line.split(' ').nth(1)?.parse().ok()?;
+    (line == format_line(format)).then_some(format)
 }
 
 fn recover(
@@ -151,4 +160,22 @@ fn recover(
         retry_at: None,
     };
     Ok((keeper, shared))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_format_is_refused_and_a_damaged_one_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        check_format(dir.path()).unwrap();
+        check_format(dir.path()).unwrap();
+        fs::write(dir.path().join(FORMAT_FILE), format_line(FORMAT + 1)).unwrap();
+        let refused = check_format(dir.path());
+        assert!(matches!(refused, Err(OpenError::Newer { found, .. }) if found == FORMAT + 1));
+        let flipped = format_line(FORMAT).replace('1', "3");
+        fs::write(dir.path().join(FORMAT_FILE), flipped).unwrap();
+        check_format(dir.path()).unwrap();
+    }
 }
