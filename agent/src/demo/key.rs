@@ -2,11 +2,13 @@
 
 use serde_json::Value;
 
-/// A value as it was served or as it arrived. Numbers compare by the bits of their `f64`.
+/// A value as it was served or as it arrived. Numbers compare by their bits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Key {
-    /// Any number.
+    /// A number, as the bits of an `f64`.
     Number(u64),
+    /// A number of a tag that has single precision, as the bits of an `f32`.
+    Single(u32),
     /// A bool.
     Bool(bool),
     /// Text.
@@ -26,12 +28,29 @@ impl Key {
                 .map_or(Key::Bad, |number| Key::Number(number.to_bits())),
         }
     }
+
+    /// The number as a tag of single precision holds it. Two decimals can be the shortest of one `f32`
+    /// (51.007812 and 51.007813): which of them is written is no difference of values.
+    pub(super) fn single(&self) -> Self {
+        match self {
+            Key::Number(bits) => Key::Single((f64::from_bits(*bits) as f32).to_bits()),
+            other => other.clone(),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn either_shortest_decimal_of_a_single_is_the_same_value() {
+        let value = 51.0 + 1.0 / 128.0_f32;
+        for decimal in [json!(51.007812), json!(51.007813)] {
+            assert_eq!(Key::of(&decimal).single(), Key::Single(value.to_bits()));
+        }
+    }
 
     #[test]
     fn numbers_compare_by_value_not_by_spelling() {

@@ -342,15 +342,11 @@ fn tank_unit(name: &str) -> &'static str {
     }
 }
 
-/// A served value from its bits, written as the agent's JSON writes it.
+/// A served value from its bits.
 fn served_key(data_type: DataType, bits: u64) -> Key {
     let number = match data_type {
         DataType::Bool => return Key::Bool(bits != 0),
-        // The shortest decimal that is this f32, read as f64: what a JSON number of it says.
-        DataType::F32 => {
-            let float = f32::from_bits(bits as u32);
-            float.to_string().parse().unwrap_or(f64::from(float))
-        }
+        DataType::F32 => return Key::Single(bits as u32),
         DataType::F64 => f64::from_bits(bits),
         DataType::I8 | DataType::I16 | DataType::I32 | DataType::I64 => bits as i64 as f64,
         _ => bits as f64,
@@ -384,7 +380,7 @@ mod tests {
     fn served_bits_are_what_json_says() {
         assert_eq!(
             served_key(DataType::F32, u64::from(0.1f32.to_bits())),
-            Key::of(&json!(0.1))
+            Key::of(&json!(0.1)).single()
         );
         assert_eq!(served_key(DataType::I16, -3i64 as u64), Key::of(&json!(-3)));
         assert_eq!(served_key(DataType::U32, 7), Key::of(&json!(7)));

@@ -1,6 +1,6 @@
 //! The verdict: what the devices served against what arrived at the broker.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -214,10 +214,24 @@ fn device(name: &str, served: &Served, tally: &Tally) -> DeviceVerdict {
     };
     match served {
         Served::Values(values) => {
-            for ((tag, key), &times) in values {
-                verdict.weigh(times, arrived.remove(&(&**tag, key)).unwrap_or(0));
+            let singles: HashSet<&str> = values
+                .keys()
+                .filter(|(_, key)| matches!(key, Key::Single(_)))
+                .map(|(tag, _)| &**tag)
+                .collect();
+            let mut came: HashMap<(&str, Key), u64> = HashMap::new();
+            for ((tag, key), times) in arrived {
+                let key = match singles.contains(tag) {
+                    true => key.single(),
+                    false => key.clone(),
+                };
+                *came.entry((tag, key)).or_default() += times;
             }
-            verdict.wrong += arrived.values().sum::<u64>();
+            for ((tag, key), &times) in values {
+                let times_came = came.remove(&(&**tag, key.clone()));
+                verdict.weigh(times, times_came.unwrap_or(0));
+            }
+            verdict.wrong += came.values().sum::<u64>();
         }
         Served::Counts(counts) => {
             let mut by_tag: HashMap<&str, u64> = HashMap::new();
@@ -343,6 +357,18 @@ mod tests {
         let verdict = verdict(&served(&[(1.5, 1)]), &tally(&[1.5]), &late);
         assert!(!verdict.ok);
         assert!(verdict.text().contains("the model missed a fault"));
+    }
+
+    #[test]
+    fn a_single_arrives_whichever_decimal_is_written() {
+        let key = Key::Single((51.0 + 1.0 / 128.0_f32).to_bits());
+        let served = Served::Values(HashMap::from([(("a".into(), key), 2)]));
+        let served = BTreeMap::from([("pump".to_owned(), served)]);
+        let verdict = verdict(&served, &tally(&[51.007_812, 51.007_813]), &[]);
+        assert_eq!(
+            (verdict.delivered, verdict.missing, verdict.wrong),
+            (2, 0, 0)
+        );
     }
 
     #[test]
