@@ -106,6 +106,11 @@ impl Registry {
         (known && !self.contradicted).then_some(source)
     }
 
+    /// Notes that some stored number has another meaning.
+    pub(crate) fn contradict(&mut self) {
+        self.contradicted = true;
+    }
+
     /// Takes over what a stored catalogue says. `false` where it contradicts what is known already.
     pub(crate) fn adopt(&mut self, stored: &Catalogue) -> bool {
         let adopted = self.adopt_all(stored);

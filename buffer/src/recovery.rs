@@ -123,8 +123,9 @@ impl LogRecovery<'_> {
         }
         self.finish_removals()?;
         let mut epochs = self.find_epochs()?;
+        let mut named = false;
         for epoch in epochs.iter().rev() {
-            self.adopt_names(core, epoch);
+            named |= self.adopt_names(core, epoch, named);
         }
         for epoch in &mut epochs {
             epoch.name_lines(core);
@@ -142,20 +143,27 @@ impl LogRecovery<'_> {
         self.place_lines(core, &epochs, &missing)
     }
 
-    /// Takes over the numbers of an epoch's sources and tags. The newest epoch comes first.
-    fn adopt_names(&mut self, core: &mut Core, epoch: &FoundEpoch) {
-        let catalogue = read_catalogue(&epoch.dir);
-        if !core.registry.adopt(&catalogue) {
-            // The numbers of that epoch are translated by name whenever it is read.
-            for source in &catalogue.sources {
-                core.registry.source(&source.name, source.kind);
+    /// Takes over the numbers of an epoch's sources and tags; `true` where its catalogue is there.
+    ///
+    /// The newest epoch comes first. Its catalogue has everything that older ones have, so of those
+    /// (`named`) only the summary is looked at: reading all catalogues would take too long.
+    fn adopt_names(&mut self, core: &mut Core, epoch: &FoundEpoch, named: bool) -> bool {
+        let mut found = false;
+        if !named {
+            let catalogue = read_catalogue(&epoch.dir);
+            // Where it contradicts, its numbers are translated by name whenever the epoch is read.
+            core.registry.adopt(&catalogue);
+            found = match self.kind {
+                LogKind::Alarm => !catalogue.sources.is_empty(),
+                LogKind::Data => !catalogue.tags.is_empty(),
+            };
+        }
+        for line in epoch.summary.lines.iter().filter(|l| !l.name.is_empty()) {
+            if core.registry.source(&line.name, SourceKind::Device) != line.source {
+                core.registry.contradict();
             }
         }
-        for line in &epoch.summary.lines {
-            if !line.name.is_empty() {
-                core.registry.source(&line.name, SourceKind::Device);
-            }
-        }
+        found
     }
 
     /// The last chunk that was durable, as far as anybody noted it down.
