@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millrace_buffer::{Budget, Item, Offer, OfferId, Outbox};
-use millrace_tags::{Clock, Timebase};
+use millrace_tags::{Clock, DropReason, Timebase};
 use millrace_uplink::profile::EncodeError;
 use millrace_uplink::{
     Consignment, Feed, Generic, Message, Refusal, SessionCounters, SessionState, Window,
@@ -73,6 +73,8 @@ pub(crate) struct Delivery {
     clock: Arc<dyn Clock>,
     commands: Commands,
     ready: Arc<Notify>,
+    /// How many records the next parcel may have; fewer while one that cannot be sent is near.
+    parcel_records: usize,
     in_flight: HashMap<u64, InFlight>,
     next_token: u64,
     /// The timebase that the core was last told; a clock message goes out when it becomes known.
@@ -110,6 +112,7 @@ impl Delivery {
             clock,
             commands,
             ready,
+            parcel_records: PARCEL_RECORDS_MAX,
             in_flight: HashMap::new(),
             next_token: 0,
             told: None,
@@ -139,6 +142,36 @@ impl Delivery {
             lane: millrace_tags::Lane::Alarm,
             messages: vec![message],
         })
+    }
+
+    fn consign(&mut self, offer: &Offer, messages: Vec<Message>) -> Consignment {
+        let records = match &offer.item {
+            Item::Parcel(parcel) => parcel.records.len() as u64,
+            Item::Gap(_) => 0,
+        };
+        let token = self.token(InFlight::Offer {
+            id: offer.id,
+            records,
+        });
+        Consignment {
+            token,
+            lane: offer.lane,
+            messages,
+        }
+    }
+
+    /// One record cannot be sent: what stands before it goes first, then it is given up alone.
+    fn set_aside(&mut self, offer: &Offer, error: &EncodeError) {
+        let before = match &offer.item {
+            Item::Parcel(parcel) if parcel.records.len() > 1 => error.seq() - parcel.first_seq,
+            _ => {
+                tracing::error!(error = %error, "a record cannot be sent; it is given up and counted as poison");
+                self.parcel_records = PARCEL_RECORDS_MAX;
+                return self.outbox.give_up(offer.id, DropReason::Poison);
+            }
+        };
+        self.parcel_records = usize::try_from(before).unwrap_or(usize::MAX).max(1);
+        self.outbox.failed(offer.id);
     }
 
     /// Gaps concern whoever got the numbers around them: they always go.
@@ -178,35 +211,20 @@ impl Feed for Delivery {
         }
         loop {
             let budget = Budget {
-                records: PARCEL_RECORDS_MAX,
+                records: self.parcel_records,
                 backlog: window.backlog,
             };
             let offer = self.outbox.next(budget)?;
             if !self.routes(&offer) {
-                self.outbox.not_routed(offer.id);
+                self.outbox.give_up(offer.id, DropReason::NotRouted);
                 continue;
             }
             match self.encode(&offer) {
                 Ok(messages) => {
-                    let records = match &offer.item {
-                        Item::Parcel(parcel) => parcel.records.len() as u64,
-                        Item::Gap(_) => 0,
-                    };
-                    let sent = InFlight::Offer {
-                        id: offer.id,
-                        records,
-                    };
-                    let token = self.token(sent);
-                    return Some(Consignment {
-                        token,
-                        lane: offer.lane,
-                        messages,
-                    });
+                    self.parcel_records = PARCEL_RECORDS_MAX;
+                    return Some(self.consign(&offer, messages));
                 }
-                Err(error) => {
-                    tracing::error!(error = %error, "a parcel cannot be sent; its samples are given up and counted as poison");
-                    self.outbox.not_routed(offer.id);
-                }
+                Err(error) => self.set_aside(&offer, &error),
             }
         }
     }
@@ -222,7 +240,7 @@ impl Feed for Delivery {
     fn refused(&mut self, token: u64, why: Refusal) {
         if let Some(InFlight::Offer { id, .. }) = self.in_flight.remove(&token) {
             tracing::error!(error = %why, "a message was refused; its samples are given up and counted as poison");
-            self.outbox.not_routed(id);
+            self.outbox.give_up(id, DropReason::Poison);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use millrace_drivers::sim::modbus::{Faults, RegisterMap, SimModbus, print_tags_toml};
+use millrace_drivers::sim::modbus::{Faults, RegisterMap, SimModbus, print_tags_csv};
 use millrace_tests::agent::Gateway;
 use millrace_tests::broker::Broker;
 use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
@@ -52,7 +52,7 @@ pub async fn measure(load: Load, span: Duration) -> Result<Figures> {
         devices.push(SimModbus::bind("127.0.0.1:0", map, Faults::default())?);
     }
     let mut gateway = Gateway::new(directory.path());
-    gateway.configure(&configuration(&load, &devices, broker.port)?)?;
+    configure(&gateway, &load, &devices, broker.port)?;
     let counted = subscribe(broker.port);
     gateway.start()?;
     let pid = gateway.pid().context("the agent is gone")?;
@@ -85,18 +85,19 @@ pub async fn measure(load: Load, span: Duration) -> Result<Figures> {
     })
 }
 
-fn configuration(load: &Load, devices: &[SimModbus], broker: u16) -> Result<String> {
-    let mut text = format!("[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://127.0.0.1:{broker}\"\n\n");
+/// Tags are in a CSV, as in a plant: written inline, reading them would set the peak of memory.
+fn configure(gateway: &Gateway, load: &Load, devices: &[SimModbus], broker: u16) -> Result<()> {
+    let map = RegisterMap::ticks(load.tags, load.stride, load.interval)?;
+    gateway.write("tags.csv", &print_tags_csv(&map))?;
+    let mut text = format!("[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://127.0.0.1:{broker}\"\n");
     for (nth, device) in devices.iter().enumerate() {
-        let map = RegisterMap::ticks(load.tags, load.stride, load.interval)?;
-        let table = print_tags_toml(&map, &format!("d{nth}"), &device.local_addr().to_string());
-        let interval = format!(
-            "unit_id = 1\npoll_interval = \"{}ms\"\n",
-            load.interval.as_millis()
-        );
-        text.push_str(&table.replacen("unit_id = 1\n", &interval, 1));
+        let (address, interval) = (device.local_addr(), load.interval.as_millis());
+        text.push_str(&format!(
+            "\n[[device]]\nname = \"d{nth}\"\ndriver = \"modbus-tcp\"\naddress = \"{address}\"\n\
+             poll_interval = \"{interval}ms\"\ntags_file = \"tags.csv\"\n"
+        ));
     }
-    Ok(text)
+    gateway.configure(&text)
 }
 
 /// What the subscriber saw.

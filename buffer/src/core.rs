@@ -374,11 +374,11 @@ impl Core {
                 dropped.insert(info.name.to_string(), by_reason);
             }
         }
-        // A chunk that is not settled is offered again after a restart, and passed over again.
-        for (line, count) in reader.passed_over() {
+        // A chunk that is not settled is offered again after a restart, and given up again.
+        for (line, reason, count) in reader.given_up() {
             let name = self.registry.name(line.source);
             if let Some(by_reason) = name.and_then(|n| dropped.get_mut(&**n))
-                && let Some(sum) = by_reason.get_mut(&DropReason::NotRouted)
+                && let Some(sum) = by_reason.get_mut(&reason)
             {
                 *sum = sum.saturating_sub(count);
             }

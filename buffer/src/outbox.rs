@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_tags::{Gap, Lane, Parcel};
+use millrace_tags::{DropReason, Gap, Lane, Parcel};
 
 use crate::core::Core;
 use crate::shared::Shared;
@@ -105,18 +105,19 @@ impl Outbox {
 
     /// The other side has taken the offer over.
     pub fn acked(&mut self, id: OfferId) {
-        self.settle(id, true);
+        self.settle(id, None);
     }
 
-    /// The uplink's routes do not ask for the offer: it is settled and counted as `not-routed`.
-    pub fn not_routed(&mut self, id: OfferId) {
-        self.settle(id, false);
+    /// The offer will never be sent, because the uplink's routes do not ask for it or nobody takes it: it
+    /// is settled and counted as dropped with this reason.
+    pub fn give_up(&mut self, id: OfferId, reason: DropReason) {
+        self.settle(id, Some(reason));
     }
 
-    fn settle(&self, id: OfferId, routed: bool) {
+    fn settle(&self, id: OfferId, given_up: Option<DropReason>) {
         let mut core = self.shared.lock();
         if let Some(uplink) = self.uplink(&mut core) {
-            uplink.acked(id, routed);
+            uplink.settle(id, given_up);
         }
     }
 

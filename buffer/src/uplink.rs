@@ -219,8 +219,8 @@ impl Uplink {
         (id, lane, item)
     }
 
-    /// An offer was taken over by the other side, or (`routed` false) is none of its business.
-    pub(crate) fn acked(&mut self, id: OfferId, routed: bool) {
+    /// An offer was taken over by the other side, or given up for a reason.
+    pub(crate) fn settle(&mut self, id: OfferId, given_up: Option<DropReason>) {
         match self.in_flight.remove(&id.0) {
             Some(InFlight::Numbers {
                 log,
@@ -229,7 +229,7 @@ impl Uplink {
                 last,
                 void,
                 ..
-            }) => self.reader_mut(log).ack(line, first, last, void, routed),
+            }) => self.reader_mut(log).ack(line, first, last, void, given_up),
             Some(InFlight::Owed { key, first, last }) => self.owed.settle(&key, first, last),
             None => {}
         }

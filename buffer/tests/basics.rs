@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use millrace_buffer::{Budget, Buffer, Item, Offer, Outbox, Settings, Start, TagSpec};
 use millrace_tags::{
-    Clock, Event, EventDetail, EventState, Lane, Moment, Records, Sample, SourceId, SourceKind,
-    TagId, TestClock, Timestamp, Value, ValueType,
+    Clock, DropReason, Event, EventDetail, EventState, Lane, Moment, Records, Sample, SourceId,
+    SourceKind, TagId, TestClock, Timestamp, Value, ValueType,
 };
 
 fn settings(dir: &std::path::Path) -> Settings {
@@ -232,9 +232,9 @@ fn events_take_the_alarm_lane() {
         panic!("no parcel");
     };
     assert_eq!(parcel.records, Records::Events(vec![event]));
-    outbox.not_routed(offers[0].id);
+    outbox.give_up(offers[0].id, DropReason::NotRouted);
     let row = &buffer.verify().unwrap().events["boiler"];
-    assert_eq!(row.dropped[&millrace_tags::DropReason::NotRouted], 1);
+    assert_eq!(row.dropped[&DropReason::NotRouted], 1);
     assert!(row.balances());
 }
 

@@ -22,12 +22,21 @@ const PREFETCH_CHUNKS: usize = 2;
 /// What is known of a line's numbers in chunks that are not settled.
 #[derive(Default)]
 struct Marks {
-    /// Acked, or passed over.
+    /// Acked, or given up.
     acked: Ranges,
     /// Acked or in flight.
     taken: Ranges,
-    /// Of the acked: passed over because the routes do not ask for it.
-    passed_over: Ranges,
+    /// Of the acked: given up, by reason.
+    given_up: BTreeMap<DropReason, Ranges>,
+}
+
+impl Marks {
+    /// The numbers are counted for good.
+    fn forget_given_up(&mut self, first: u64, last: u64) {
+        for ranges in self.given_up.values_mut() {
+            ranges.remove(first, last);
+        }
+    }
 }
 
 /// A chunk that is being delivered.
@@ -81,11 +90,12 @@ impl Reader {
         &mut self.counts[at]
     }
 
-    /// How many records of a source were passed over in chunks that are not settled.
-    pub(crate) fn passed_over(&self) -> impl Iterator<Item = (LineKey, u64)> + '_ {
-        self.marks
-            .iter()
-            .map(|(line, m)| (*line, m.passed_over.count()))
+    /// How many records of a source were given up in chunks that are not settled, by reason.
+    pub(crate) fn given_up(&self) -> impl Iterator<Item = (LineKey, DropReason, u64)> + '_ {
+        self.marks.iter().flat_map(|(line, marks)| {
+            let by_reason = marks.given_up.iter();
+            by_reason.map(|(reason, ranges)| (*line, *reason, ranges.count()))
+        })
     }
 
     /// Everything that is not acked is offered again; live begins with what is not committed.
@@ -229,7 +239,7 @@ impl Reader {
         self.loaded.retain(|l| l.directory.number != number);
         for &(line, first, last) in &pending.entries {
             if let Some(marks) = self.marks.get_mut(&line) {
-                marks.passed_over.remove(first, last);
+                marks.forget_given_up(first, last);
             }
         }
         if number >= self.tail_from {
@@ -248,19 +258,30 @@ impl Reader {
         }
     }
 
-    pub(super) fn ack(&mut self, line: LineKey, first: u64, last: u64, void: bool, routed: bool) {
+    pub(super) fn ack(
+        &mut self,
+        line: LineKey,
+        first: u64,
+        last: u64,
+        void: bool,
+        given_up: Option<DropReason>,
+    ) {
         let marks = self.marks.entry(line).or_default();
         marks.acked.insert(first, last);
         let count = last - first + 1;
         if !void {
-            if !routed {
-                marks.passed_over.insert(first, last);
+            if let Some(reason) = given_up {
+                marks
+                    .given_up
+                    .entry(reason)
+                    .or_default()
+                    .insert(first, last);
             }
             let counts = self.counts(line.source);
             counts.queued = counts.queued.saturating_sub(count);
-            match routed {
-                true => counts.acked += count,
-                false => counts.dropped.add(DropReason::NotRouted, count),
+            match given_up {
+                None => counts.acked += count,
+                Some(reason) => counts.dropped.add(reason, count),
             }
         }
         let mut left = count;
@@ -346,7 +367,7 @@ impl Reader {
                     let free = marks.acked.free(first, last);
                     marks.acked.remove(first, last);
                     marks.taken.remove(first, last);
-                    marks.passed_over.remove(first, last);
+                    marks.forget_given_up(first, last);
                     free
                 }
             };
@@ -377,7 +398,7 @@ impl Reader {
         if let Some(marks) = self.marks.get_mut(&batch.line) {
             marks.acked.remove(batch.first, batch.last);
             marks.taken.remove(batch.first, batch.last);
-            marks.passed_over.remove(batch.first, batch.last);
+            marks.forget_given_up(batch.first, batch.last);
         }
     }
 }
