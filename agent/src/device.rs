@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_drivers::{Driver, SessionError};
+use millrace_drivers::{Driver, Session, SessionError};
 use millrace_tags::{Sample, TagId};
 use tokio::sync::watch;
 
@@ -70,16 +70,18 @@ impl Device {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Stops or resumes polling.
+    /// Stops or resumes polling. Shown at once, although the poller may be in the middle of a read.
     pub(crate) fn pause(&self, paused: bool) {
-        self.paused.send_replace(paused);
-        self.update(|status| {
-            status.state = if paused {
-                DeviceState::Paused
-            } else {
-                DeviceState::Starting
-            };
-        });
+        let was_paused = self.paused.send_replace(paused);
+        if was_paused != paused {
+            self.update(|status| {
+                status.state = if paused {
+                    DeviceState::Paused
+                } else {
+                    DeviceState::Starting
+                };
+            });
+        }
     }
 
     /// Tells the poller when the switch is turned.
@@ -87,28 +89,40 @@ impl Device {
         self.paused.subscribe()
     }
 
+    /// Opens a session, bounded as a whole: each request of a handshake has the device's timeout, but a
+    /// server can drag out one after the other.
+    ///
+    /// # Errors
+    /// As [`Driver::open`], and a timeout after [`OPEN_MAX`].
+    pub(crate) async fn open(&self) -> Result<Box<dyn Session>, SessionError> {
+        tokio::time::timeout(OPEN_MAX, self.driver.open())
+            .await
+            .unwrap_or_else(|_| Err(self.took_too_long("the handshake", OPEN_MAX)))
+    }
+
+    fn took_too_long(&self, request: &str, timeout: Duration) -> SessionError {
+        SessionError::Timeout {
+            device: self.name.clone(),
+            request: request.to_owned(),
+            timeout,
+        }
+    }
+
     /// Reads every tag once through a session of its own.
+    ///
+    /// # Errors
+    /// Where no session can be opened, or it breaks, or the reading takes longer than [`READ_ALL_MAX`].
     pub(crate) async fn read_all(&self) -> Result<FreshRead, SessionError> {
         let started = Instant::now();
-        let mut session = self.driver.open().await?;
+        let mut session = self.open().await?;
         let connected = started.elapsed();
         let mut samples = Vec::new();
-        let read = async {
-            for group in 0..self.driver.poll_groups().len() {
-                samples.extend(session.read(group).await?.samples);
-            }
-            let deadline = tokio::time::Instant::now() + FIRST_NOTIFICATIONS_WITHIN;
-            while missing(&self.tags, &samples) {
-                match tokio::time::timeout_at(deadline, session.notified()).await {
-                    Ok(reading) => samples.extend(reading?.samples),
-                    Err(_) => break,
-                }
-            }
-            Ok(())
-        };
-        let outcome = read.await;
+        let read = self.read_through(session.as_mut(), &mut samples);
+        let outcome = tokio::time::timeout(READ_ALL_MAX, read)
+            .await
+            .unwrap_or_else(|_| Err(self.took_too_long("all reads", READ_ALL_MAX)));
         let remarks = session.remarks();
-        session.close().await;
+        close(session.as_mut()).await;
         outcome?;
         for sample in &mut samples {
             if let Some(scaling) = self.scalings.get(&sample.tag) {
@@ -122,7 +136,40 @@ impl Device {
             remarks,
         })
     }
+
+    async fn read_through(
+        &self,
+        session: &mut dyn Session,
+        samples: &mut Vec<Sample>,
+    ) -> Result<(), SessionError> {
+        for group in 0..self.driver.poll_groups().len() {
+            samples.extend(session.read(group).await?.samples);
+        }
+        let deadline = tokio::time::Instant::now() + FIRST_NOTIFICATIONS_WITHIN;
+        while missing(&self.tags, samples) {
+            match tokio::time::timeout_at(deadline, session.notified()).await {
+                Ok(reading) => samples.extend(reading?.samples),
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
 }
+
+/// Ends a session. A goodbye is a courtesy: a device that does not take it is left behind.
+pub(crate) async fn close(session: &mut dyn Session) {
+    // Not taken in time: dropping the session cuts the connection.
+    let _ = tokio::time::timeout(CLOSE_MAX, session.close()).await;
+}
+
+/// Above what a slow server needs to be asked for 10,000 nodes; no handshake hangs for ever.
+const OPEN_MAX: Duration = Duration::from_secs(120);
+
+/// A person waits for the answer; what was not read by then is said to have taken too long.
+const READ_ALL_MAX: Duration = Duration::from_secs(60);
+
+/// A stopping agent has 30 s in all.
+const CLOSE_MAX: Duration = Duration::from_secs(2);
 
 /// A server sends the first value of each item with its first notifications.
 const FIRST_NOTIFICATIONS_WITHIN: Duration = Duration::from_secs(5);

@@ -3,12 +3,15 @@
 //! A poller opens a session, reads its poll groups on an absolute schedule, takes what the device sends
 //! by itself, and hands every reading to the device's [`Pipeline`]. When the session breaks, each tag
 //! gets one bad sample for each failed attempt, the device is reported lost once, and a new session is
-//! tried under a jittered, growing pause. Nothing that goes wrong here reaches another device.
+//! tried under a jittered, growing pause. Nothing that goes wrong here reaches another device, and nothing
+//! that a device does holds up a stop for long.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use millrace_buffer::{Buffer, Ticket};
 use millrace_drivers::{PollGroup, Session, SessionError};
 use millrace_tags::{
@@ -19,10 +22,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::device::{Device, chain};
+use crate::device::{self, Device, chain};
 use crate::events::EventLog;
 use crate::pipeline::Pipeline;
 use crate::report::DeviceState;
+
+/// A stopping agent takes the samples of a read that is under way, but has 30 s in all.
+const LAST_READ_MAX: Duration = Duration::from_secs(3);
 
 /// Everything that one device's poller owns.
 pub(crate) struct Poller {
@@ -52,29 +58,54 @@ enum Served {
     Broken(SessionError),
 }
 
+/// What a poller remembers from one session to the next.
+struct Memory {
+    backoff: Backoff,
+    comms: Comms,
+    /// Not bound to a session: a driver may take the next one up where the last one broke off.
+    receipts: Receipts,
+}
+
 impl Poller {
-    /// Polls until `shutdown`.
+    /// Polls until `shutdown`. A mistake of this program costs the session, not the device.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        let mut backoff = Backoff::for_devices();
-        let mut comms = Comms::Unknown;
+        let mut memory = Memory {
+            backoff: Backoff::for_devices(),
+            comms: Comms::Unknown,
+            receipts: Receipts::default(),
+        };
+        loop {
+            let polling = AssertUnwindSafe(self.poll(&mut memory, &shutdown));
+            if polling.catch_unwind().await.is_ok() {
+                return;
+            }
+            let message = "the poller failed by a mistake in this program; see its log".to_owned();
+            self.lost(Reason::NotConnected, message, &mut memory.comms);
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(memory.backoff.next_refused()) => {}
+            }
+        }
+    }
+
+    /// Opens one session after the other.
+    async fn poll(&mut self, memory: &mut Memory, shutdown: &CancellationToken) {
         let mut paused = self.device.pause_switch();
         loop {
             if *paused.borrow_and_update() {
-                self.say_bad(Reason::Paused);
+                self.pause(memory);
                 let resumed = async { paused.wait_for(|paused| !paused).await.is_ok() };
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    _ = resumed => continue,
+                    _ = resumed => {}
                 }
             }
-            let error = match self.open(&shutdown).await {
+            let error = match self.open(shutdown).await {
                 None => return,
                 Some(Err(error)) => error,
                 Some(Ok(mut session)) => {
-                    let served = self
-                        .serve(session.as_mut(), &mut comms, &mut backoff, &shutdown)
-                        .await;
-                    session.close().await;
+                    let served = self.serve(session.as_mut(), memory, shutdown).await;
+                    device::close(session.as_mut()).await;
                     match served {
                         Served::Shutdown => return,
                         Served::Paused => continue,
@@ -82,17 +113,28 @@ impl Poller {
                     }
                 }
             };
-            self.lost(&error, &mut comms);
+            self.lost(error.reason(), chain(&error), &mut memory.comms);
             let pause = if error.is_refusal() {
-                backoff.next_refused()
+                memory.backoff.next_refused()
             } else {
-                backoff.next()
+                memory.backoff.next()
             };
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 _ = paused.changed() => {}
                 () = tokio::time::sleep(pause) => {}
             }
+        }
+    }
+
+    /// An operator wants no values: each tag says so once.
+    fn pause(&mut self, memory: &mut Memory) {
+        self.say_bad(Reason::Paused);
+        self.device
+            .update(|status| status.state = DeviceState::Paused);
+        if matches!(memory.comms, Comms::Good) {
+            // Whoever resumes it has to see whether it answers.
+            memory.comms = Comms::Unknown;
         }
     }
 
@@ -103,7 +145,7 @@ impl Poller {
     ) -> Option<Result<Box<dyn Session>, SessionError>> {
         tokio::select! {
             () = shutdown.cancelled() => None,
-            opened = self.device.driver.open() => Some(opened),
+            opened = self.device.open() => Some(opened),
         }
     }
 
@@ -111,14 +153,13 @@ impl Poller {
     async fn serve(
         &mut self,
         session: &mut dyn Session,
-        comms: &mut Comms,
-        backoff: &mut Backoff,
+        memory: &mut Memory,
         shutdown: &CancellationToken,
     ) -> Served {
         let mut schedule = Schedule::new(self.device.driver.poll_groups());
-        let mut receipts = Receipts::default();
         let mut paused = self.device.pause_switch();
-        self.commits.mark_unchanged();
+        // What was committed between two sessions settles at once.
+        self.commits.mark_changed();
         loop {
             let due = schedule.next_due();
             let step = tokio::select! {
@@ -126,15 +167,14 @@ impl Poller {
                 () = shutdown.cancelled() => return Served::Shutdown,
                 _ = paused.wait_for(|paused| *paused) => return Served::Paused,
                 _ = self.commits.changed() => {
-                    receipts.settle(&self.buffer, session);
+                    memory.receipts.settle(&self.buffer, session);
                     continue;
                 }
                 () = sleep_until(due) => schedule.take(Instant::now()),
                 notified = session.notified() => {
                     match notified {
                         Ok(reading) => {
-                            self.take(session, reading, &mut receipts);
-                            self.good_news(comms, backoff);
+                            self.take(session, reading, memory);
                         }
                         Err(error) => return Served::Broken(error),
                     }
@@ -142,56 +182,50 @@ impl Poller {
                 }
             };
             let started = Instant::now();
-            let reading = match session.read(step.group).await {
-                Ok(reading) => reading,
-                Err(error) => return Served::Broken(error),
+            let reading = match read(session, step.group, shutdown).await {
+                None => return Served::Shutdown,
+                Some(Ok(reading)) => reading,
+                Some(Err(error)) => return Served::Broken(error),
             };
-            self.take(session, reading, &mut receipts);
+            self.take(session, reading, memory);
             self.pipeline.end_scan(self.clock.now());
             self.device.update(|status| {
                 status.read_ms = started.elapsed().as_secs_f64() * 1e3;
                 status.overruns_total += step.missed;
             });
-            self.good_news(comms, backoff);
         }
     }
 
     /// Hands a reading to the pipeline and keeps its receipt until the commit.
-    fn take(&mut self, session: &mut dyn Session, reading: Reading, receipts: &mut Receipts) {
+    fn take(&mut self, session: &mut dyn Session, reading: Reading, memory: &mut Memory) {
         let ticket = self.pipeline.accept(reading.samples);
         if let Some(receipt) = reading.receipt {
-            receipts.keep(ticket, receipt);
-            receipts.settle(&self.buffer, session);
+            memory.receipts.keep(ticket, receipt);
+            memory.receipts.settle(&self.buffer, session);
         }
         let remarks = session.remarks();
         self.device.update(|status| {
+            status.state = DeviceState::Online;
+            status.error = None;
             status.reads_total += 1;
             status.remarks = remarks;
         });
+        memory.backoff.reset();
+        self.back(&mut memory.comms);
     }
 
-    /// The device answers: back-off is forgotten, and a lost device is reported back.
-    fn good_news(&mut self, comms: &mut Comms, backoff: &mut Backoff) {
-        backoff.reset();
-        let now = self.clock.now();
-        match std::mem::replace(comms, Comms::Good) {
-            Comms::Good => return,
-            Comms::Unknown => {}
-            Comms::Lost { since, message } => {
-                tracing::info!(device = %self.device.name, "device is back");
-                self.report(EventState::End, since, Some(now), message);
-            }
+    /// The device answers: a lost one is reported back.
+    fn back(&self, comms: &mut Comms) {
+        if let Comms::Lost { since, message } = std::mem::replace(comms, Comms::Good) {
+            tracing::info!(device = %self.device.name, "device is back");
+            let now = self.clock.now();
+            self.report(EventState::End, since, Some(now), message);
         }
-        self.device.update(|status| {
-            status.state = DeviceState::Online;
-            status.error = None;
-        });
     }
 
-    /// The session is broken: bad samples for every tag, and one event when it is news.
-    fn lost(&mut self, error: &SessionError, comms: &mut Comms) {
-        let message = chain(error);
-        self.say_bad(error.reason());
+    /// There is no session: bad samples for every tag, and one event when it is news.
+    fn lost(&mut self, reason: Reason, message: String, comms: &mut Comms) {
+        self.say_bad(reason);
         self.device.update(|status| {
             status.state = DeviceState::Offline;
             status.read_errors_total += 1;
@@ -242,12 +276,33 @@ enum Comms {
     Lost { since: Moment, message: String },
 }
 
+/// Reads a group to its end; `None` where the agent stops and the device takes too long for that.
+async fn read(
+    session: &mut dyn Session,
+    group: usize,
+    shutdown: &CancellationToken,
+) -> Option<Result<Reading, SessionError>> {
+    let too_late = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(LAST_READ_MAX).await;
+    };
+    tokio::select! {
+        biased;
+        reading = session.read(group) => Some(reading),
+        () = too_late => None,
+    }
+}
+
 async fn sleep_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
 }
+
+/// While the disk refuses, receipts wait. One that is given up is never settled: its device keeps the
+/// samples, or drops them by its own limit.
+const RECEIPTS_WAITING_MAX: usize = 10_000;
 
 /// Receipts of samples that are not on disk yet, oldest first.
 #[derive(Default)]
@@ -258,6 +313,9 @@ struct Receipts {
 impl Receipts {
     /// A reading without a ticket holds nothing to wait for, but its turn comes in order.
     fn keep(&mut self, ticket: Option<Ticket>, receipt: Receipt) {
+        if self.waiting.len() == RECEIPTS_WAITING_MAX {
+            self.waiting.pop_front();
+        }
         self.waiting.push_back((ticket, receipt));
     }
 
