@@ -1,15 +1,15 @@
 //! First contact: asks the core for an enrolment, keeps it, and has it applied.
 //!
-//! Runs only while there is no enrolment yet. The core's configuration is checked against the local
-//! files before anything is kept; credentials are written before the configuration that names them, each
-//! by an atomic rename, so that a power cut at any step leaves either no enrolment or a whole one.
+//! Runs only while there is no enrolment yet. Credentials are written first, each by an atomic rename; then
+//! the core's configuration, which names them, is checked against the local files; it is kept last, and it
+//! is what makes the enrolment count. So a power cut at any step leaves either none or a whole one.
 
 mod enrolment;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_uplink::bootstrap::{BootstrapError, Cadence, Enrolment, Outcome, mainflux};
+use millrace_uplink::bootstrap::{BootstrapError, Cadence, Enrolment, MainfluxSettings, Outcome};
 use tokio::sync::mpsc;
 
 use crate::config::{self, BootstrapSettingsError};
@@ -29,8 +29,13 @@ pub(crate) struct Bootstrap {
     /// Shown by `millrace status`.
     pub(crate) status: Arc<Mutex<Option<BootstrapStatus>>>,
     /// Has the new configuration applied.
-    pub(crate) reload: mpsc::Sender<()>,
+    pub(crate) enrolled: mpsc::Sender<()>,
+    /// Asks the core.
+    pub(crate) fetch: Fetch,
 }
+
+/// Asks a core for an enrolment; waits for the network.
+pub(crate) type Fetch = fn(&MainfluxSettings) -> Result<Enrolment, BootstrapError>;
 
 /// One attempt that brought nothing.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +61,7 @@ impl AttemptError {
 impl Bootstrap {
     /// Asks until there is an enrolment; returns at once where there is one already.
     pub(crate) async fn run(self) {
-        if config::cloud_file(&self.data_dir).exists() {
+        if self.is_enrolled() {
             self.say("ready", None);
             return;
         }
@@ -67,15 +72,7 @@ impl Bootstrap {
         );
         tokio::time::sleep(cadence.first(fastrand::f64())).await;
         loop {
-            let outcome = match self.attempt().await {
-                Ok(()) => Outcome::Ready,
-                Err(error) => {
-                    let outcome = error.outcome();
-                    tracing::warn!(error = %chain(&error), "no enrolment yet");
-                    self.say(name(outcome), Some(chain(&error)));
-                    outcome
-                }
-            };
+            let outcome = self.try_once().await;
             match cadence.after(outcome, fastrand::f64()) {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => break,
@@ -84,15 +81,36 @@ impl Bootstrap {
         tracing::info!("enrolled");
         self.say("ready", None);
         // The agent stops: the enrolment is applied at its next start.
-        let _ = self.reload.send(()).await;
+        let _ = self.enrolled.send(()).await;
+    }
+
+    fn is_enrolled(&self) -> bool {
+        config::cloud_file(&self.data_dir).exists()
+    }
+
+    async fn try_once(&self) -> Outcome {
+        if self.is_enrolled() {
+            // An attempt from before a new configuration has come to its end meanwhile.
+            return Outcome::Ready;
+        }
+        match self.attempt().await {
+            Ok(()) => Outcome::Ready,
+            Err(error) => {
+                let outcome = error.outcome();
+                tracing::warn!(error = %chain(&error), "no enrolment yet");
+                self.say(name(outcome), Some(chain(&error)));
+                outcome
+            }
+        }
     }
 
     async fn attempt(&self) -> Result<(), AttemptError> {
         // Anew for each attempt: somebody may just have brought the key.
         let settings = self.settings.settings()?;
         let (data_dir, config) = (self.data_dir.clone(), self.config.clone());
+        let fetch = self.fetch;
         let attempt = tokio::task::spawn_blocking(move || {
-            let enrolment: Enrolment = mainflux::fetch(&settings)?;
+            let enrolment = fetch(&settings)?;
             enrolment::keep(&enrolment, &data_dir, config.as_deref())?;
             Ok(())
         });

@@ -9,11 +9,13 @@ mod journal;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_tags::{Clock, Command, Reply, ReplyStatus, Timestamp};
+use millrace_tags::{Clock, Command, Reply, ReplyStatus};
 use millrace_uplink::profile::CommandError;
 use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
 
-pub(crate) use journal::{Journal, JournalError};
+use journal::Claim;
+pub(crate) use journal::Journal;
 
 /// Commands that may wait: a core that asks faster than this gets `rejected`.
 const COMMANDS_WAITING_MAX: usize = 64;
@@ -28,6 +30,7 @@ const SAFE_WITHOUT_CLOCK: [&str; 3] = ["read", "status", "ledger"];
 pub(crate) struct Commands {
     queue: mpsc::Sender<Command>,
     replies: Arc<Replies>,
+    clock: Arc<dyn Clock>,
 }
 
 #[derive(Default)]
@@ -40,8 +43,10 @@ impl Replies {
     fn push(&self, reply: Reply) {
         tracing::info!(id = %reply.id, status = ?reply.status, error = ?reply.error, "command answered");
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if waiting.len() >= COMMANDS_WAITING_MAX {
-            waiting.pop_front();
+        if waiting.len() >= COMMANDS_WAITING_MAX
+            && let Some(oldest) = waiting.pop_front()
+        {
+            tracing::warn!(id = %oldest.id, "too many replies are waiting; the oldest is given up");
         }
         waiting.push_back(reply);
         drop(waiting);
@@ -71,10 +76,15 @@ impl Commands {
             replies: replies.clone(),
             allowed,
             journal,
-            clock,
+            clock: clock.clone(),
             run,
         };
-        (Self { queue, replies }, task)
+        let commands = Self {
+            queue,
+            replies,
+            clock,
+        };
+        (commands, task)
     }
 
     /// Tells whom to wake when a reply is there.
@@ -89,7 +99,11 @@ impl Commands {
     /// Takes what came in on the command topic.
     pub(crate) fn take(&self, command: Result<Command, CommandError>) {
         match command {
-            Ok(command) => {
+            Ok(mut command) => {
+                // From now on, not from when its turn comes.
+                command.expires = command.expires.or_else(|| {
+                    Some(unix_ms(self.clock.as_ref())?.saturating_add(EXPIRES_AFTER_MS))
+                });
                 if let Err(error) = self.queue.try_send(command) {
                     let command = error.into_inner();
                     self.replies.push(rejected(
@@ -142,18 +156,20 @@ pub(crate) struct CommandTask<R> {
 }
 
 impl<R: RunCommand> CommandTask<R> {
-    /// Runs until the session's end is gone.
-    pub(crate) async fn run(mut self) {
-        for id in self.journal.interrupted() {
-            self.replies.push(reply(
-                &id,
-                ReplyStatus::Failed,
-                Err("interrupted".to_owned()),
-            ));
-        }
-        while let Some(command) = self.incoming.recv().await {
-            let reply = self.answer(&command).await;
+    /// Runs until the session's end is gone, or `shutdown`: the command that runs then is interrupted.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        for reply in self.journal.interrupted() {
             self.replies.push(reply);
+        }
+        let answering = async {
+            while let Some(command) = self.incoming.recv().await {
+                let reply = self.answer(&command).await;
+                self.replies.push(reply);
+            }
+        };
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = answering => {}
         }
     }
 
@@ -165,8 +181,10 @@ impl<R: RunCommand> CommandTask<R> {
         if let Err(refusal) = self.admit(command) {
             return refusal;
         }
-        if let Err(error) = self.journal.begin(id) {
-            return reply(id, ReplyStatus::Failed, Err(crate::device::chain(&error)));
+        match self.journal.begin(id).await {
+            Ok(Claim::Begun) => {}
+            Ok(Claim::Taken(earlier)) => return earlier,
+            Err(error) => return rejected(id, &crate::device::chain(&error)),
         }
         let outcome = self.run.run(&command.op, &command.args).await;
         let status = if outcome.is_ok() {
@@ -175,7 +193,7 @@ impl<R: RunCommand> CommandTask<R> {
             ReplyStatus::Failed
         };
         let answer = reply(id, status, outcome);
-        if let Err(error) = self.journal.end(&answer) {
+        if let Err(error) = self.journal.end(&answer).await {
             tracing::error!(error = %crate::device::chain(&error), "the command journal cannot be written");
         }
         answer
@@ -196,8 +214,8 @@ impl<R: RunCommand> CommandTask<R> {
                 &format!("`{}` is not in this version", command.op),
             ));
         }
-        match self.clock.timebase().utc(self.clock.now()) {
-            Some(now) if is_expired(command, now) => Err(reply(
+        match unix_ms(self.clock.as_ref()) {
+            Some(now) if command.expires.is_some_and(|expires| now > expires) => Err(reply(
                 id,
                 ReplyStatus::Expired,
                 Err("it came after `expires`".to_owned()),
@@ -211,10 +229,10 @@ impl<R: RunCommand> CommandTask<R> {
     }
 }
 
-/// A command without `expires` was just received, so it has not waited yet.
-fn is_expired(command: &Command, now: Timestamp) -> bool {
-    let now_ms = now.0 / 1_000_000;
-    now_ms > command.expires.unwrap_or(now_ms + EXPIRES_AFTER_MS)
+/// Now, where the clock is known.
+fn unix_ms(clock: &dyn Clock) -> Option<i64> {
+    let now = clock.timebase().utc(clock.now())?;
+    Some(now.0 / 1_000_000)
 }
 
 fn rejected(id: &str, error: &str) -> Reply {
@@ -236,7 +254,7 @@ fn reply(id: &str, status: ReplyStatus, outcome: Result<serde_json::Value, Strin
 
 #[cfg(test)]
 mod tests {
-    use millrace_tags::TestClock;
+    use millrace_tags::{TestClock, Timestamp};
 
     use super::*;
 
@@ -261,11 +279,19 @@ mod tests {
     }
 
     fn task(dir: &std::path::Path, wall: Option<Timestamp>) -> CommandTask<impl RunCommand> {
-        let journal = Arc::new(Journal::open(dir).unwrap());
+        channel(dir, Arc::new(TestClock::new(1, wall)), Echo).1
+    }
+
+    fn channel(
+        dir: &std::path::Path,
+        clock: Arc<TestClock>,
+        run: impl RunCommand,
+    ) -> (Commands, CommandTask<impl RunCommand>) {
+        let journal = Arc::new(Journal::open(dir));
         let allowed = ["read", "status", "restart", "write"]
             .map(str::to_owned)
             .to_vec();
-        Commands::channel(allowed, journal, Arc::new(TestClock::new(1, wall)), Echo).1
+        Commands::channel(allowed, journal, clock, run)
     }
 
     fn command(id: &str, op: &str, expires: Option<i64>) -> Command {
@@ -295,9 +321,10 @@ mod tests {
     #[tokio::test]
     async fn interrupted_command_is_not_run_again() {
         let dir = tempfile::tempdir().unwrap();
-        Journal::open(dir.path()).unwrap().begin("7").unwrap();
+        let begun = Journal::open(dir.path()).begin("7").await.unwrap();
+        assert!(matches!(begun, Claim::Begun));
         let task = task(dir.path(), Some(Timestamp(0)));
-        assert_eq!(task.journal.interrupted(), ["7"]);
+        assert_eq!(task.journal.interrupted()[0].id, "7");
         let answer = task.answer(&command("7", "read", None)).await;
         assert_eq!(
             (answer.status, answer.error.as_deref()),
@@ -344,5 +371,70 @@ mod tests {
             task.answer(&command("b", "read", Some(1))).await.status,
             ReplyStatus::Done
         );
+    }
+
+    #[tokio::test]
+    async fn time_in_the_queue_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(TestClock::new(1, Some(Timestamp(0))));
+        let (commands, mut task) = channel(dir.path(), clock.clone(), Echo);
+        commands.take(Ok(command("a", "read", None)));
+        clock.advance(std::time::Duration::from_secs(61));
+        let waited = task.incoming.recv().await.unwrap();
+        assert_eq!(task.answer(&waited).await.status, ReplyStatus::Expired);
+    }
+
+    #[tokio::test]
+    async fn too_many_commands_are_refused_and_answered() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(TestClock::new(1, Some(Timestamp(0))));
+        let (commands, _task) = channel(dir.path(), clock, Echo);
+        for number in 0..=COMMANDS_WAITING_MAX {
+            commands.take(Ok(command(&number.to_string(), "read", None)));
+        }
+        let reply = commands.next_reply().unwrap();
+        assert_eq!(reply.id, COMMANDS_WAITING_MAX.to_string());
+        assert_eq!(reply.status, ReplyStatus::Rejected);
+    }
+
+    /// An operation that never comes to its end.
+    struct Hang;
+
+    impl RunCommand for Hang {
+        async fn run(&self, _: &str, _: &serde_json::Value) -> Result<serde_json::Value, String> {
+            std::future::pending().await
+        }
+
+        fn knows(&self, _: &str) -> bool {
+            true
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stop_interrupts_a_command_and_the_next_start_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = Arc::new(TestClock::new(1, Some(Timestamp(0))));
+        let (commands, task) = channel(dir.path(), clock, Hang);
+        let journal = task.journal.clone();
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(task.run(shutdown.clone()));
+        commands.take(Ok(command("a", "read", None)));
+        while !journal.knows("a") {
+            tokio::task::yield_now().await;
+        }
+        shutdown.cancel();
+        running.await.unwrap();
+        let interrupted = Journal::open(dir.path()).interrupted();
+        assert_eq!(interrupted[0].error.as_deref(), Some("interrupted"));
+    }
+
+    #[tokio::test]
+    async fn without_a_journal_nothing_runs_and_the_core_hears_why() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("commands.journal")).unwrap();
+        let task = task(dir.path(), Some(Timestamp(0)));
+        let answer = task.answer(&command("a", "read", None)).await;
+        assert_eq!(answer.status, ReplyStatus::Rejected);
+        assert!(answer.error.unwrap().contains("journal"));
     }
 }

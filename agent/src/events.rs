@@ -61,6 +61,18 @@ impl EventLog {
         (rows.iter().cloned().collect(), self.news.subscribe())
     }
 
+    /// Takes over what was said before a new configuration. Followers of the old log come back by themselves.
+    pub(crate) fn inherit(&self, before: &EventLog) {
+        let earlier = before.report();
+        let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        for row in earlier.into_iter().rev() {
+            if rows.len() == EVENTS_KEPT {
+                break;
+            }
+            rows.push_front(row);
+        }
+    }
+
     fn row(&self, source: &str, event: &Event) -> EventRow {
         let timebase = self.clock.timebase();
         let ms = |moment| timebase.utc(moment).map(|t| t.unix_ms());
@@ -76,5 +88,52 @@ impl EventLog {
             end: event.end.and_then(ms),
             detail,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_tags::{EventDetail, EventState, Moment, TestClock};
+
+    use super::*;
+
+    fn log() -> EventLog {
+        EventLog::new(Arc::new(TestClock::new(1, None)))
+    }
+
+    fn comms(message: &str) -> Event {
+        let detail = EventDetail::Comms {
+            message: message.to_owned(),
+        };
+        Event {
+            state: EventState::Begin,
+            at: Moment(0),
+            start: Moment(0),
+            end: None,
+            detail,
+        }
+    }
+
+    #[test]
+    fn only_the_newest_are_kept() {
+        let log = log();
+        for number in 0..=EVENTS_KEPT {
+            log.record("pump", &comms(&number.to_string()));
+        }
+        let rows = log.report();
+        assert_eq!(rows.len(), EVENTS_KEPT);
+        assert_eq!(rows[0].detail["message"], "1");
+    }
+
+    #[test]
+    fn a_new_configuration_does_not_forget_what_was_said() {
+        let (before, after) = (log(), log());
+        before.record("pump", &comms("first"));
+        before.record("pump", &comms("second"));
+        after.record("pump", &comms("third"));
+        after.inherit(&before);
+        let rows = after.report();
+        let said: Vec<_> = rows.iter().map(|row| &row.detail["message"]).collect();
+        assert_eq!(said, ["first", "second", "third"]);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use millrace_buffer::Buffer;
-use millrace_tags::Clock;
+use millrace_tags::{Clock, Sample, TagId};
 use serde::Serialize;
 
 use crate::config::{Config, Pattern};
@@ -23,7 +23,7 @@ pub(crate) struct Gateway {
     /// As meant.
     pub(crate) config: Config,
     /// Which configuration this is, and what is wrong with the one that it is not.
-    pub(crate) config_status: ConfigStatus,
+    pub(crate) config_status: Mutex<ConfigStatus>,
     /// When the program started.
     pub(crate) started: Instant,
     /// The time.
@@ -67,7 +67,7 @@ impl Gateway {
             gateway: self.config.gateway.id.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.started.elapsed().as_secs(),
-            config: self.config_status.clone(),
+            config: self.config_status(),
             devices: self.device_reports(),
             models: self.models.iter().map(|model| model.report()).collect(),
             uplinks: self.uplinks.iter().map(|uplink| uplink.report()).collect(),
@@ -84,6 +84,22 @@ impl Gateway {
         status
     }
 
+    /// Which configuration runs, and what is wrong with the one that does not.
+    pub(crate) fn config_status(&self) -> ConfigStatus {
+        self.config_status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The configuration on disk has these problems; this one runs on.
+    pub(crate) fn set_config_problems(&self, problems: Vec<String>) {
+        self.config_status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .problems = problems;
+    }
+
     /// Every device.
     pub(crate) fn device_reports(&self) -> Vec<DeviceStatus> {
         self.devices
@@ -98,23 +114,19 @@ impl Gateway {
     }
 
     /// The device of that name.
+    ///
+    /// # Errors
+    /// Names those that there are.
     pub(crate) fn device(&self, name: &str) -> Result<Arc<Device>, NotFound> {
-        self.devices
-            .iter()
-            .find(|device| device.name == name)
-            .cloned()
-            .ok_or_else(|| {
-                let known: Vec<&str> = self
-                    .devices
-                    .iter()
-                    .map(|device| device.name.as_str())
-                    .collect();
-                NotFound {
-                    what: "device",
-                    name: name.to_owned(),
-                    known: known.join(", "),
-                }
-            })
+        let named = self.devices.iter().find(|device| device.name == name);
+        named.cloned().ok_or_else(|| {
+            let known: Vec<&str> = self.devices.iter().map(|d| d.name.as_str()).collect();
+            NotFound {
+                what: "device",
+                name: name.to_owned(),
+                known: known.join(", "),
+            }
+        })
     }
 
     /// Last values of the tags whose full name matches.
@@ -147,46 +159,53 @@ impl Gateway {
         }
     }
 
-    /// Reads the tags that match from their devices, now. A device that does not answer gives bad rows.
+    /// Reads the tags that match from their devices, all devices at once. One that does not answer gives
+    /// bad rows.
+    ///
+    /// # Errors
+    /// Where no tag matches.
     pub(crate) async fn read(&self, names: &[String]) -> Result<Vec<TagRow>, NotFound> {
         let patterns: Vec<Pattern> = names.iter().map(Pattern::new).collect();
         let asked = |name: &str| patterns.iter().any(|pattern| pattern.matches(name));
         let found = self.live.find(asked);
-        if found.is_empty() {
-            let known = "see `millrace tags`".to_owned();
-            let name = names.join(" ");
+        let devices: Vec<&Arc<Device>> = self
+            .devices
+            .iter()
+            .filter(|device| found.iter().any(|(tag, _)| device.tags.contains(tag)))
+            .collect();
+        if devices.is_empty() {
             return Err(NotFound {
                 what: "tag",
-                name,
-                known,
+                name: names.join(" "),
+                known: "see `millrace tags`".to_owned(),
             });
         }
-        let mut rows = Vec::new();
-        for device in &self.devices {
-            if !found.iter().any(|(tag, _)| device.tags.contains(tag)) {
-                continue;
+        let reads = devices.iter().map(|device| self.read_fresh(device));
+        let read = futures_util::future::join_all(reads).await;
+        Ok(devices
+            .iter()
+            .zip(&read)
+            .flat_map(|(device, samples)| self.fresh_rows(device, samples, asked))
+            .collect())
+    }
+
+    /// Samples that the device gives now; bad ones where it does not answer.
+    async fn read_fresh(&self, device: &Device) -> Vec<Sample> {
+        match device.read_all().await {
+            Ok(fresh) => fresh.samples,
+            Err(error) => {
+                let now = self.clock.now();
+                let bad = |tag: &TagId| Sample::bad(*tag, error.reason(), now);
+                device.tags.iter().map(bad).collect()
             }
-            let samples = match device.read_all().await {
-                Ok(fresh) => fresh.samples,
-                Err(error) => {
-                    let now = self.clock.now();
-                    device
-                        .tags
-                        .iter()
-                        .map(|tag| millrace_tags::Sample::bad(*tag, error.reason(), now))
-                        .collect()
-                }
-            };
-            rows.extend(self.fresh_rows(device, &samples, asked));
         }
-        Ok(rows)
     }
 
     /// The last sample of each of the device's tags whose full name matches.
     fn fresh_rows(
         &self,
         device: &Device,
-        samples: &[millrace_tags::Sample],
+        samples: &[Sample],
         asked: impl Fn(&str) -> bool,
     ) -> Vec<TagRow> {
         let named = self.live.find(asked);
@@ -208,9 +227,10 @@ impl Gateway {
     /// The store.
     pub(crate) fn buffer_report(&self) -> BufferStatus {
         let status = self.buffer.status();
-                let queued = status.uplinks.iter().map(|(name, queued)| {
-            (name.clone(), queued.alarm + queued.live + queued.backlog)
-        });
+        let queued = status
+            .uplinks
+            .iter()
+            .map(|(name, queued)| (name.clone(), queued.alarm + queued.live + queued.backlog));
         BufferStatus {
             dir: self.config.buffer_dir().display().to_string(),
             bytes: status.bytes,

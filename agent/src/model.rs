@@ -5,6 +5,7 @@
 //! buffer like every other sample, under the model's own number line.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -53,6 +54,14 @@ impl Model {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    /// It does not score, and will not by itself.
+    pub(crate) fn fail(&self, error: String) {
+        self.update(|status| {
+            status.state = "failed".to_owned();
+            status.error = Some(error);
+        });
     }
 
     fn update(&self, change: impl FnOnce(&mut ModelStatus)) {
@@ -154,6 +163,9 @@ impl ModelFeed {
 
 impl Scoring {
     /// Starts the model's thread. It ends when every tap and the feed are gone.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
     pub(crate) fn spawn(self) -> std::io::Result<(ModelFeed, std::thread::JoinHandle<()>)> {
         let (feed, incoming) = sync_channel(BATCHES_WAITING_MAX);
         let model = self.model.clone();
@@ -162,8 +174,18 @@ impl Scoring {
         let name = format!("model-{}", self.name);
         let thread = std::thread::Builder::new()
             .name(name)
-            .spawn(move || self.run(&incoming))?;
+            .spawn(move || self.run_guarded(&incoming))?;
         Ok((ModelFeed { roles, feed, model }, thread))
+    }
+
+    /// A model that makes its runtime panic ends alone, and says so.
+    fn run_guarded(self, incoming: &Receiver<Feed>) {
+        let (name, model) = (self.name.clone(), self.model.clone());
+        let scoring = AssertUnwindSafe(|| self.run(incoming));
+        if std::panic::catch_unwind(scoring).is_err() {
+            tracing::error!(model = %name, "scoring failed by a mistake in this program or its model runtime");
+            model.fail("scoring failed by a mistake in this program; see its log".to_owned());
+        }
     }
 
     fn run(mut self, incoming: &Receiver<Feed>) {

@@ -37,7 +37,7 @@ pub(crate) struct Status {
 pub(crate) struct ConfigStatus {
     /// `configured`, `last-good` or `none`.
     pub(crate) source: String,
-    /// Problems of the configured one; the running one has none.
+    /// Problems of the one on disk, where that is not the running one; the running one has none.
     pub(crate) problems: Vec<String>,
     /// Notes on the running one, such as a local table that wins over a cloud one.
     pub(crate) notes: Vec<String>,
@@ -196,7 +196,7 @@ pub(crate) struct TagRow {
 }
 
 /// `GET /v1/events`: an event as the uplinks see it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EventRow {
     /// The device or model.
     pub(crate) source: String,
@@ -290,6 +290,12 @@ pub(crate) fn problems(status: &Status) -> Vec<String> {
         problems.push(format!(
             "the configuration has {count} problems; {running} runs instead (see `millrace check`)"
         ));
+    } else if !status.config.problems.is_empty() {
+        problems.push(
+            "the configuration on disk was changed and cannot be used; the one before it runs on \
+             (see `millrace check`)"
+                .to_owned(),
+        );
     }
     for device in status
         .devices

@@ -5,9 +5,13 @@
 
 mod build;
 mod run;
+mod watchdog;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -55,19 +59,23 @@ struct Stage {
 }
 
 impl Stage {
-    fn spawn(&mut self, task: impl Future<Output = ()> + Send + 'static) {
-        self.tasks.spawn(task);
+    /// Runs a task; one that ends by a mistake of this program is named in the log at once.
+    fn spawn(&mut self, name: String, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                tracing::error!(task = %name, "a task ended by a mistake in this program");
+            }
+        });
     }
 
     async fn stop(&mut self) {
         self.shutdown.cancel();
-        while let Some(ended) = self.tasks.join_next().await {
-            if let Err(error) = ended {
-                tracing::error!(error = %error, "a task ended badly");
-            }
-        }
+        while self.tasks.join_next().await.is_some() {}
     }
 }
+
+/// A window is scored in milliseconds; a thread that is not done by then is left behind.
+const LAST_SCORES_MAX: Duration = Duration::from_secs(10);
 
 impl Running {
     /// Stops polling and scoring; uplinks go on and drain what is queued.
@@ -76,17 +84,20 @@ impl Running {
         let threads = std::mem::take(&mut self.scoring);
         // A thread ends as soon as the last tap is gone with its poller.
         let joined = tokio::task::spawn_blocking(move || {
-            threads
-                .into_iter()
-                .filter_map(|thread| thread.join().err())
-                .count()
+            for thread in threads {
+                // A panic was caught and shown in the thread itself.
+                let _ = thread.join();
+            }
         });
-        if joined.await.unwrap_or(1) > 0 {
-            tracing::error!("a model's thread ended badly");
+        if tokio::time::timeout(LAST_SCORES_MAX, joined).await.is_err() {
+            tracing::error!("a model's thread did not end and is left behind");
         }
     }
 
-    /// Stops everything; returns when every sample is on disk, or says why it is not.
+    /// Stops everything; returns when every sample is on disk.
+    ///
+    /// # Errors
+    /// Where the last samples could not be committed.
     pub(crate) async fn stop(mut self) -> Result<(), millrace_buffer::CommitError> {
         self.stop_polling().await;
         self.sending.stop().await;

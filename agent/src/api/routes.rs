@@ -13,6 +13,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast;
 
 use super::peer::{Peer, Role};
 use crate::gateway::{Gateway, NotFound};
@@ -137,15 +138,14 @@ fn follow_tags(door: Door, pattern: String) -> Response {
                 tokio::time::sleep(FOLLOW_EVERY).await;
             }
             let gateway = door.get();
+            let looked = gateway.uptime();
             let mut rows = gateway.tag_rows(&pattern);
             if let Some(since) = since {
-                let oldest = (gateway.uptime() - since).as_secs_f64() * 1e3;
-                rows.retain(|row| row.age_ms.is_some_and(|age| age < oldest));
+                // Measured after the rows were taken: rather one twice than one never.
+                let oldest = gateway.uptime().saturating_sub(since).as_secs_f64() * 1e3;
+                rows.retain(|row| row.age_ms.is_some_and(|age| age <= oldest));
             }
-            Some((
-                Ok::<_, Infallible>(json_lines(&rows)),
-                Some(gateway.uptime()),
-            ))
+            Some((Ok::<_, Infallible>(json_lines(&rows)), Some(looked)))
         }
     };
     Body::from_stream(stream::unfold(None, look)).into_response()
@@ -157,20 +157,62 @@ struct EventsQuery {
 }
 
 async fn events(State(door): State<Door>, Query(query): Query<EventsQuery>) -> Response {
-    let gateway = door.get();
     if query.follow.unwrap_or(0) == 0 {
-        return Json(gateway.events.report()).into_response();
+        return Json(door.get().events.report()).into_response();
     }
-    let (so_far, news) = gateway.events.follow();
-    let lines = stream::unfold((so_far, news), async |(so_far, mut news)| {
-        let rows: Vec<EventRow> = if so_far.is_empty() {
-            vec![news.recv().await.ok()?]
-        } else {
-            so_far
-        };
-        Some((Ok::<_, Infallible>(json_lines(&rows)), (Vec::new(), news)))
+    let follower = Follower::new(door);
+    let lines = stream::unfold(follower, async |mut follower| {
+        let lines = json_lines(&follower.next().await);
+        Some((Ok::<_, Infallible>(lines), follower))
     });
     Body::from_stream(lines).into_response()
+}
+
+/// Somebody who wants every event, over new configurations, too.
+struct Follower {
+    door: Door,
+    so_far: Vec<EventRow>,
+    news: broadcast::Receiver<EventRow>,
+    last: Option<EventRow>,
+}
+
+impl Follower {
+    fn new(door: Door) -> Self {
+        let (so_far, news) = door.get().events.follow();
+        Self {
+            door,
+            so_far,
+            news,
+            last: None,
+        }
+    }
+
+    async fn next(&mut self) -> Vec<EventRow> {
+        loop {
+            if !self.so_far.is_empty() {
+                self.last = self.so_far.last().cloned();
+                return std::mem::take(&mut self.so_far);
+            }
+            match self.news.recv().await {
+                Ok(row) => self.so_far.push(row),
+                // The follower was too slow and misses some.
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => self.go_on().await,
+            }
+        }
+    }
+
+    /// The log of the old configuration is gone; the new one has inherited it.
+    async fn go_on(&mut self) {
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        let (mut so_far, news) = self.door.get().events.follow();
+        let seen = so_far
+            .iter()
+            .rposition(|row| Some(row) == self.last.as_ref());
+        so_far.drain(..seen.map_or(0, |last| last + 1));
+        self.so_far = so_far;
+        self.news = news;
+    }
 }
 
 #[derive(Deserialize)]

@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::Group;
 use tokio::net::UnixListener;
@@ -22,7 +23,13 @@ pub(crate) struct SocketError {
     source: std::io::Error,
 }
 
+/// Requests that are under way at a stop get their answer within this; a follower never ends by itself.
+const LAST_ANSWERS_MAX: Duration = Duration::from_secs(1);
+
 /// Listens on `path` until `shutdown`. A socket file that nobody serves any more is replaced.
+///
+/// # Errors
+/// Where another agent serves the socket, or it cannot be made.
 pub(crate) fn serve(
     path: &Path,
     door: Door,
@@ -35,12 +42,18 @@ pub(crate) fn serve(
     let service = routes::router(door).into_make_service_with_connect_info::<Peer>();
     let path = path.to_owned();
     Ok(tokio::spawn(async move {
-        let stopped = shutdown.cancelled_owned();
-        if let Err(error) = axum::serve(listener, service)
-            .with_graceful_shutdown(stopped)
-            .await
-        {
-            tracing::error!(error = %error, "the local API ended");
+        let serving = axum::serve(listener, service)
+            .with_graceful_shutdown(shutdown.clone().cancelled_owned())
+            .into_future();
+        let too_late = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(LAST_ANSWERS_MAX).await;
+        };
+        tokio::select! {
+            served = serving => if let Err(error) = served {
+                tracing::error!(error = %error, "the local API ended");
+            },
+            () = too_late => {}
         }
         // Somebody may have removed it already.
         let _ = std::fs::remove_file(&path);

@@ -52,12 +52,16 @@ pub(crate) enum StartError {
     /// The store cannot be used: another process holds it, or the directory cannot be written.
     #[error("cannot open the buffer")]
     Buffer(#[from] millrace_buffer::OpenError),
-    /// The command journal cannot be used.
-    #[error(transparent)]
-    Journal(#[from] crate::command::JournalError),
+    /// Opening the store failed by a mistake in this program.
+    #[error("the buffer did not finish opening")]
+    Opening(#[source] tokio::task::JoinError),
 }
 
 /// Starts everything that the configuration asks for.
+///
+/// # Errors
+/// Where there is no store to keep samples in. A device, a model or a core that cannot be used says so in
+/// its own state.
 pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
     let Startup {
         config,
@@ -66,7 +70,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         started,
         bootstrap,
     } = startup;
-    let buffer = Buffer::open(buffer_settings(&config), clock.clone())?;
+    let buffer = open_buffer(buffer_settings(&config), clock.clone()).await?;
     let mut builder = Builder {
         events: Arc::new(EventLog::new(clock.clone())),
         live: Arc::default(),
@@ -101,7 +105,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         .collect();
     let gateway = Arc::new(Gateway {
         config,
-        config_status,
+        config_status: Mutex::new(config_status),
         started,
         clock,
         buffer,
@@ -112,13 +116,19 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         uplinks,
         bootstrap,
     });
-    builder.uplinks(&gateway)?;
+    builder.uplinks(&gateway);
     Ok(Running {
         gateway,
         polling: builder.polling,
         scoring: builder.scoring,
         sending: builder.sending,
     })
+}
+
+/// Opening may scan a damaged store, which takes its time on slow flash.
+async fn open_buffer(settings: Settings, clock: Arc<dyn Clock>) -> Result<Buffer, StartError> {
+    let opened = tokio::task::spawn_blocking(move || Buffer::open(settings, clock)).await;
+    Ok(opened.map_err(StartError::Opening)??)
 }
 
 /// What the buffer needs to know of the configuration.
@@ -216,6 +226,7 @@ impl Builder {
             }
             Err(error) => {
                 tracing::error!(model = %config.name, error = %error, "no thread for the model");
+                model.fail(format!("no thread for it: {error}"));
                 (model, None)
             }
         }
@@ -299,12 +310,13 @@ impl Builder {
             clock: self.clock.clone(),
         };
         let shutdown = self.polling.shutdown.clone();
-        self.polling.spawn(poller.run(shutdown));
+        self.polling
+            .spawn(format!("device {}", device.name), poller.run(shutdown));
         shown
     }
 
-    /// Starts every uplink's session and the task that runs its commands.
-    fn uplinks(&mut self, gateway: &Arc<Gateway>) -> Result<(), StartError> {
+    /// Starts every uplink.
+    fn uplinks(&mut self, gateway: &Arc<Gateway>) {
         let config = &gateway.config;
         let names: Vec<&str> = config
             .uplinks
@@ -312,37 +324,51 @@ impl Builder {
             .map(|uplink| uplink.name.as_str())
             .collect();
         self.buffer.retain_uplinks(&names);
-        let journal = Arc::new(Journal::open(&config.gateway.data_dir)?);
+        let journal = Arc::new(Journal::open(&config.gateway.data_dir));
         for (settings, shown) in config.uplinks.iter().zip(&gateway.uplinks) {
-            let profile = Arc::new(Generic::new(&*config.gateway.id));
-            let remote = Remote {
-                gateway: gateway.clone(),
-            };
-            let (commands, task) = Commands::channel(
-                config.local.commands.clone(),
-                journal.clone(),
-                self.clock.clone(),
-                remote,
-            );
-            self.sending.spawn(task.run());
-            let outbox = self.buffer.outbox(&settings.name, settings.start.into());
-            let session = SessionSettings {
-                counters: shown.counters.clone(),
-                ..settings.session(&profile)
-            };
-            let delivery = Delivery::new(
-                outbox,
-                profile,
-                settings.clone(),
-                shown.clone(),
-                self.clock.clone(),
-                commands,
-            );
-            let shutdown = self.sending.shutdown.clone();
-            self.sending
-                .spawn(millrace_uplink::run(session, delivery, shutdown));
+            self.uplink(settings, shown, gateway, &journal);
         }
-        Ok(())
+    }
+
+    /// Starts an uplink's session and the task that runs its commands.
+    fn uplink(
+        &mut self,
+        settings: &config::Uplink,
+        shown: &Arc<Uplink>,
+        gateway: &Arc<Gateway>,
+        journal: &Arc<Journal>,
+    ) {
+        let profile = Arc::new(Generic::new(&*gateway.config.gateway.id));
+        let remote = Remote {
+            gateway: gateway.clone(),
+        };
+        let (commands, task) = Commands::channel(
+            gateway.config.local.commands.clone(),
+            journal.clone(),
+            self.clock.clone(),
+            remote,
+        );
+        let session = SessionSettings {
+            counters: shown.counters.clone(),
+            ..settings.session(&profile)
+        };
+        let delivery = Delivery::new(
+            self.buffer.outbox(&settings.name, settings.start.into()),
+            profile,
+            settings.clone(),
+            shown.clone(),
+            self.clock.clone(),
+            commands,
+        );
+        let shutdown = self.sending.shutdown.clone();
+        self.sending.spawn(
+            format!("commands of uplink {}", settings.name),
+            task.run(shutdown.clone()),
+        );
+        self.sending.spawn(
+            format!("uplink {}", settings.name),
+            millrace_uplink::run(session, delivery, shutdown),
+        );
     }
 }
 

@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
 use millrace_tags::{Clock, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::build::{Startup, start};
+use super::watchdog::Watchdog;
 use super::{Current, Running};
 use crate::bootstrap;
 use crate::config::{self, Config, Loaded, Problems};
@@ -40,7 +41,11 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    runtime.block_on(Agent::new(options).run())
+    let outcome = runtime.block_on(Agent::new(options).run());
+    // What still runs hangs: a model that cannot be built, a core that does not answer. It must not keep
+    // the agent from ending.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Polling and sending beside each other; more threads only cost memory on the gateways this runs on.
@@ -64,32 +69,22 @@ impl<'a> Agent<'a> {
     }
 
     async fn run(&self) -> anyhow::Result<ExitCode> {
-        let (config, status) = match self.load() {
-            Ok(loaded) => self.configured(loaded),
+        let mut running = match self.load() {
+            Ok(loaded) => self.begin(loaded).await?,
             Err(problems) if self.options.strict => {
                 eprint!("{problems}");
                 return Ok(ExitCode::from(2));
             }
-            Err(problems) => self.fall_back(&problems),
+            Err(problems) => {
+                let (config, status) = self.fall_back(&problems);
+                self.start(config, status).await?
+            }
         };
-        let mut running = self.start(config, status).await?;
         let current = Current::new(running.gateway.clone());
         let shutdown = CancellationToken::new();
         let api = self.offer_api(&running.gateway.config, &current, &shutdown);
-        let (reload, mut reloads) = mpsc::channel(1);
-        self.begin_bootstrap(&running.gateway.config, reload, &shutdown);
         notify(&[sd_notify::NotifyState::Ready]);
-        let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => running = self.reload(running, &current).await?,
-                Some(()) = reloads.recv() => running = self.reload(running, &current).await?,
-            }
-        }
+        running = self.turn(running, &current).await?;
         tracing::info!("stopping");
         notify(&[sd_notify::NotifyState::Stopping]);
         shutdown.cancel();
@@ -104,6 +99,31 @@ impl<'a> Agent<'a> {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// The main loop: takes signals and enrolments until it is told to stop.
+    async fn turn(&self, mut running: Running, current: &Current) -> anyhow::Result<Running> {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
+        let mut watchdog = Watchdog::new();
+        let (enrolled, mut enrolments) = mpsc::channel(1);
+        let mut first_contact = self.begin_bootstrap(&running.gateway.config, &enrolled);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                () = watchdog.beat() => continue,
+                _ = hangup.recv() => {}
+                Some(()) = enrolments.recv() => {}
+            }
+            running = watchdog.during(self.reload(running, current)).await?;
+            // The old one ends when its guard goes: what it was told may have changed.
+            drop(first_contact);
+            first_contact = self.begin_bootstrap(&running.gateway.config, &enrolled);
+        }
+        drop(first_contact);
+        Ok(running)
+    }
+
     fn load(&self) -> Result<Loaded, Problems> {
         config::load(
             self.options.config.as_deref(),
@@ -111,30 +131,28 @@ impl<'a> Agent<'a> {
         )
     }
 
-    /// A good configuration: kept as the last good one.
-    fn configured(&self, loaded: Loaded) -> (Config, ConfigStatus) {
+    /// Starts a good configuration, and keeps it as the last good one when it has started.
+    async fn begin(&self, loaded: Loaded) -> anyhow::Result<Running> {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
+        let status = ConfigStatus {
+            source: "configured".to_owned(),
+            problems: Vec::new(),
+            notes: loaded.warnings.iter().map(ToString::to_string).collect(),
+        };
+        let running = self.start(loaded.config.clone(), status).await?;
         if let Err(error) = config::last_good::save(&loaded) {
             tracing::warn!(error = %crate::device::chain(&error), "the last good configuration was not kept");
         }
-        let notes = loaded.warnings.iter().map(ToString::to_string).collect();
-        (
-            loaded.config,
-            ConfigStatus {
-                source: "configured".to_owned(),
-                problems: Vec::new(),
-                notes,
-            },
-        )
+        Ok(running)
     }
 
     /// A bad configuration: the last good one, else no devices.
     fn fall_back(&self, problems: &Problems) -> (Config, ConfigStatus) {
         tracing::error!("the configuration cannot be used:\n{problems}");
         let data_dir = self.data_dir(problems);
-        let said = problems.iter().map(ToString::to_string).collect();
+        let said = sentences(problems);
         match config::last_good::load(&data_dir) {
             Ok(loaded) => {
                 tracing::warn!("the last good configuration runs instead");
@@ -182,7 +200,10 @@ impl<'a> Agent<'a> {
         Ok(start(startup).await?)
     }
 
-    /// Applies the configuration as it is now on disk; a bad one changes nothing.
+    /// Applies the configuration as it is now on disk; a bad one changes nothing and is shown in `status`.
+    ///
+    /// # Errors
+    /// Where neither the new configuration nor the one before it starts.
     async fn reload(&self, running: Running, current: &Current) -> anyhow::Result<Running> {
         let loaded = match self.load() {
             Ok(loaded) => loaded,
@@ -190,20 +211,41 @@ impl<'a> Agent<'a> {
                 tracing::error!(
                     "the changed configuration cannot be used, the old one runs on:\n{problems}"
                 );
+                running.gateway.set_config_problems(sentences(&problems));
                 return Ok(running);
             }
         };
         tracing::info!("applying the changed configuration");
         notify(&[sd_notify::NotifyState::Reloading]);
-        running
-            .stop()
-            .await
-            .context("the samples of the old configuration are not on disk")?;
-        let (config, status) = self.configured(loaded);
-        let running = self.start(config, status).await?;
+        let before = running.gateway.clone();
+        if let Err(error) = running.stop().await {
+            let error = crate::device::chain(&error);
+            tracing::error!(error = %error, "the samples of the old configuration are not on disk");
+        }
+        let running = match self.begin(loaded).await {
+            Ok(running) => running,
+            Err(error) => self.go_back(&before, &error).await?,
+        };
+        running.gateway.events.inherit(&before.events);
         current.replace(running.gateway.clone());
         notify(&[sd_notify::NotifyState::Ready]);
         Ok(running)
+    }
+
+    /// The new configuration is good to read and does not start: the old one runs again.
+    async fn go_back(
+        &self,
+        before: &super::Gateway,
+        error: &anyhow::Error,
+    ) -> anyhow::Result<Running> {
+        tracing::error!(error = %format!("{error:#}"), "the changed configuration does not start, the old one runs on");
+        let status = ConfigStatus {
+            problems: vec![format!("it does not start: {error:#}")],
+            ..before.config_status()
+        };
+        self.start(before.config.clone(), status)
+            .await
+            .context("the configuration before it does not start again either")
     }
 
     /// Offers the local API; without it the agent still polls and delivers.
@@ -244,35 +286,36 @@ impl<'a> Agent<'a> {
         })
     }
 
-    fn begin_bootstrap(
-        &self,
-        config: &Config,
-        reload: mpsc::Sender<()>,
-        shutdown: &CancellationToken,
-    ) {
+    /// Begins the first contact where one is configured; it ends when the guard is dropped.
+    fn begin_bootstrap(&self, config: &Config, enrolled: &mpsc::Sender<()>) -> Option<DropGuard> {
         let Some(settings) = config.bootstrap.clone() else {
-            return;
+            *self
+                .bootstrap
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = None;
+            return None;
         };
-        let data_dir = config.gateway.data_dir.clone();
         let task = bootstrap::Bootstrap {
             settings,
-            data_dir,
+            data_dir: config.gateway.data_dir.clone(),
             config: self.options.config.clone(),
             status: self.bootstrap.clone(),
-            reload,
+            enrolled: enrolled.clone(),
+            fetch: millrace_uplink::bootstrap::mainflux::fetch,
         };
-        let shutdown = shutdown.clone();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = task.run() => {}
-            }
-        });
+        let ended = CancellationToken::new();
+        tokio::spawn(ended.clone().run_until_cancelled_owned(task.run()));
+        Some(ended.drop_guard())
     }
 }
 
+/// As `status` shows them.
+fn sentences(problems: &Problems) -> Vec<String> {
+    problems.iter().map(ToString::to_string).collect()
+}
+
 /// Tells systemd, where it listens.
-fn notify(state: &[sd_notify::NotifyState]) {
+pub(super) fn notify(state: &[sd_notify::NotifyState]) {
     // Not started by systemd: nobody listens, and that is fine.
     let _ = sd_notify::notify(false, state);
 }
