@@ -3,6 +3,7 @@
 mod bad_input;
 mod bootstrap;
 mod command_line;
+mod commands;
 mod demo;
 mod harness;
 mod layering;

@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod broker;
 pub mod certificates;
+pub mod commander;
 pub mod peer;
 pub mod process;
 pub mod received;
