@@ -6,9 +6,9 @@ mod bootstrap;
 mod cli;
 mod command;
 mod config;
+mod delivery;
 #[cfg(feature = "sim")]
 mod demo;
-mod delivery;
 mod device;
 mod durable;
 mod events;
