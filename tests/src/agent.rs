@@ -157,6 +157,22 @@ impl Gateway {
             .with_context(|| format!("millrace {}", args.join(" ")))
     }
 
+    /// Starts a subcommand that goes on until the agent ends; see [`Gateway::followed`].
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn follow(&self, args: &[&str]) -> Result<Process> {
+        let name = args.first().copied().unwrap_or_default();
+        let log = self.directory.join(format!("follow-{name}.log"));
+        Process::start(self.command()?.args(args), &log)
+    }
+
+    /// What a followed subcommand has printed.
+    pub fn followed(&self, name: &str) -> String {
+        let log = self.directory.join(format!("follow-{name}.log"));
+        std::fs::read_to_string(log).unwrap_or_default()
+    }
+
     /// Runs a subcommand with `--json` and reads its answer.
     ///
     /// # Errors

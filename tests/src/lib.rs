@@ -12,6 +12,7 @@ pub mod peer;
 pub mod process;
 pub mod received;
 pub mod served;
+pub mod sim;
 pub mod subscriber;
 pub mod wait;
 
