@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use millrace_tags::{DropReason, Event, Records, Sample, SourceId};
 
+use super::marks::{Marks, Pending};
 use super::{Directory, Loaded, Lost, Taken};
 use crate::chunk::{Run, Shared};
 use crate::ledger::Counts;
@@ -18,48 +19,6 @@ const LOOK_AHEAD_BATCHES: u64 = 4096;
 
 /// Backlog chunks that are read ahead for one uplink and log.
 const PREFETCH_CHUNKS: usize = 2;
-
-/// What is known of a line's numbers in chunks that are not settled.
-#[derive(Default)]
-struct Marks {
-    /// Acked, or given up.
-    acked: Ranges,
-    /// Acked or in flight.
-    taken: Ranges,
-    /// Of the acked: given up, by reason.
-    given_up: BTreeMap<DropReason, Ranges>,
-}
-
-impl Marks {
-    /// The numbers are counted for good.
-    fn forget_given_up(&mut self, first: u64, last: u64) {
-        for ranges in self.given_up.values_mut() {
-            ranges.remove(first, last);
-        }
-    }
-}
-
-/// A chunk that is being delivered.
-struct Pending {
-    last: u64,
-    /// By line and first number.
-    entries: Vec<(LineKey, u64, u64)>,
-    /// Numbers that are not acked.
-    remaining: u64,
-}
-
-impl Pending {
-    fn overlap(&self, line: LineKey, first: u64, last: u64) -> u64 {
-        let from = self
-            .entries
-            .partition_point(|&(l, _, b)| (l, b) < (line, first));
-        self.entries[from..]
-            .iter()
-            .take_while(|&&(l, a, _)| l == line && a <= last)
-            .map(|&(_, a, b)| b.min(last).saturating_sub(a.max(first)) + 1)
-            .sum()
-    }
-}
 
 /// One uplink's position in one log.
 #[derive(Default)]
@@ -252,8 +211,7 @@ impl Reader {
     fn forget_marks(&mut self, pending: &Pending) {
         for &(line, first, last) in &pending.entries {
             if let Some(marks) = self.marks.get_mut(&line) {
-                marks.acked.remove(first, last);
-                marks.taken.remove(first, last);
+                marks.forget(first, last);
             }
         }
     }
@@ -365,9 +323,7 @@ impl Reader {
                 None => vec![(first, last)],
                 Some(marks) => {
                     let free = marks.acked.free(first, last);
-                    marks.acked.remove(first, last);
-                    marks.taken.remove(first, last);
-                    marks.forget_given_up(first, last);
+                    marks.forget(first, last);
                     free
                 }
             };
@@ -396,9 +352,7 @@ impl Reader {
     /// Forgets the marks of a batch that leaves without ever being in a chunk.
     pub(crate) fn released(&mut self, batch: &Batch) {
         if let Some(marks) = self.marks.get_mut(&batch.line) {
-            marks.acked.remove(batch.first, batch.last);
-            marks.taken.remove(batch.first, batch.last);
-            marks.forget_given_up(batch.first, batch.last);
+            marks.forget(batch.first, batch.last);
         }
     }
 }
