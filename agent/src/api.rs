@@ -7,4 +7,7 @@ mod peer;
 mod routes;
 mod socket;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use socket::serve;

@@ -137,3 +137,124 @@ fn name(outcome: Outcome) -> &'static str {
         Outcome::Transient => "transient",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use millrace_uplink::Secret;
+    use millrace_uplink::bootstrap::Authorization;
+
+    use super::*;
+
+    fn enrolment(content: Option<&str>) -> Enrolment {
+        Enrolment {
+            id: "thing-1".to_owned(),
+            key: Some(Secret::new("s3cret")),
+            channels: Vec::new(),
+            content: content.map(str::to_owned),
+            client_cert: None,
+            client_key: None,
+            ca_cert: None,
+            authorization: Authorization::Thing,
+        }
+    }
+
+    /// A first contact in `dir`, and where it says that it has enrolled.
+    fn bootstrap(dir: &Path, fetch: Fetch) -> (Bootstrap, mpsc::Receiver<()>) {
+        std::fs::write(dir.join("key"), "external").unwrap();
+        let local = dir.join("millrace.toml");
+        let text = "[gateway]\nid = \"gw-1\"\ndata_dir = \"data\"\n\n[bootstrap]\nprovider = \"mainflux\"\n\
+                    url = \"https://core.example/things/bootstrap\"\nexternal_id = \"gw-1\"\n\
+                    external_key_file = \"key\"\n";
+        std::fs::write(&local, text).unwrap();
+        let loaded = config::load(Some(&local), None);
+        let config = loaded
+            .unwrap_or_else(|problems| panic!("{problems}"))
+            .config;
+        let (enrolled, applied) = mpsc::channel(1);
+        let bootstrap = Bootstrap {
+            settings: config.bootstrap.unwrap(),
+            data_dir: config.gateway.data_dir,
+            config: Some(local),
+            status: Arc::default(),
+            enrolled,
+            fetch,
+        };
+        (bootstrap, applied)
+    }
+
+    fn said(bootstrap: &Bootstrap) -> (String, String) {
+        let status = bootstrap.status.lock().unwrap().clone().unwrap();
+        (status.state, status.message.unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn each_failure_has_its_state_and_its_sentence() {
+        let dir = tempfile::tempdir().unwrap();
+        let cases: [(Fetch, &str, &str); 4] = [
+            (
+                |settings| {
+                    let url = settings.url.clone();
+                    Err(BootstrapError::Denied { url, status: 403 })
+                },
+                "denied",
+                "403",
+            ),
+            (
+                |settings| {
+                    let url = settings.url.clone();
+                    Err(BootstrapError::Unavailable { url, status: 503 })
+                },
+                "transient",
+                "503",
+            ),
+            (|_| Ok(enrolment(None)), "pending", "content"),
+            (
+                |_| Ok(enrolment(Some("[[device]\nname="))),
+                "denied",
+                "content",
+            ),
+        ];
+        for (fetch, state, sentence) in cases {
+            let (bootstrap, _) = bootstrap(dir.path(), fetch);
+            let outcome = bootstrap.try_once().await;
+            let (shown, message) = said(&bootstrap);
+            assert_eq!((name(outcome), shown.as_str()), (state, state));
+            assert!(message.contains(sentence), "{message}");
+            assert!(!bootstrap.is_enrolled());
+        }
+    }
+
+    #[tokio::test]
+    async fn an_enrolment_is_kept_and_not_asked_for_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://core.example\"\n";
+        let fetch: Fetch = |_| {
+            Ok(enrolment(Some(
+                "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://core.example\"\n",
+            )))
+        };
+        let (first, _) = bootstrap(dir.path(), fetch);
+        assert_eq!(first.try_once().await, Outcome::Ready);
+        let kept = std::fs::read_to_string(config::cloud_file(&first.data_dir)).unwrap();
+        assert!(kept.contains(content.lines().last().unwrap()), "{kept}");
+
+        let (again, mut applied) = bootstrap(dir.path(), |_| panic!("it was asked for again"));
+        assert_eq!(again.try_once().await, Outcome::Ready);
+        let status = again.status.clone();
+        again.run().await;
+        assert_eq!(status.lock().unwrap().clone().unwrap().state, "ready");
+        // It runs already: there is nothing to apply.
+        assert!(applied.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_missing_key_is_named_and_nothing_is_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let (bootstrap, _) = bootstrap(dir.path(), |_| panic!("nothing may be sent"));
+        std::fs::remove_file(dir.path().join("key")).unwrap();
+        assert_eq!(bootstrap.try_once().await, Outcome::Denied);
+        assert!(said(&bootstrap).1.contains("key"), "{:?}", said(&bootstrap));
+    }
+}

@@ -244,4 +244,79 @@ mod tests {
         assert_eq!(sample.quality, Quality::Bad(Reason::NotANumber));
         assert_eq!(sample.value, None);
     }
+
+    /// A pipeline of two tags, the second with a scaling and a deadband.
+    fn pipeline(dir: &std::path::Path) -> (Pipeline, Buffer, Arc<LiveTable>, Vec<TagId>) {
+        let clock = Arc::new(millrace_tags::TestClock::new(1, None));
+        let buffer = Buffer::open(millrace_buffer::Settings::new(dir), clock).unwrap();
+        let spec = |name: &str| millrace_buffer::TagSpec {
+            name: name.into(),
+            value_type: millrace_tags::ValueType::F64,
+            unit: None,
+        };
+        let kind = millrace_tags::SourceKind::Device;
+        let registration = buffer.register("pump", kind, &[spec("raw"), spec("bar")]);
+        let live = Arc::new(LiveTable::default());
+        for tag in &registration.tags {
+            let full_name = format!("pump/{}", tag.0);
+            let unit = None;
+            live.add(*tag, crate::live::TagLabel { full_name, unit });
+        }
+        let scaled = Treatment {
+            scaling: Some(Scaling {
+                scale: 0.1,
+                offset: -1.0,
+            }),
+            deadband: Some(Deadband::Absolute(1.0)),
+            report_at_least: None,
+        };
+        let tags = registration.tags.clone();
+        let treatments = vec![(tags[0], Treatment::default()), (tags[1], scaled)];
+        let pipeline = Pipeline::new(
+            registration.source,
+            buffer.clone(),
+            live.clone(),
+            Vec::new(),
+            treatments,
+        );
+        (pipeline, buffer, live, tags)
+    }
+
+    #[test]
+    fn the_live_table_sees_what_the_deadband_keeps_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut pipeline, buffer, live, tags) = pipeline(dir.path());
+        let sample = |raw: f64| Sample::good(tags[1], Value::F64(raw), Moment(0));
+        assert!(pipeline.accept(vec![sample(100.0)]).is_some());
+        assert!(
+            pipeline.accept(vec![sample(101.0)]).is_none(),
+            "9.1 is within 1 of 9"
+        );
+        let rows = live.report(&millrace_tags::TestClock::new(1, None), |name| {
+            name == format!("pump/{}", tags[1].0)
+        });
+        assert_eq!(
+            rows[0].value.as_f64().map(|v| (v * 10.0).round()),
+            Some(91.0)
+        );
+        assert_eq!(buffer.ledger().devices["pump"].acquired, 1);
+        buffer.close().unwrap();
+    }
+
+    #[test]
+    fn a_sample_of_another_device_is_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut pipeline, buffer, _, tags) = pipeline(dir.path());
+        let foreign = Sample::good(TagId(tags[1].0 + 1), Value::Bool(true), Moment(0));
+        assert!(pipeline.accept(vec![foreign]).is_none());
+        assert_eq!(
+            buffer
+                .ledger()
+                .devices
+                .get("pump")
+                .map_or(0, |row| row.acquired),
+            0
+        );
+        buffer.close().unwrap();
+    }
 }

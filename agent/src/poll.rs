@@ -6,16 +6,18 @@
 //! tried under a jittered, growing pause. Nothing that goes wrong here reaches another device, and nothing
 //! that a device does holds up a stop for long.
 
-use std::collections::VecDeque;
+mod receipts;
+mod schedule;
+
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use millrace_buffer::{Buffer, Ticket};
-use millrace_drivers::{PollGroup, Session, SessionError};
+use millrace_buffer::Buffer;
+use millrace_drivers::{Session, SessionError};
 use millrace_tags::{
-    Clock, Event, EventDetail, EventState, Moment, Reading, Reason, Receipt, Sample, SourceId,
+    Clock, Event, EventDetail, EventState, Moment, Reading, Reason, Sample, SourceId,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -26,6 +28,8 @@ use crate::device::{self, Device, chain};
 use crate::events::EventLog;
 use crate::pipeline::Pipeline;
 use crate::report::DeviceState;
+use receipts::Receipts;
+use schedule::Schedule;
 
 /// A stopping agent takes the samples of a read that is under way, but has 30 s in all.
 const LAST_READ_MAX: Duration = Duration::from_secs(3);
@@ -300,144 +304,5 @@ async fn sleep_until(due: Option<Instant>) {
     }
 }
 
-/// While the disk refuses, receipts wait. One that is given up is never settled: its device keeps the
-/// samples, or drops them by its own limit.
-const RECEIPTS_WAITING_MAX: usize = 10_000;
-
-/// Receipts of samples that are not on disk yet, oldest first.
-#[derive(Default)]
-struct Receipts {
-    waiting: VecDeque<(Option<Ticket>, Receipt)>,
-}
-
-impl Receipts {
-    /// A reading without a ticket holds nothing to wait for, but its turn comes in order.
-    fn keep(&mut self, ticket: Option<Ticket>, receipt: Receipt) {
-        if self.waiting.len() == RECEIPTS_WAITING_MAX {
-            self.waiting.pop_front();
-        }
-        self.waiting.push_back((ticket, receipt));
-    }
-
-    fn settle(&mut self, buffer: &Buffer, session: &mut dyn Session) {
-        while let Some((ticket, receipt)) = self.waiting.front() {
-            if ticket.is_some_and(|ticket| !buffer.durable(ticket)) {
-                return;
-            }
-            session.settle(*receipt);
-            self.waiting.pop_front();
-        }
-    }
-}
-
-/// When each poll group is due, on an absolute grid: a slow read delays the next, it never shifts it.
-struct Schedule {
-    groups: Vec<Due>,
-}
-
-struct Due {
-    at: Instant,
-    interval: Duration,
-}
-
-/// The next thing to read.
-struct Step {
-    group: usize,
-    /// Slots of this group that passed unread because the device, or this machine, was too slow.
-    missed: u64,
-}
-
-impl Schedule {
-    /// Every group is due at once, then on its grid.
-    fn new(groups: &[PollGroup]) -> Self {
-        let now = Instant::now();
-        Self {
-            groups: groups
-                .iter()
-                .map(|group| Due {
-                    at: now,
-                    interval: group.interval,
-                })
-                .collect(),
-        }
-    }
-
-    fn next_due(&self) -> Option<Instant> {
-        self.groups.iter().map(|due| due.at).min()
-    }
-
-    /// Takes the group that has been due for longest and sets its next slot, the first one after `now`.
-    fn take(&mut self, now: Instant) -> Step {
-        let earliest = self.groups.iter().enumerate().min_by_key(|(_, due)| due.at);
-        let group = earliest.map_or(0, |(group, _)| group);
-        let due = &mut self.groups[group];
-        let late = now.saturating_duration_since(due.at).as_nanos();
-        let missed = late / due.interval.as_nanos().max(1);
-        let missed = u32::try_from(missed).unwrap_or(u32::MAX - 1);
-        due.at += due.interval * (missed + 1);
-        Step {
-            group,
-            missed: u64::from(missed),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn schedule(intervals_ms: &[u64]) -> Schedule {
-        let groups: Vec<PollGroup> = intervals_ms
-            .iter()
-            .map(|ms| PollGroup {
-                interval: Duration::from_millis(*ms),
-                tags: Vec::new(),
-            })
-            .collect();
-        Schedule::new(&groups)
-    }
-
-    #[test]
-    fn slots_stay_on_the_grid_after_a_late_read() {
-        let mut schedule = schedule(&[100]);
-        let start = schedule.next_due().unwrap();
-        assert_eq!(schedule.take(start + Duration::from_millis(30)).missed, 0);
-        assert_eq!(
-            schedule.next_due(),
-            Some(start + Duration::from_millis(100))
-        );
-    }
-
-    #[test]
-    fn passed_slots_are_counted_not_caught_up() {
-        let mut schedule = schedule(&[100]);
-        let start = schedule.next_due().unwrap();
-        assert_eq!(schedule.take(start + Duration::from_millis(350)).missed, 3);
-        assert_eq!(
-            schedule.next_due(),
-            Some(start + Duration::from_millis(400))
-        );
-    }
-
-    #[test]
-    fn groups_take_turns_by_due_time() {
-        let mut schedule = schedule(&[100, 250]);
-        let start = schedule.next_due().unwrap();
-        let order: Vec<usize> = (0..6)
-            .map(|_| {
-                let due = schedule.next_due().unwrap();
-                schedule.take(due).group
-            })
-            .collect();
-        assert_eq!(order, [0, 1, 0, 0, 1, 0]);
-        assert_eq!(
-            schedule.next_due(),
-            Some(start + Duration::from_millis(400))
-        );
-    }
-
-    #[test]
-    fn device_without_groups_is_never_due() {
-        assert_eq!(schedule(&[]).next_due(), None);
-    }
-}
+mod tests;

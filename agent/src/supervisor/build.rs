@@ -101,7 +101,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
     let uplinks: Vec<Arc<Uplink>> = config
         .uplinks
         .iter()
-        .map(|uplink| Uplink::new(uplink))
+        .map(Uplink::new)
         .collect();
     let gateway = Arc::new(Gateway {
         config,
