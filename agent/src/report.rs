@@ -271,91 +271,105 @@ pub(crate) struct ApiError {
 
 /// What is wrong, one plain sentence each, the worst first.
 pub(crate) fn problems(status: &Status) -> Vec<String> {
-    let mut problems = Vec::new();
-    let error = |error: &Option<String>| {
-        error
-            .clone()
-            .unwrap_or_else(|| "no reason given".to_owned())
-    };
-    problems.extend(
-        status
-            .buffer
-            .commit_error
-            .iter()
-            .map(|error| format!("samples are not on disk: {error}")),
-    );
-    if status.config.source != "configured" {
-        let count = status.config.problems.len();
-        let running = &status.config.source;
-        problems.push(format!(
+    let disk = status.buffer.commit_error.iter();
+    let disk = disk.map(|error| format!("samples are not on disk: {error}"));
+    disk.chain(config_problem(&status.config))
+        .chain(status.devices.iter().filter_map(device_problem))
+        .chain(status.uplinks.iter().filter_map(uplink_problem))
+        .chain(status.models.iter().filter_map(model_problem))
+        .chain(status.bootstrap.as_ref().and_then(bootstrap_problem))
+        .chain(clock_problem(&status.clock))
+        .collect()
+}
+
+fn config_problem(config: &ConfigStatus) -> Option<String> {
+    let (count, running) = (config.problems.len(), &config.source);
+    if running != "configured" {
+        Some(format!(
             "the configuration has {count} problems; {running} runs instead (see `millrace check`)"
-        ));
-    } else if !status.config.problems.is_empty() {
-        problems.push(
+        ))
+    } else if count > 0 {
+        Some(
             "the configuration on disk was changed and cannot be used; the one before it runs on \
              (see `millrace check`)"
                 .to_owned(),
-        );
+        )
+    } else {
+        None
     }
-    for device in status
-        .devices
-        .iter()
-        .filter(|device| device.state == DeviceState::Offline)
-    {
-        problems.push(format!(
-            "device {} is offline: {}",
-            device.name,
-            error(&device.error)
-        ));
-    }
-    for device in status
-        .devices
-        .iter()
-        .filter(|device| device.state == DeviceState::Online)
-    {
-        let bad = device.tags - device.tags_good.min(device.tags);
-        if bad > 0 {
-            problems.push(format!(
-                "device {}: {bad} of {} tags are not good",
-                device.name, device.tags
-            ));
+}
+
+fn device_problem(device: &DeviceStatus) -> Option<String> {
+    let (name, tags) = (&device.name, device.tags);
+    let bad = tags - device.tags_good.min(tags);
+    match device.state {
+        DeviceState::Offline => Some(format!(
+            "device {name} is offline: {}",
+            cause(&device.error)
+        )),
+        DeviceState::Online if bad > 0 => {
+            Some(format!("device {name}: {bad} of {tags} tags are not good"))
         }
+        _ => None,
     }
-    for uplink in status
-        .uplinks
-        .iter()
-        .filter(|uplink| uplink.state == "down")
-    {
-        problems.push(format!(
-            "uplink {} is down: {}",
-            uplink.name,
-            error(&uplink.error)
-        ));
+}
+
+fn uplink_problem(uplink: &UplinkStatus) -> Option<String> {
+    let (name, error) = (&uplink.name, cause(&uplink.error));
+    (uplink.state == "down").then(|| format!("uplink {name} is down: {error}"))
+}
+
+fn model_problem(model: &ModelStatus) -> Option<String> {
+    let (name, error) = (&model.name, cause(&model.error));
+    let fails = model.state == "failed" || model.state == "starved";
+    fails.then(|| format!("model {name} does not score: {error}"))
+}
+
+fn bootstrap_problem(bootstrap: &BootstrapStatus) -> Option<String> {
+    let (state, message) = (&bootstrap.state, cause(&bootstrap.message));
+    (state != "ready").then(|| format!("not enrolled ({state}): {message}"))
+}
+
+fn clock_problem(clock: &ClockStatus) -> Option<String> {
+    let said = "the clock is not set; times are counted from boot until it is";
+    (!clock.set).then(|| said.to_owned())
+}
+
+fn cause(error: &Option<String>) -> &str {
+    error.as_deref().unwrap_or("no reason given")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_comes_first_and_what_is_well_is_not_named() {
+        let device = |name: &str, state, tags_good| DeviceStatus {
+            name: name.to_owned(),
+            state,
+            tags: 2,
+            tags_good,
+            ..DeviceStatus::default()
+        };
+        let mut status = Status {
+            devices: vec![
+                device("well", DeviceState::Online, 2),
+                device("lost", DeviceState::Offline, 0),
+                device("partly", DeviceState::Online, 1),
+                device("paused", DeviceState::Paused, 0),
+            ],
+            ..Status::default()
+        };
+        status.clock.set = true;
+        status.config.source = "configured".to_owned();
+        let said = problems(&status);
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said[0].contains("lost") && said[1].contains("1 of 2"));
+
+        status.config.problems = vec!["bad".to_owned()];
+        status.buffer.commit_error = Some("no space left".to_owned());
+        let said = problems(&status);
+        assert!(said[0].contains("no space left") && said[1].contains("on disk was changed"));
     }
-    for model in status
-        .models
-        .iter()
-        .filter(|model| model.state == "failed" || model.state == "starved")
-    {
-        problems.push(format!(
-            "model {} does not score: {}",
-            model.name,
-            error(&model.error)
-        ));
-    }
-    if let Some(bootstrap) = status
-        .bootstrap
-        .as_ref()
-        .filter(|bootstrap| bootstrap.state != "ready")
-    {
-        problems.push(format!(
-            "not enrolled ({}): {}",
-            bootstrap.state,
-            error(&bootstrap.message)
-        ));
-    }
-    if !status.clock.set {
-        problems.push("the clock is not set; times are counted from boot until it is".to_owned());
-    }
-    problems
 }

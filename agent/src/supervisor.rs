@@ -4,6 +4,7 @@
 //! could not be kept; then models, which drain what they were given; then uplinks; the buffer last.
 
 mod build;
+mod driver;
 mod run;
 mod watchdog;
 

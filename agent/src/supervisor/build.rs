@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use millrace_buffer::{Buffer, Registration, Settings, TagSpec};
-use millrace_drivers::{Driver, modbus, opcua};
 use millrace_inference::{Bundle, Detector, Monitor};
 use millrace_tags::{Clock, SourceKind, TagId, ValueType};
 use millrace_uplink::{Generic, SessionSettings};
 use tokio::sync::watch;
 
+use super::driver::driver;
 use super::{Running, Stage};
 use crate::command::{Commands, Journal};
-use crate::config::{self, Config, Connection, TagPoint};
+use crate::config::{self, Config};
 use crate::delivery::{Delivery, Uplink};
 use crate::device::{Device, chain};
 use crate::events::EventLog;
@@ -82,27 +82,9 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         sending: Stage::default(),
     };
     let registered = builder.register(&config);
-    let mut models = Vec::new();
-    let mut feeds = Vec::new();
-    for model in &config.models {
-        let (shown, feed) = builder.model(model).await;
-        models.push(shown);
-        feeds.extend(feed.map(|feed| (model, feed)));
-    }
-    let mut devices = Vec::new();
-    for (device, registration) in config.enabled_devices().zip(&registered) {
-        let taps = feeds
-            .iter()
-            .filter_map(|(model, feed)| tap(model, feed, device, registration))
-            .collect();
-        devices.push(builder.device(device, registration, taps));
-    }
-    drop(feeds);
-    let uplinks: Vec<Arc<Uplink>> = config
-        .uplinks
-        .iter()
-        .map(Uplink::new)
-        .collect();
+    let (models, feeds) = builder.models(&config).await;
+    let devices = builder.devices(&config, &registered, feeds);
+    let uplinks: Vec<Arc<Uplink>> = config.uplinks.iter().map(Uplink::new).collect();
     let gateway = Arc::new(Gateway {
         config,
         config_status: Mutex::new(config_status),
@@ -161,6 +143,9 @@ struct Builder {
     sending: Stage,
 }
 
+/// A model that runs, and the way into it.
+type Fed<'c> = (&'c config::Model, ModelFeed);
+
 impl Builder {
     /// Gives every device's tags their numbers and their rows in the live table.
     fn register(&self, config: &Config) -> Vec<Registration> {
@@ -182,6 +167,37 @@ impl Builder {
             registration
         };
         config.enabled_devices().map(register).collect()
+    }
+
+    /// Starts every model's thread; those that run come with a feed.
+    async fn models<'c>(&mut self, config: &'c Config) -> (Vec<Arc<Model>>, Vec<Fed<'c>>) {
+        let mut models = Vec::new();
+        let mut feeds = Vec::new();
+        for model in &config.models {
+            let (shown, feed) = self.model(model).await;
+            models.push(shown);
+            feeds.extend(feed.map(|feed| (model, feed)));
+        }
+        (models, feeds)
+    }
+
+    /// Starts every device's poller, tapped by the models. The feeds end here: a model's thread lives as
+    /// long as its taps.
+    fn devices(
+        &mut self,
+        config: &Config,
+        registered: &[Registration],
+        feeds: Vec<Fed<'_>>,
+    ) -> Vec<Arc<Device>> {
+        let mut devices = Vec::new();
+        for (device, registration) in config.enabled_devices().zip(registered) {
+            let taps = feeds
+                .iter()
+                .filter_map(|(model, feed)| tap(model, feed, device, registration))
+                .collect();
+            devices.push(self.device(device, registration, taps));
+        }
+        devices
     }
 
     /// Starts a model's thread. A bundle that cannot be used leaves a model that says why.
@@ -417,43 +433,4 @@ fn tap(
         }
     }
     (!inputs.is_empty()).then(|| feed.tap(inputs))
-}
-
-/// The driver that the device's connection asks for.
-fn driver(device: &config::Device, tags: &[TagId], clock: &Arc<dyn Clock>) -> Arc<dyn Driver> {
-    let tags = device.tags.iter().zip(tags);
-    match &device.connection {
-        Connection::ModbusTcp(settings) => {
-            let point = |(tag, id): (&config::Tag, &TagId)| match &tag.point {
-                TagPoint::Modbus(spec) => Some(modbus::Point {
-                    tag: *id,
-                    spec: *spec,
-                    interval: tag.poll_interval,
-                }),
-                TagPoint::Opcua(_) => None,
-            };
-            let points = tags.filter_map(point).collect();
-            Arc::new(modbus::TcpDriver::new(
-                settings.clone(),
-                points,
-                clock.clone(),
-            ))
-        }
-        Connection::Opcua(settings) => {
-            let item = |(tag, id): (&config::Tag, &TagId)| match &tag.point {
-                TagPoint::Opcua(node) => Some(opcua::Item {
-                    tag: *id,
-                    node: node.clone(),
-                    interval: tag.poll_interval,
-                }),
-                TagPoint::Modbus(_) => None,
-            };
-            let items = tags.filter_map(item).collect();
-            Arc::new(opcua::OpcuaDriver::new(
-                settings.clone(),
-                items,
-                clock.clone(),
-            ))
-        }
-    }
 }
