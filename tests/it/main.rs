@@ -14,4 +14,5 @@ mod outage;
 mod plant;
 mod reload;
 mod replay;
+mod systemd;
 mod uplink;
