@@ -122,6 +122,21 @@ impl Commands {
         }
     }
 
+    /// A reply that was on its way when the connection broke: it is due first.
+    pub(crate) fn reply_again(&self, reply: Reply) {
+        self.replies
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_front(reply);
+    }
+
+    /// The answer to this command cannot be sent: that is the answer then.
+    pub(crate) fn fail(&self, id: &str, error: &str) {
+        self.replies
+            .push(reply(id, ReplyStatus::Failed, Err(error.to_owned())));
+    }
+
     /// The next reply that is due.
     pub(crate) fn next_reply(&self) -> Option<Reply> {
         self.replies

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millrace_buffer::{Budget, Item, Offer, OfferId, Outbox};
-use millrace_tags::{Clock, DropReason, Timebase};
+use millrace_tags::{Clock, DropReason, Lane, Reply, Timebase};
 use millrace_uplink::profile::EncodeError;
 use millrace_uplink::{
     Consignment, Feed, Generic, Message, Refusal, SessionCounters, SessionState, Window,
@@ -85,8 +85,10 @@ pub(crate) struct Delivery {
 enum InFlight {
     /// Records of the log, which settle when the broker has them.
     Offer { id: OfferId, records: u64 },
-    /// A message that is not in the log: a reply, the clock.
-    Aside,
+    /// The answer to a command.
+    Reply(Reply),
+    /// The clock message.
+    Clock,
 }
 
 impl Delivery {
@@ -127,21 +129,41 @@ impl Delivery {
 
     /// Replies and the clock message: small, rare, ahead of everything.
     fn aside(&mut self) -> Option<Consignment> {
-        let timebase = self.clock.timebase();
-        let message = if self.told.is_some_and(|told| told.offset_ns.is_none())
-            && timebase.offset_ns.is_some()
-        {
-            self.told = Some(timebase);
-            self.profile.clock(&timebase)?
-        } else {
-            self.profile.reply(&self.commands.next_reply()?)
+        let (message, what) = match self.clock_message() {
+            Some(message) => (message, InFlight::Clock),
+            None => {
+                let reply = self.commands.next_reply()?;
+                (self.profile.reply(&reply), InFlight::Reply(reply))
+            }
         };
-        let token = self.token(InFlight::Aside);
         Some(Consignment {
-            token,
-            lane: millrace_tags::Lane::Alarm,
+            token: self.token(what),
+            lane: Lane::Alarm,
             messages: vec![message],
         })
+    }
+
+    /// What the core has to hear once the clock of this boot is known.
+    fn clock_message(&mut self) -> Option<Message> {
+        let timebase = self.clock.timebase();
+        let was_unset = self.told.is_some_and(|told| told.offset_ns.is_none());
+        let message = was_unset.then(|| self.profile.clock(&timebase))??;
+        self.told = Some(timebase);
+        Some(message)
+    }
+
+    /// The connection is gone: the log offers its records again, everything else is ours to send again.
+    fn take_back(&mut self) {
+        let mut in_flight: Vec<_> = self.in_flight.drain().collect();
+        in_flight.sort_by_key(|(token, _)| std::cmp::Reverse(*token));
+        for (_, what) in in_flight {
+            match what {
+                InFlight::Offer { .. } => {}
+                InFlight::Reply(reply) => self.commands.reply_again(reply),
+                InFlight::Clock => self.told = self.told.map(Timebase::unset),
+            }
+        }
+        self.outbox.reconnected();
     }
 
     fn consign(&mut self, offer: &Offer, messages: Vec<Message>) -> Consignment {
@@ -194,8 +216,7 @@ impl Delivery {
 
 impl Feed for Delivery {
     fn greeting(&mut self) -> Vec<Message> {
-        self.in_flight.clear();
-        self.outbox.reconnected();
+        self.take_back();
         self.told.get_or_insert(self.clock.timebase());
         let facts =
             json!({"version": env!("CARGO_PKG_VERSION"), "boot": self.clock.timebase().boot});
@@ -238,9 +259,11 @@ impl Feed for Delivery {
     }
 
     fn refused(&mut self, token: u64, why: Refusal) {
-        if let Some(InFlight::Offer { id, .. }) = self.in_flight.remove(&token) {
-            tracing::error!(error = %why, "a message was refused; its samples are given up and counted as poison");
-            self.outbox.give_up(id, DropReason::Poison);
+        tracing::error!(error = %why, "a message cannot be sent");
+        match self.in_flight.remove(&token) {
+            Some(InFlight::Offer { id, .. }) => self.outbox.give_up(id, DropReason::Poison),
+            Some(InFlight::Reply(reply)) => self.commands.fail(&reply.id, &why.to_string()),
+            Some(InFlight::Clock) | None => {}
         }
     }
 
@@ -273,3 +296,6 @@ impl Feed for Delivery {
         self.ready.clone()
     }
 }
+
+#[cfg(test)]
+mod tests;

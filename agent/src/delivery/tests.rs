@@ -1,0 +1,162 @@
+//! The feed against a real buffer, with the session's calls made by hand.
+
+use std::time::Duration;
+
+use millrace_buffer::{Buffer, Settings, TagSpec};
+use millrace_tags::{SourceKind, TestClock, Timestamp, Value, ValueType};
+
+use super::*;
+use crate::command::{Journal, RunCommand};
+
+struct Echo;
+
+impl RunCommand for Echo {
+    async fn run(&self, _: &str, args: &serde_json::Value) -> Result<serde_json::Value, String> {
+        Ok(args.clone())
+    }
+
+    fn knows(&self, _: &str) -> bool {
+        true
+    }
+}
+
+struct Bench {
+    buffer: Buffer,
+    delivery: Delivery,
+    _commands: tokio::task::JoinHandle<()>,
+    _dir: tempfile::TempDir,
+}
+
+const WINDOW: Window = Window {
+    messages: 100,
+    bytes: 1 << 20,
+    backlog: true,
+};
+
+/// One uplink that routes `pump` only, with three samples of `pump` and one of `fan` committed; the middle
+/// one of `pump` is too large for any message.
+fn bench() -> Bench {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("millrace.toml");
+    let text = "[gateway]\nid = \"gw\"\ndata_dir = \"data\"\n\n[[uplink]]\nname = \"cloud\"\n\
+                url = \"mqtt://127.0.0.1\"\nmax_message = \"1KiB\"\nroute = [\"pump\"]\n";
+    std::fs::write(&config, text).unwrap();
+    let settings = crate::config::load(Some(&config), None)
+        .unwrap()
+        .config
+        .uplinks
+        .remove(0);
+    let clock: Arc<dyn Clock> = Arc::new(TestClock::new(1, Some(Timestamp(0))));
+    let buffer = Buffer::open(Settings::new(dir.path().join("buffer")), clock.clone()).unwrap();
+    let outbox = buffer.outbox("cloud", millrace_buffer::Start::Oldest);
+    for (source, texts) in [
+        (
+            "pump",
+            vec!["a".to_owned(), "x".repeat(2000), "c".to_owned()],
+        ),
+        ("fan", vec!["d".to_owned()]),
+    ] {
+        let spec = TagSpec {
+            name: "text".into(),
+            value_type: ValueType::Text,
+            unit: None,
+        };
+        let registration = buffer.register(source, SourceKind::Device, &[spec]);
+        let tag = registration.tags[0];
+        let samples = texts.iter().map(|text| {
+            millrace_tags::Sample::good(tag, Value::Text(text.as_str().into()), clock.now())
+        });
+        buffer.append(registration.source, samples.collect());
+    }
+    buffer.commit().unwrap();
+    let journal = Arc::new(Journal::open(dir.path()));
+    let (commands, task) = Commands::channel(vec!["read".to_owned()], journal, clock.clone(), Echo);
+    let running = tokio::spawn(task.run(tokio_util::sync::CancellationToken::new()));
+    let uplink = Uplink::new(&settings);
+    let profile = Arc::new(Generic::new("gw"));
+    Bench {
+        buffer,
+        delivery: Delivery::new(outbox, profile, settings, uplink, clock, commands),
+        _commands: running,
+        _dir: dir,
+    }
+}
+
+/// Takes and acks everything there is; what is on disk may take a moment to come.
+async fn drain(bench: &mut Bench, records: u64) {
+    for _ in 0..500 {
+        while let Some(consignment) = bench.delivery.next(WINDOW) {
+            bench.delivery.acked(consignment.token);
+        }
+        let ledger = bench.buffer.ledger();
+        if ledger.devices.values().all(|row| row.queued == 0) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!(
+        "{records} records were not settled: {:?}",
+        bench.buffer.ledger()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_fits_no_message_is_given_up_alone() {
+    let mut bench = bench();
+    bench.delivery.greeting();
+    drain(&mut bench, 4).await;
+    let ledger = bench.buffer.verify().unwrap();
+    let pump = &ledger.devices["pump"];
+    assert_eq!((pump.acked, pump.dropped[&DropReason::Poison]), (2, 1));
+    let fan = &ledger.devices["fan"];
+    assert_eq!((fan.acked, fan.dropped[&DropReason::NotRouted]), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_on_its_way_is_sent_again_after_a_reconnect() {
+    let mut bench = bench();
+    bench.delivery.greeting();
+    let topic = bench.delivery.command_topic.clone();
+    bench
+        .delivery
+        .received(&topic, br#"{"id":"7","op":"read"}"#, false);
+    let reply = |consignment: Consignment| consignment.messages[0].topic.clone();
+    let first = loop {
+        match bench.delivery.next(WINDOW).map(reply) {
+            Some(topic) if topic.contains("/cmd/") => break topic,
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    bench.delivery.greeting();
+    assert_eq!(bench.delivery.next(WINDOW).map(reply), Some(first));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_is_too_large_becomes_a_short_one() {
+    let mut bench = bench();
+    bench.delivery.greeting();
+    let topic = bench.delivery.command_topic.clone();
+    bench
+        .delivery
+        .received(&topic, br#"{"id":"8","op":"read"}"#, false);
+    let token = loop {
+        match bench.delivery.next(WINDOW) {
+            Some(consignment) if consignment.messages[0].topic.contains("/cmd/") => {
+                break consignment.token;
+            }
+            _ => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    let why = Refusal::TooLarge {
+        topic,
+        bytes: 2000,
+        limit: 1000,
+    };
+    bench.delivery.refused(token, why);
+    let answer = bench.delivery.next(WINDOW).unwrap();
+    let text = String::from_utf8_lossy(&answer.messages[0].payload).into_owned();
+    assert!(
+        text.contains("\"failed\"") && text.contains("the limit is 1000"),
+        "{text}"
+    );
+}
