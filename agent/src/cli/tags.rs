@@ -30,7 +30,7 @@ pub(crate) struct ReadArgs {
     /// Full names or patterns of tags; with --on: addresses such as holding:0, 40001, 'ns=2;s=Level'
     #[arg(value_name = "TAG", required = true)]
     tags: Vec<String>,
-    /// Read from this device: tcp://HOST[:502][/UNIT] or opc.tcp://HOST:PORT[/PATH]
+    /// Read from this device: `tcp://HOST[:502][/UNIT]` or `opc.tcp://HOST:PORT[/PATH]`
     #[arg(long, value_name = "URL")]
     on: Option<String>,
     /// Type of the values [Modbus default: u16, or bool for coils and inputs]

@@ -65,7 +65,7 @@ enum AdvanceBy {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum ConfigFormat {
-    /// A [[device]] table
+    /// A `[[device]]` table
     Toml,
     /// A tags_file
     Csv,
