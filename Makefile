@@ -30,8 +30,11 @@ lint: ## format, clippy, licences and advisories, links of the documentation
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
 	else echo "cargo-deny is not installed: licences and advisories were not checked (cargo install cargo-deny)"; fi
 
-bench: ## criterion benches and load generators
-	$(CARGO) bench --locked -p millrace-bench
+bench: ## criterion benches, then the loads of the design against the release build (needs mosquitto)
+	$(CARGO) bench --locked -p millrace-bench --bench buffer
+	$(CARGO) build --release --locked -p millrace-agent --bin millrace
+	MILLRACE_BIN="$(TARGET_DIR)/release/millrace" \
+		$(CARGO) run --release --quiet --locked -p millrace-bench --bin millrace-load
 
 soak: ## the demo for an hour: outages, faults, the verdict at the end
 	$(CARGO) run --release --quiet --locked -p millrace-agent --bin millrace -- demo --seconds $(or $(SOAK_SECONDS),3600)
