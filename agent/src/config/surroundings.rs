@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use millrace_inference::{Bundle, BundleError};
+use millrace_inference::Bundle;
 
 use super::files::{self, FileReference, FileUse};
 use super::keys::{all_of, nearest};
 use super::model::Model;
 use super::problem::{Note, Problem};
 use super::{Loaded, Problems};
+use crate::device::chain;
 
 /// Looks at every file that the configuration names. `millrace check` asks for it; a start does not,
 /// because what is missing stops only what needs it.
@@ -50,7 +51,7 @@ fn check_bundle(reference: &FileReference, model: &Model) -> Vec<Problem> {
         Ok(bundle) => bundle,
         Err(error) => {
             let value = reference.path.display().to_string();
-            let message = format!("bundle is {value}; {}", with_causes(&error));
+            let message = format!("bundle is {value}; {}", chain(&error));
             let broken = problem(message)
                 .value(value)
                 .expected("a bundle that can be loaded");
@@ -93,15 +94,4 @@ fn check_bundle(reference: &FileReference, model: &Model) -> Vec<Problem> {
         problems.push(problem(message).hint(hint));
     }
     problems
-}
-
-fn with_causes(error: &BundleError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
