@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`address`](Address), [`datatype`](DataType), [`point`](Point) | where a value lives and how it is read |
 //! | [`plan`](mod@plan) | which requests bring the points of a poll group, pure |
-//! | `pdu`, `mbap`, `link` | frames, and the exchange of a request for its reply |
+//! | `pdu`, [`frame`], `link` | frames, and the exchange of a request for its reply |
 //! | `decode` | reply bytes to values |
 //! | `reader`, `tcp` | a poll group read once, what it learned of the device; the session |
 //!
@@ -25,8 +25,8 @@
 mod address;
 mod datatype;
 mod decode;
+pub mod frame;
 mod link;
-pub(crate) mod mbap;
 mod pdu;
 pub mod plan;
 mod point;

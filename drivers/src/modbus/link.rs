@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use millrace_tags::{Clock, Moment};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::mbap::{FRAME_BYTES_MAX, HEADER_BYTES, Header};
+use super::frame::mbap::{FRAME_BYTES_MAX, HEADER_BYTES, Header};
 use super::pdu::{Answer, READ_PDU_BYTES, ReadRequest};
 use crate::SessionError;
 

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::bank::{Bank, Data};
 use super::faults::Fault;
 use crate::modbus::Table;
-use crate::modbus::mbap::{HEADER_BYTES, Header};
+use crate::modbus::frame::mbap::{HEADER_BYTES, Header};
 
 /// After a connection or a port that could not be had.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);

@@ -3,30 +3,34 @@
 //! Transaction id, protocol id (0), length of the rest, unit id; then the PDU.
 
 /// Bytes before the PDU.
-pub(crate) const HEADER_BYTES: usize = 7;
+pub const HEADER_BYTES: usize = 7;
 
 /// The longest PDU (Modbus Application Protocol V1.1b3, 4.1).
-pub(crate) const PDU_BYTES_MAX: usize = 253;
+pub const PDU_BYTES_MAX: usize = 253;
 
 /// The longest frame.
-pub(crate) const FRAME_BYTES_MAX: usize = HEADER_BYTES + PDU_BYTES_MAX;
+pub const FRAME_BYTES_MAX: usize = HEADER_BYTES + PDU_BYTES_MAX;
 
 /// The length field counts the unit id and the PDU.
 const UNIT_BYTES: usize = 1;
 
 /// The header of a received frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) transaction: u16,
-    pub(crate) unit: u8,
+pub struct Header {
+    /// What ties a reply to its request.
+    pub transaction: u16,
+    /// Whom the request is for, or the reply is of.
+    pub unit: u8,
     /// Bytes of the PDU that follows.
-    pub(crate) pdu_bytes: usize,
+    pub pdu_bytes: usize,
 }
 
 /// Bytes that cannot begin a frame: where the next one begins is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeaderError {
+pub enum HeaderError {
+    /// The protocol id is not 0.
     Protocol(u16),
+    /// No PDU is so long.
     Length(u16),
 }
 
@@ -41,7 +45,10 @@ impl std::fmt::Display for HeaderError {
 
 impl Header {
     /// Reads a header; `None` while bytes are missing.
-    pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Self>, HeaderError> {
+    ///
+    /// # Errors
+    /// Bytes that cannot begin a frame.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, HeaderError> {
         let Some(&[t0, t1, p0, p1, l0, l1, unit]) = bytes.first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
@@ -62,7 +69,7 @@ impl Header {
     }
 
     /// The header's bytes.
-    pub(crate) fn encode(&self) -> [u8; HEADER_BYTES] {
+    pub fn encode(&self) -> [u8; HEADER_BYTES] {
         let [t0, t1] = self.transaction.to_be_bytes();
         // A PDU is at most 253 bytes long.
         let [l0, l1] = ((self.pdu_bytes + UNIT_BYTES) as u16).to_be_bytes();
@@ -70,7 +77,7 @@ impl Header {
     }
 
     /// The length of the whole frame.
-    pub(crate) fn frame_bytes(&self) -> usize {
+    pub fn frame_bytes(&self) -> usize {
         HEADER_BYTES + self.pdu_bytes
     }
 }
