@@ -10,6 +10,7 @@
 mod clocks;
 mod flight;
 mod live;
+mod pace;
 #[cfg(test)]
 mod tests;
 
@@ -145,7 +146,7 @@ pub struct Window {
     pub messages: usize,
     /// Bytes; a first message may be larger, up to `max_message`.
     pub bytes: usize,
-    /// Whether backlog may be offered: it fills at most half of the window.
+    /// Whether backlog may be offered: it fills at most half of the window, less while acks are slow.
     pub backlog: bool,
 }
 
@@ -197,6 +198,8 @@ pub enum SessionState {
         error: String,
         /// Whether the broker refuses us until somebody changes something.
         refused: bool,
+        /// Whether there was a connection, and the broker closed it while messages waited.
+        closed: bool,
         /// When the next attempt begins, from now.
         next_try: Duration,
     },
@@ -226,6 +229,12 @@ pub trait Feed: Send {
     /// The session's state has changed.
     fn state(&mut self, state: &SessionState);
 
+    /// Whether the feed looks for the message that makes the broker close the connection. Pauses stay
+    /// short then, as long as the broker acknowledges others.
+    fn searches(&self) -> bool {
+        false
+    }
+
     /// Wakes the session when [`Feed::next`] may have something again. Use `notify_one`, which is
     /// remembered while nobody waits.
     fn ready(&self) -> Arc<Notify>;
@@ -237,6 +246,7 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
     let mut backoff = Backoff::new(settings.reconnect);
     let mut journal = Journal::default();
     let mut ids = flight::PacketIds::default();
+    let mut pace = pace::Pace::default();
     let mut rebuffs = 0u32;
     loop {
         feed.state(&SessionState::Connecting);
@@ -250,20 +260,21 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
                     true => Failure::Refused,
                     false => Failure::Transient,
                 };
-                (chain(&error), failure)
+                (chain(&error), failure, false)
             }
             Ok(opened) => {
                 settings.counters.connects.fetch_add(1, Ordering::Relaxed);
                 journal.up(&settings, &opened.report);
                 let started = Instant::now();
-                let live = live::Live::new(opened.link, &settings, &mut feed, ids);
+                let live = live::Live::new(opened.link, &settings, &mut feed, ids, pace);
                 let (outcome, summary) = live.run(&shutdown).await;
-                ids = summary.ids;
+                (ids, pace) = (summary.ids, summary.pace);
                 let Err(error) = outcome else { return };
-                if summary.acked && started.elapsed() >= settings.reconnect.proven {
+                let proven = started.elapsed() >= settings.reconnect.proven;
+                if summary.acked && (proven || feed.searches()) {
                     backoff.reset();
                 }
-                rebuffs = match summary.rebuffed {
+                rebuffs = match summary.closed && !summary.acked {
                     true => rebuffs + 1,
                     false => 0,
                 };
@@ -271,15 +282,16 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
                 if rebuffs >= REBUFFS_TOLD {
                     text.push_str(REBUFF_HINT);
                 }
-                (text, Failure::Transient)
+                (text, Failure::Transient, summary.closed)
             }
         };
-        let (error, failure) = down;
+        let (error, failure, closed) = down;
         let next_try = backoff.pause(failure, fastrand::f64());
         journal.down(&settings, &error);
         feed.state(&SessionState::Down {
             error,
             refused: failure == Failure::Refused,
+            closed,
             next_try,
         });
         tokio::select! {

@@ -128,7 +128,7 @@ impl Generic {
     }
 
     /// The parcel as messages, each no larger on the wire than `max_message` (backlog:
-    /// [`BACKLOG_MESSAGE_BYTES`]). A parcel of samples becomes as few messages as fit; each says the
+    /// [`BACKLOG_MESSAGE_BYTES`], unless one record alone takes more). A parcel of samples becomes as few messages as fit; each says the
     /// range of numbers that it carries, and the ranges follow each other without a hole. Of events
     /// each gets its own message.
     ///
@@ -144,8 +144,10 @@ impl Generic {
             Lane::Alarm | Lane::Live => max_message,
         };
         match &parcel.records {
-            Records::Samples(samples) => records::samples(self, parcel, samples, limit),
-            Records::Events(events) => records::events(self, parcel, events, limit),
+            Records::Samples(samples) => {
+                records::samples(self, parcel, samples, limit, max_message)
+            }
+            Records::Events(events) => records::events(self, parcel, events, max_message),
         }
     }
 

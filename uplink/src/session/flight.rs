@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use tokio::time::Instant;
 
+use crate::session::pace::Pace;
 use crate::session::{INFLIGHT_BYTES_MAX, Window};
 
 /// Hands out packet ids round the full ring 1..=65535. It outlives connections, so that ids are reused
@@ -80,11 +81,11 @@ pub(super) struct Flight {
     total: Load,
     backlog: Load,
     limit: Load,
-    backlog_limit: Load,
+    pace: Pace,
 }
 
 impl Flight {
-    pub(super) fn new(ids: PacketIds, max_inflight: usize) -> Self {
+    pub(super) fn new(ids: PacketIds, pace: Pace, max_inflight: usize) -> Self {
         let limit = Load {
             messages: max_inflight.max(1),
             bytes: INFLIGHT_BYTES_MAX,
@@ -97,11 +98,25 @@ impl Flight {
             total: Load::default(),
             backlog: Load::default(),
             limit,
-            backlog_limit: Load {
-                messages: (limit.messages / 2).max(1),
-                bytes: limit.bytes / 2,
-            },
+            pace,
         }
+    }
+
+    /// What backlog may take: at most half of the messages and bytes, and no more than its pace.
+    fn backlog_limit(&self) -> Load {
+        Load {
+            messages: self.pace.window(self.half()),
+            bytes: self.limit.bytes / 2,
+        }
+    }
+
+    fn half(&self) -> usize {
+        (self.limit.messages / 2).max(1)
+    }
+
+    /// The backlog's pace, for the next connection.
+    pub(super) fn pace(&self) -> Pace {
+        self.pace
     }
 
     /// The position on the ring, for the next connection.
@@ -117,8 +132,8 @@ impl Flight {
     pub(super) fn window(&self) -> Option<Window> {
         let messages = self.limit.messages.saturating_sub(self.total.messages);
         let bytes = self.limit.bytes.saturating_sub(self.total.bytes);
-        let backlog = self.backlog.messages < self.backlog_limit.messages
-            && self.backlog.bytes < self.backlog_limit.bytes;
+        let limit = self.backlog_limit();
+        let backlog = self.backlog.messages < limit.messages && self.backlog.bytes < limit.bytes;
         (messages > 0 && bytes > 0).then_some(Window {
             messages,
             bytes,
@@ -129,7 +144,7 @@ impl Flight {
     /// Whether a message of this size may be sent now.
     pub(super) fn fits(&self, bytes: usize, backlog: bool) -> bool {
         self.total.fits(bytes, self.limit)
-            && (!backlog || self.backlog.fits(bytes, self.backlog_limit))
+            && (!backlog || self.backlog.fits(bytes, self.backlog_limit()))
     }
 
     /// A consignment of so many messages begins.
@@ -175,10 +190,13 @@ impl Flight {
     }
 
     /// A PUBACK came.
-    pub(super) fn ack(&mut self, id: u16) -> Acked {
+    pub(super) fn ack(&mut self, id: u16, now: Instant) -> Acked {
         let Some(part) = self.parts.remove(&id) else {
             return Acked::Unknown;
         };
+        let latency = now.saturating_duration_since(part.since);
+        let half = self.half();
+        self.pace.acked(now, latency, part.backlog, half);
         self.total.remove(part.bytes);
         if part.backlog {
             self.backlog.remove(part.bytes);
@@ -207,6 +225,10 @@ impl Flight {
 mod tests {
     use super::*;
 
+    fn flight() -> Flight {
+        Flight::new(PacketIds::default(), Pace::default(), 10)
+    }
+
     fn part(token: u64, bytes: usize, backlog: bool) -> Part {
         Part {
             token: Some(token),
@@ -218,7 +240,7 @@ mod tests {
 
     #[test]
     fn ids_go_round_the_whole_ring_and_skip_busy_ones() {
-        let mut flight = Flight::new(PacketIds::default(), 10);
+        let mut flight = flight();
         flight.expect(1, 1);
         let first = flight.send(part(1, 1, false));
         assert_eq!(first, 1);
@@ -226,14 +248,14 @@ mod tests {
             flight.expect(2, 1);
             let id = flight.send(part(2, 1, false));
             assert_eq!(id, turn);
-            flight.ack(id);
+            flight.ack(id, Instant::now());
         }
         assert_eq!(flight.send(part(2, 1, false)), 2, "0 is no id, 1 is busy");
     }
 
     #[test]
     fn consignment_is_done_with_its_last_ack_only() {
-        let mut flight = Flight::new(PacketIds::default(), 10);
+        let mut flight = flight();
         flight.expect(7, 3);
         let a = flight.send(part(7, 1, false));
         let b = flight.send(part(7, 1, false));
@@ -241,12 +263,20 @@ mod tests {
             bytes: 1,
             done: None,
         };
-        assert_eq!(flight.ack(b), not_done);
-        assert_eq!(flight.ack(b), Acked::Unknown, "a duplicate settles nothing");
-        assert_eq!(flight.ack(a), not_done, "the third was not even sent");
+        assert_eq!(flight.ack(b, Instant::now()), not_done);
+        assert_eq!(
+            flight.ack(b, Instant::now()),
+            Acked::Unknown,
+            "a duplicate settles nothing"
+        );
+        assert_eq!(
+            flight.ack(a, Instant::now()),
+            not_done,
+            "the third was not even sent"
+        );
         let c = flight.send(part(7, 1, false));
         assert_eq!(
-            flight.ack(c),
+            flight.ack(c, Instant::now()),
             Acked::Part {
                 bytes: 1,
                 done: Some(7)
@@ -256,8 +286,17 @@ mod tests {
     }
 
     #[test]
-    fn backlog_takes_half_of_the_window() {
-        let mut flight = Flight::new(PacketIds::default(), 10);
+    fn backlog_takes_half_of_the_window_once_acks_have_shown_that_it_may() {
+        let mut flight = flight();
+        for turn in 0..20 {
+            assert!(flight.fits(10, true));
+            let id = flight.send(part(1, 10, true));
+            if turn == 0 {
+                assert!(!flight.fits(10, true), "it begins with one");
+                assert!(!flight.window().unwrap().backlog);
+            }
+            flight.ack(id, Instant::now());
+        }
         for _ in 0..5 {
             assert!(flight.fits(10, true));
             flight.send(part(1, 10, true));
@@ -273,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_large_message_goes_alone() {
-        let mut flight = Flight::new(PacketIds::default(), 10);
+        let mut flight = flight();
         assert!(flight.fits(INFLIGHT_BYTES_MAX * 2, false));
         flight.send(part(1, INFLIGHT_BYTES_MAX * 2, false));
         assert!(!flight.fits(1, false));

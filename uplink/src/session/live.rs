@@ -16,11 +16,14 @@ use crate::message::{Message, STRING_BYTES_MAX};
 use crate::packet::{self, Packet, PacketError};
 use crate::session::clocks::{Clocks, STALL_LIMIT, UNACKED_LIMIT};
 use crate::session::flight::{Acked, Flight, PacketIds, Part};
+use crate::session::pace::Pace;
 use crate::session::{Consignment, Feed, INFLIGHT_MAX, Refusal, SessionSettings, SessionState};
 
 /// Packets are encoded up to this much ahead of the socket: enough for large writes, little enough
 /// that a live message does not wait behind much.
 const OUTBOUND_BYTES_AHEAD: usize = 128 * 1024;
+/// Backlog is encoded only up to this much ahead of the socket: what a live message may find before it.
+const BACKLOG_BYTES_AHEAD: usize = 64 * 1024;
 /// How long a shutdown waits for acks; what is not acked by then is sent again after the next start.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// How long a shutdown waits for the acks of its farewell.
@@ -52,10 +55,11 @@ pub enum LostError {
 /// What remains of a connection.
 pub(super) struct Summary {
     pub(super) ids: PacketIds,
+    pub(super) pace: Pace,
     /// Whether any message was acked.
     pub(super) acked: bool,
-    /// Whether the broker closed the connection while messages waited, and had acked none.
-    pub(super) rebuffed: bool,
+    /// Whether the broker closed the connection while messages waited.
+    pub(super) closed: bool,
 }
 
 /// A message that has been taken from the feed and is not on the wire yet.
@@ -91,6 +95,7 @@ impl<'a, F: Feed> Live<'a, F> {
         settings: &'a SessionSettings,
         feed: &'a mut F,
         ids: PacketIds,
+        pace: Pace,
     ) -> Self {
         let ready = feed.ready();
         let max_inflight = settings.max_inflight.clamp(1, INFLIGHT_MAX);
@@ -99,7 +104,7 @@ impl<'a, F: Feed> Live<'a, F> {
             settings,
             feed,
             ready,
-            flight: Flight::new(ids, max_inflight),
+            flight: Flight::new(ids, pace, max_inflight),
             urgent: VecDeque::new(),
             backlog: VecDeque::new(),
             clocks: Clocks::new(settings.keep_alive),
@@ -114,12 +119,17 @@ impl<'a, F: Feed> Live<'a, F> {
         shutdown: &CancellationToken,
     ) -> (Result<(), LostError>, Summary) {
         let outcome = self.drive(shutdown).await;
+        let waiting = !self.flight.is_empty();
+        let closed = waiting && matches!(outcome, Err(LostError::Io(_)));
+        let mut pace = self.flight.pace();
+        if waiting && outcome.is_err() {
+            pace.refused();
+        }
         let summary = Summary {
             ids: self.flight.ids(),
+            pace,
             acked: self.acked,
-            rebuffed: matches!(outcome, Err(LostError::Io(_)))
-                && !self.acked
-                && !self.flight.is_empty(),
+            closed,
         };
         if outcome.is_ok() {
             self.link.close(CLOSE_LIMIT).await;
@@ -191,12 +201,11 @@ impl<'a, F: Feed> Live<'a, F> {
 
     /// The next message that fits, live before backlog.
     fn next_waiting(&mut self) -> Option<Waiting> {
-        let flight = &self.flight;
+        let (flight, ahead) = (&self.flight, self.link.outbound.len());
         let fitting = |queue: &mut VecDeque<Waiting>| {
             let part = queue.front()?.part;
-            flight
-                .fits(part.bytes, part.backlog)
-                .then(|| queue.pop_front())?
+            let soon = !part.backlog || ahead == 0 || ahead + part.bytes <= BACKLOG_BYTES_AHEAD;
+            (soon && flight.fits(part.bytes, part.backlog)).then(|| queue.pop_front())?
         };
         fitting(&mut self.urgent).or_else(|| fitting(&mut self.backlog))
     }
@@ -227,7 +236,7 @@ impl<'a, F: Feed> Live<'a, F> {
         let Some(mut window) = self.flight.window() else {
             return false;
         };
-        window.backlog &= self.backlog.is_empty();
+        window.backlog &= self.backlog.is_empty() && self.link.outbound.len() < BACKLOG_BYTES_AHEAD;
         let Some(consignment) = self.feed.next(window) else {
             return false;
         };
@@ -322,7 +331,7 @@ impl<'a, F: Feed> Live<'a, F> {
 
     fn on_ack(&mut self, id: u16, now: Instant) {
         let counters = &self.settings.counters;
-        match self.flight.ack(id) {
+        match self.flight.ack(id, now) {
             Acked::Unknown => {
                 counters.unknown_acks.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(id, "a PUBACK that nobody waits for");

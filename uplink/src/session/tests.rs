@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Live, LostError};
+use super::pace::Pace;
 use super::*;
 use crate::link::Link;
 use crate::packet::{self, Packet};
@@ -144,7 +145,7 @@ async fn beside<T>(
 ) -> Result<T, Result<(), LostError>> {
     let shutdown = CancellationToken::new();
     let mut feed = lanes;
-    let live = Live::new(link, settings, &mut feed, Default::default());
+    let live = Live::new(link, settings, &mut feed, Default::default(), Pace::open());
     tokio::select! {
         (outcome, _) = live.run(&shutdown) => Err(outcome),
         value = script => Ok(value),
@@ -208,7 +209,13 @@ async fn the_bell_wakes_an_idle_session() {
     let outside = mailbox.clone();
     let settings = settings();
     let shutdown = CancellationToken::new();
-    let live = Live::new(link, &settings, &mut mailbox, Default::default());
+    let live = Live::new(
+        link,
+        &settings,
+        &mut mailbox,
+        Default::default(),
+        Pace::open(),
+    );
     let script = async {
         for token in 0..3 {
             assert!(peer.publishes().await.is_empty());
@@ -225,6 +232,78 @@ async fn the_bell_wakes_an_idle_session() {
         (outcome, _) = live.run(&shutdown) => panic!("{outcome:?}"),
         () = script => {}
     }
+}
+
+/// Backlog without an end, and a live message when somebody asks for one.
+#[derive(Default)]
+struct Endless {
+    live: Arc<std::sync::atomic::AtomicBool>,
+    ready: Arc<Notify>,
+}
+
+impl Feed for Endless {
+    fn greeting(&mut self) -> Vec<Message> {
+        Vec::new()
+    }
+
+    fn next(&mut self, window: Window) -> Option<Consignment> {
+        let lane = match self.live.swap(false, Ordering::Relaxed) {
+            true => Lane::Live,
+            false => window.backlog.then_some(Lane::Backlog)?,
+        };
+        Some(Consignment {
+            token: fastrand::u64(..),
+            lane,
+            messages: vec![Message::new(lane.name(), vec![b'x'; 20_000])],
+        })
+    }
+
+    fn acked(&mut self, _: u64) {}
+
+    fn refused(&mut self, _: u64, _: Refusal) {}
+
+    fn received(&mut self, _: &str, _: &[u8], _: bool) {}
+
+    fn state(&mut self, _: &SessionState) {}
+
+    fn ready(&self) -> Arc<Notify> {
+        self.ready.clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_message_finds_little_backlog_before_it() {
+    // A socket that takes next to nothing: what is encoded ahead of it waits.
+    let (ours, theirs) = duplex(1024);
+    let mut peer = Peer {
+        wire: theirs,
+        inbound: BytesMut::new(),
+    };
+    let mut feed = Endless::default();
+    let (live_now, ready) = (feed.live.clone(), feed.ready.clone());
+    let (settings, shutdown) = (settings(), CancellationToken::new());
+    let live = Live::new(
+        Link::new(ours),
+        &settings,
+        &mut feed,
+        Default::default(),
+        Pace::open(),
+    );
+    let script = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        live_now.store(true, Ordering::Relaxed);
+        ready.notify_one();
+        let sent = peer.publishes().await;
+        sent.iter().position(|(topic, _)| topic == "live").unwrap()
+    };
+    let before = tokio::select! {
+        (outcome, _) = live.run(&shutdown) => panic!("{outcome:?}"),
+        before = script => before,
+    };
+    assert!(
+        before * 20_000 <= 64 * 1024,
+        "{before} messages of backlog before it"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -425,7 +504,7 @@ async fn shutdown_waits_for_acks_then_says_goodbye() {
     settings.farewell = vec![Message::retained("status", "offline")];
     let shutdown = CancellationToken::new();
     let mut feed = &mut lanes;
-    let live = Live::new(link, &settings, &mut feed, Default::default());
+    let live = Live::new(link, &settings, &mut feed, Default::default(), Pace::open());
     let script = async {
         let sent = peer.publishes().await;
         shutdown.cancel();
@@ -456,7 +535,7 @@ async fn shutdown_does_not_wait_for_ever() {
     let shutdown = CancellationToken::new();
     shutdown.cancel();
     let mut feed = &mut lanes;
-    let live = Live::new(link, &settings, &mut feed, Default::default());
+    let live = Live::new(link, &settings, &mut feed, Default::default(), Pace::open());
     let run = timeout(Duration::from_secs(10), live.run(&shutdown));
     tokio::select! {
         outcome = run => assert!(outcome.unwrap().0.is_ok()),

@@ -88,12 +88,14 @@ impl Envelope {
     }
 }
 
-/// Samples, in as few messages as fit.
+/// Samples, in as few messages as fit into `limit`; a sample that takes more goes alone, up to
+/// `max_message`.
 pub(super) fn samples(
     profile: &Generic,
     parcel: &Parcel,
     samples: &[Sample],
     limit: usize,
+    max_message: usize,
 ) -> Result<Vec<Message>, EncodeError> {
     let envelope = Envelope::new(profile, parcel, limit);
     let mut messages = Vec::new();
@@ -118,11 +120,17 @@ pub(super) fn samples(
         }
         if body.len() > envelope.body_limit {
             let alone = envelope.wrap(seq, 1, &body);
+            if alone.wire_bytes() <= max_message {
+                messages.push(alone);
+                body.clear();
+                first_seq = seq + 1;
+                continue;
+            }
             return Err(EncodeError::TooLarge {
                 source_name: parcel.source.to_string(),
                 seq,
                 bytes: alone.wire_bytes(),
-                limit,
+                limit: max_message,
             });
         }
     }

@@ -267,6 +267,27 @@ fn backlog_messages_stay_small() {
     assert!(text(&messages[0]).contains(r#""lane":"backlog""#));
 }
 
+#[test]
+fn a_large_record_goes_alone_in_the_backlog_as_it_would_live() {
+    let text_of = |bytes: usize| Value::Text("x".repeat(bytes).as_str().into());
+    let sizes = [10, 70_000, 10, 70_000, 10];
+    let samples = sizes.map(|bytes| Sample::good(TagId(0), text_of(bytes), Moment(0)));
+    let mut parcel = parcel(&["x"], samples.to_vec());
+    parcel.lane = Lane::Backlog;
+    let messages = profile().encode_parcel(&parcel, 128 << 10).unwrap();
+    let ranges: Vec<(i64, i64)> = messages.iter().map(|m| range(text(m))).collect();
+    let each: Vec<(i64, i64)> = (1201..=1205).map(|seq| (seq, seq)).collect();
+    assert_eq!(ranges, each);
+    let error = profile().encode_parcel(&parcel, 69_000).unwrap_err();
+    assert_eq!(error.seq(), 1202);
+}
+
+fn range(text: &str) -> (i64, i64) {
+    let payload: serde_json::Value = serde_json::from_str(text).unwrap();
+    let number = |key: &str| payload[key].as_i64().unwrap();
+    (number("first_seq"), number("last_seq"))
+}
+
 fn events_parcel(events: Vec<Event>) -> Parcel {
     Parcel {
         source: "pump-anomaly".into(),
