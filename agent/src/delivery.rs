@@ -77,8 +77,10 @@ pub(crate) struct Delivery {
     parcel_records: usize,
     in_flight: HashMap<u64, InFlight>,
     next_token: u64,
-    /// The timebase that the core was last told; a clock message goes out when it becomes known.
-    told: Option<Timebase>,
+    /// The timebase at the last look; a clock message goes out when it becomes known.
+    seen: Option<Timebase>,
+    /// Boots whose clock became known after records of them had gone out: the core is to be told.
+    clocks: Vec<Timebase>,
 }
 
 /// What a token stands for.
@@ -87,8 +89,8 @@ enum InFlight {
     Offer { id: OfferId, records: u64 },
     /// The answer to a command.
     Reply(Reply),
-    /// The clock message.
-    Clock,
+    /// The clock message of a boot.
+    Clock(Timebase),
 }
 
 impl Delivery {
@@ -117,7 +119,8 @@ impl Delivery {
             parcel_records: PARCEL_RECORDS_MAX,
             in_flight: HashMap::new(),
             next_token: 0,
-            told: None,
+            seen: None,
+            clocks: Vec::new(),
         }
     }
 
@@ -130,7 +133,7 @@ impl Delivery {
     /// Replies and the clock message: small, rare, ahead of everything.
     fn aside(&mut self) -> Option<Consignment> {
         let (message, what) = match self.clock_message() {
-            Some(message) => (message, InFlight::Clock),
+            Some((message, timebase)) => (message, InFlight::Clock(timebase)),
             None => {
                 let reply = self.commands.next_reply()?;
                 (self.profile.reply(&reply), InFlight::Reply(reply))
@@ -143,13 +146,15 @@ impl Delivery {
         })
     }
 
-    /// What the core has to hear once the clock of this boot is known.
-    fn clock_message(&mut self) -> Option<Message> {
-        let timebase = self.clock.timebase();
-        let was_unset = self.told.is_some_and(|told| told.offset_ns.is_none());
-        let message = was_unset.then(|| self.profile.clock(&timebase))??;
-        self.told = Some(timebase);
-        Some(message)
+    /// What the core has to hear once the clock of a boot is known.
+    fn clock_message(&mut self) -> Option<(Message, Timebase)> {
+        if self.seen.is_some_and(|seen| seen.offset_ns.is_none()) {
+            let timebase = self.clock.timebase();
+            self.seen = Some(timebase);
+            self.clocks.extend(timebase.offset_ns.map(|_| timebase));
+        }
+        let timebase = self.clocks.pop()?;
+        Some((self.profile.clock(&timebase)?, timebase))
     }
 
     /// The connection is gone: the log offers its records again, everything else is ours to send again.
@@ -160,7 +165,7 @@ impl Delivery {
             match what {
                 InFlight::Offer { .. } => {}
                 InFlight::Reply(reply) => self.commands.reply_again(reply),
-                InFlight::Clock => self.told = self.told.map(Timebase::unset),
+                InFlight::Clock(timebase) => self.clocks.push(timebase),
             }
         }
         self.outbox.reconnected();
@@ -217,7 +222,11 @@ impl Delivery {
 impl Feed for Delivery {
     fn greeting(&mut self) -> Vec<Message> {
         self.take_back();
-        self.told.get_or_insert(self.clock.timebase());
+        if self.seen.is_none() {
+            self.seen = Some(self.clock.timebase());
+            // It may have become known just before the program ended: rather told twice than never.
+            self.clocks = self.outbox.late_clocks();
+        }
         let facts =
             json!({"version": env!("CARGO_PKG_VERSION"), "boot": self.clock.timebase().boot});
         vec![
@@ -263,7 +272,7 @@ impl Feed for Delivery {
         match self.in_flight.remove(&token) {
             Some(InFlight::Offer { id, .. }) => self.outbox.give_up(id, DropReason::Poison),
             Some(InFlight::Reply(reply)) => self.commands.fail(&reply.id, &why.to_string()),
-            Some(InFlight::Clock) | None => {}
+            Some(InFlight::Clock(_)) | None => {}
         }
     }
 

@@ -130,8 +130,9 @@ impl Buffer {
         }
         let count = samples.len() as u64;
         let batch = Batch::Samples(Arc::new(samples));
+        let news = core.learn(timebase);
         let taken = core.data.append(source, batch, bytes, timebase);
-        self.appended(core, LogKind::Data, source, taken.then_some(count))
+        self.appended(core, LogKind::Data, source, taken.then_some(count), news)
     }
 
     /// Takes an event of one source over. Never waits for the disk.
@@ -147,17 +148,19 @@ impl Buffer {
             return Ticket::none(LogKind::Alarm);
         }
         let batch = Batch::Events(Arc::new(vec![event]));
+        let news = core.learn(timebase);
         let taken = core.alarm.append(source, batch, bytes, timebase);
-        self.appended(core, LogKind::Alarm, source, taken.then_some(1))
+        self.appended(core, LogKind::Alarm, source, taken.then_some(1), news)
     }
 
-    /// Counts what was appended and wakes whoever waits for it.
+    /// Counts what was appended and wakes whoever waits for it; `signal`: the buffer's thread too.
     fn appended(
         &self,
         mut guard: std::sync::MutexGuard<'_, Core>,
         kind: LogKind,
         source: SourceId,
         taken: Option<u64>,
+        mut signal: bool,
     ) -> Ticket {
         let core = &mut *guard;
         if let Some(count) = taken {
@@ -170,7 +173,6 @@ impl Buffer {
         let numbers = *log.numbers(source);
         let ahead = !log.volatile && numbers.last > numbers.limit;
         let large = log.open_records >= RECORDS_MAX as u64 || log.open_bytes >= COMMIT_BYTES;
-        let mut signal = false;
         if core.open_since.is_none() {
             core.open_since = Some(Instant::now());
             signal = true;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Instant;
 
-use millrace_tags::{DropReason, LogKind, Moment, SourceId, StreamId, Timestamp};
+use millrace_tags::{DropReason, LogKind, Moment, SourceId, StreamId, Timebase, Timestamp};
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::boots::Boots;
 use crate::catalogue::Registry;
 use crate::epoch::StoreError;
 use crate::ledger::{Counts, Ledger, Row, Totals, UplinkLedger};
@@ -64,6 +65,8 @@ pub(crate) enum Request {
     Commit(Sender<Result<(), CommitError>>),
     Verify(Sender<Result<Ledger, VerifyError>>),
     NewUplink(Arc<str>, Start, Sender<()>),
+    /// The clock of a boot has become known.
+    ClockKnown,
     Save,
     Close(Sender<Result<(), CommitError>>),
     /// Ends the thread as a crash would.
@@ -97,6 +100,8 @@ pub(crate) struct Core {
     pub(crate) pending_voids: Vec<(LogKind, SourceId, u64)>,
     pub(crate) alarm_figures: Figures,
     pub(crate) data_figures: Figures,
+    /// Where boots stand in UTC.
+    pub(crate) boots: Boots,
 }
 
 impl Core {
@@ -115,6 +120,7 @@ impl Core {
             pending_voids: Vec::new(),
             alarm_figures: Figures::default(),
             data_figures: Figures::default(),
+            boots: Boots::default(),
         }
     }
 
@@ -147,6 +153,16 @@ impl Core {
             u.wake.clone()
         })
         .collect()
+    }
+
+    /// Takes note of where a boot stands in UTC. `true`: it has become known just now, and the buffer's
+    /// thread has something to do.
+    pub(crate) fn learn(&mut self, timebase: Timebase) -> bool {
+        let news = self.boots.learn(timebase);
+        if news {
+            self.requests.push_back(Request::ClockKnown);
+        }
+        news
     }
 
     /// A snapshot has become durable as these chunks.
@@ -323,6 +339,7 @@ impl Core {
             alarm: self.log_state(&self.alarm),
             data: self.log_state(&self.data),
             uplinks: BTreeMap::new(),
+            boots: self.boots.clone(),
         };
         for (name, uplink) in &self.uplinks {
             let uplink = UplinkState {

@@ -124,6 +124,13 @@ impl Keeper {
             Request::Verify(reply) => drop(reply.send(self.verify())),
             Request::NewUplink(name, start, reply) => self.new_uplink(&name, start, &reply),
             Request::Save => self.save_quietly(),
+            Request::ClockKnown => {
+                let boots = self.shared.lock().boots.clone();
+                for kind in LOGS {
+                    self.store(kind).date(&boots);
+                }
+                self.save_quietly();
+            }
             Request::Close(_) | Request::Crash => {}
         }
     }
@@ -277,7 +284,10 @@ impl Keeper {
     }
 
     pub(crate) fn seal(&mut self, kind: LogKind) {
-        match self.store(kind).seal() {
+        let sealed = self.store(kind).seal();
+        let boots = self.shared.lock().boots.clone();
+        self.store(kind).date(&boots);
+        match sealed {
             Ok(missing) => {
                 for number in missing {
                     self.lose(kind, number, None);
@@ -315,6 +325,7 @@ impl Keeper {
     }
 
     pub(crate) fn save_quietly(&mut self) {
+        self.shared.lock().learn(self.shared.clock.timebase());
         if let Err(error) = self.save() {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(

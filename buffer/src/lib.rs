@@ -66,7 +66,9 @@
 //! ```
 //!
 //! All moments of a chunk belong to one boot and one offset: when the clock is set or stepped, a new
-//! chunk begins. An entry with a reason is a void: numbers that never come, without columns.
+//! chunk begins. A chunk without an offset gets the first one that was known in its boot, from the
+//! state file or from any other chunk of that boot, whenever it is read; its frame stays as it is.
+//! An entry with a reason is a void: numbers that never come, without columns.
 //!
 //! **Body of a data chunk**: five sections (`v` length, bytes): shapes, times, values, source times,
 //! qualities. Each entry with records contributes its groups, one for each tag in ascending order:
@@ -98,6 +100,7 @@
 //! an epoch without a valid manifest is scanned frame by frame. [`Buffer::recovery`] tells what was
 //! found.
 
+mod boots;
 mod buffer;
 mod catalogue;
 mod chunk;

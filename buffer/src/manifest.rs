@@ -10,7 +10,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use millrace_tags::{DropReason, LogKind, SourceId, StreamId, Timestamp};
+use millrace_tags::{BootId, DropReason, LogKind, Moment, SourceId, StreamId, Timebase, Timestamp};
 use uuid::Uuid;
 
 use crate::chunk::{Entry, reason_code, reason_from_code};
@@ -45,6 +45,15 @@ pub(crate) struct Line {
 
 impl Line {}
 
+/// What an epoch says of the time of one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BootTimes {
+    /// The boot, with the offset of the first chunk that has one.
+    pub(crate) first: Timebase,
+    /// The newest record that was stored before the clock was set.
+    pub(crate) newest_unset: Option<Moment>,
+}
+
 /// What an epoch holds, in sums.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Summary {
@@ -53,7 +62,10 @@ pub(crate) struct Summary {
     pub(crate) chunks: u64,
     /// Length of the file when it was sealed.
     pub(crate) file_len: u64,
+    /// Time of the newest record whose time was known when it was stored.
     pub(crate) newest: Option<Timestamp>,
+    /// The boots that wrote it.
+    pub(crate) boots: Vec<BootTimes>,
     /// The stream of the newest chunk.
     pub(crate) stream: Option<StreamId>,
     pub(crate) lines: Vec<Line>,
@@ -120,7 +132,8 @@ impl Manifest {
                 last: scan.chunks.last().map_or(first, Found::last_number),
                 chunks: scan.chunks.len() as u64,
                 file_len,
-                newest: scan.chunks.iter().filter_map(|c| c.newest).max(),
+                newest: scan.chunks.iter().filter_map(Found::utc).max(),
+                boots: boots(&scan.chunks),
                 stream: scan.chunks.last().map(|c| c.stream),
                 lines: lines.into_values().collect(),
             },
@@ -157,6 +170,27 @@ impl Manifest {
         let table = Table::from_bytes(section(&mut input).ok()?).ok()?;
         Some(Manifest { summary, table })
     }
+}
+
+fn boots(chunks: &[Found]) -> Vec<BootTimes> {
+    let mut boots: Vec<BootTimes> = Vec::new();
+    for chunk in chunks {
+        let boot = chunk.timebase.boot;
+        let at = boots.iter().position(|b| b.first.boot == boot);
+        let at = at.unwrap_or_else(|| {
+            boots.push(BootTimes {
+                first: chunk.timebase,
+                newest_unset: None,
+            });
+            boots.len() - 1
+        });
+        let times = &mut boots[at];
+        match chunk.timebase.offset_ns {
+            None => times.newest_unset = times.newest_unset.max(Some(chunk.newest)),
+            known => times.first.offset_ns = times.first.offset_ns.or(known),
+        }
+    }
+    boots
 }
 
 impl Line {
@@ -198,6 +232,14 @@ fn section<'a>(input: &mut Cursor<'a>) -> Result<&'a [u8], Malformed> {
 }
 
 impl Summary {
+    /// What was stored before a clock was set, by boot.
+    pub(crate) fn undated(&self) -> Vec<(BootId, Moment)> {
+        let boots = self.boots.iter();
+        boots
+            .filter_map(|b| Some((b.first.boot, b.newest_unset?)))
+            .collect()
+    }
+
     /// Reads the first section only, if it is intact and belongs to this file.
     pub(crate) fn read(epoch_dir: &Path) -> Option<Summary> {
         let mut file = File::open(path(epoch_dir)).ok()?;
@@ -227,6 +269,11 @@ impl Summary {
         put_signed(&mut out, self.newest.map_or(0, |t| t.0));
         out.push(u8::from(self.stream.is_some()));
         out.extend_from_slice(self.stream.unwrap_or(StreamId(Uuid::nil())).0.as_bytes());
+        put_varint(&mut out, self.boots.len() as u64);
+        for boot in &self.boots {
+            put_timebase(&mut out, boot.first);
+            put_optional(&mut out, boot.newest_unset.map(|m| m.0));
+        }
         for line in &self.lines {
             out.extend_from_slice(line.stream.0.as_bytes());
             put_varint(&mut out, u64::from(line.source.0));
@@ -258,6 +305,12 @@ impl Summary {
         let known = input.u8()? == 1;
         let stream = stream(&mut input)?;
         summary.stream = known.then_some(stream);
+        for _ in 0..input.varint()? {
+            summary.boots.push(BootTimes {
+                first: timebase(&mut input)?,
+                newest_unset: optional(&mut input)?.map(Moment),
+            });
+        }
         while !input.is_empty() {
             summary.lines.push(read_line(&mut input)?);
         }
@@ -267,6 +320,29 @@ impl Summary {
 
 fn stream(input: &mut Cursor<'_>) -> Result<StreamId, Malformed> {
     Ok(StreamId(Uuid::from_bytes(input.array()?)))
+}
+
+fn put_optional(out: &mut Vec<u8>, number: Option<i64>) {
+    out.push(u8::from(number.is_some()));
+    put_signed(out, number.unwrap_or(0));
+}
+
+fn optional(input: &mut Cursor<'_>) -> Result<Option<i64>, Malformed> {
+    let known = input.u8()? == 1;
+    let number = input.signed()?;
+    Ok(known.then_some(number))
+}
+
+fn put_timebase(out: &mut Vec<u8>, timebase: Timebase) {
+    out.extend_from_slice(timebase.boot.0.as_bytes());
+    put_optional(out, timebase.offset_ns);
+}
+
+fn timebase(input: &mut Cursor<'_>) -> Result<Timebase, Malformed> {
+    Ok(Timebase {
+        boot: BootId(Uuid::from_bytes(input.array()?)),
+        offset_ns: optional(input)?,
+    })
 }
 
 fn reason(input: &mut Cursor<'_>) -> Result<DropReason, Malformed> {
@@ -299,13 +375,21 @@ impl Table {
             put_varint(&mut out, u64::from(*len));
         }
         let mut streams: Vec<StreamId> = Vec::new();
+        let mut timebases: Vec<Timebase> = Vec::new();
         for chunk in &self.chunks {
             put_varint(&mut out, chunk.number);
             put_varint(&mut out, u64::from(chunk.span));
             put_varint(&mut out, chunk.offset);
             put_varint(&mut out, u64::from(chunk.len));
-            put_signed(&mut out, chunk.newest.map_or(i64::MIN, |t| t.0));
-            // A stream is written in full where it comes first, and by its position from then on.
+            put_signed(&mut out, chunk.newest.0);
+            // A timebase and a stream are written in full where they come first, and by their position
+            // from then on.
+            let known = timebases.iter().rposition(|t| *t == chunk.timebase);
+            put_varint(&mut out, known.map_or(0, |at| at as u64 + 1));
+            if known.is_none() {
+                put_timebase(&mut out, chunk.timebase);
+                timebases.push(chunk.timebase);
+            }
             let known = streams.iter().position(|s| *s == chunk.stream);
             put_varint(&mut out, known.map_or(0, |at| at as u64 + 1));
             if known.is_none() {
@@ -331,11 +415,17 @@ impl Table {
             table.catalogues.push((input.varint()?, input.varint32()?));
         }
         let mut streams: Vec<StreamId> = Vec::new();
+        let mut timebases: Vec<Timebase> = Vec::new();
         let mut seen = HashSet::new();
         while !input.is_empty() {
             let (number, span) = (input.varint()?, input.varint32()?);
             let (offset, len) = (input.varint()?, input.varint32()?);
-            let newest = input.signed()?;
+            let newest = Moment(input.signed()?);
+            let at = input.length(timebases.len())?;
+            if at == 0 {
+                timebases.push(timebase(&mut input)?);
+            }
+            let timebase = timebases[if at == 0 { timebases.len() } else { at } - 1];
             let at = input.length(streams.len())?;
             if at == 0 {
                 streams.push(stream(&mut input)?);
@@ -354,7 +444,8 @@ impl Table {
                 offset,
                 len,
                 stream,
-                newest: (newest != i64::MIN).then_some(Timestamp(newest)),
+                timebase,
+                newest,
                 entries,
             });
         }
@@ -439,7 +530,11 @@ impl Manifest {
                 offset: 0,
                 len: 0,
                 stream: summary.stream.unwrap_or(StreamId(Uuid::nil())),
-                newest: None,
+                timebase: Timebase {
+                    boot: BootId(Uuid::nil()),
+                    offset_ns: None,
+                },
+                newest: Moment(0),
                 entries: Vec::new(),
             }));
         }

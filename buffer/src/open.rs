@@ -124,6 +124,13 @@ fn recover(
         };
         stores.push(log.run(&mut core)?);
     }
+    if let Some(state) = &state {
+        core.boots.restore(&state.boots);
+    }
+    core.boots.learn(clock.timebase());
+    for store in &mut stores {
+        store.date(&core.boots);
+    }
     let timebase = clock.timebase();
     for (kind, source, count) in std::mem::take(&mut core.pending_voids) {
         core.log_mut(kind)

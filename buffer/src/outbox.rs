@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use millrace_tags::{DropReason, Gap, Lane, Parcel};
+use millrace_tags::{DropReason, Gap, Lane, Parcel, Timebase};
 
-use crate::core::Core;
+use crate::core::{Core, Request};
 use crate::shared::Shared;
 use crate::uplink::{Names, Uplink};
 
@@ -95,12 +95,31 @@ impl Outbox {
             self.shared.work.notify_one();
         }
         let (id, lane, mut item) = next?;
-        if let Item::Gap(gap) = &mut item
-            && gap.at.is_none()
-        {
-            gap.at = self.shared.utc();
+        match &mut item {
+            Item::Gap(gap) => gap.at = gap.at.or_else(|| self.shared.utc()),
+            Item::Parcel(parcel) if parcel.timebase.offset_ns.is_none() => {
+                // The clock may have come since: then nobody else has said so yet.
+                let mut news = core.learn(self.shared.clock.timebase());
+                parcel.timebase = core.boots.complete(parcel.timebase);
+                if parcel.timebase.offset_ns.is_none()
+                    && core.boots.sent_unset(parcel.timebase.boot)
+                {
+                    core.requests.push_back(Request::Save);
+                    news = true;
+                }
+                if news {
+                    self.shared.work.notify_one();
+                }
+            }
+            Item::Parcel(_) => {}
         }
         Some(Offer { id, lane, item })
+    }
+
+    /// Boots whose clock became known only after something of them had gone out, its times counted from
+    /// the boot.
+    pub fn late_clocks(&self) -> Vec<Timebase> {
+        self.shared.lock().boots.known_late()
     }
 
     /// The other side has taken the offer over.

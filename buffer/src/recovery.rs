@@ -123,6 +123,9 @@ impl LogRecovery<'_> {
         }
         self.finish_removals()?;
         let mut epochs = self.find_epochs()?;
+        for times in epochs.iter().flat_map(|e| &e.summary.boots) {
+            core.boots.learn(times.first);
+        }
         let mut named = false;
         for epoch in epochs.iter().rev() {
             named |= self.adopt_names(core, epoch, named);

@@ -71,8 +71,9 @@ impl Keeper {
         let Some(now) = self.shared.utc() else { return };
         let max_age = i64::try_from(max_age.as_nanos()).unwrap_or(i64::MAX);
         let oldest = now.0.saturating_sub(max_age);
-        while let Some(epoch) = self.store(kind).sealed.front()
-            && epoch.newest.is_some_and(|newest| newest.0 < oldest)
+        // An epoch of unknown time is older than those behind it.
+        while let Some(newest) = self.store(kind).sealed.iter().find_map(|e| e.newest)
+            && newest.0 < oldest
         {
             if !self.drop_oldest(kind, DropReason::Age) {
                 return;

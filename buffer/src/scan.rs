@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use millrace_tags::{LogKind, StreamId, Timestamp};
+use millrace_tags::{LogKind, Moment, StreamId, Timebase, Timestamp};
 
 use crate::catalogue::{self, Catalogue};
 use crate::chunk::{self, Entry, FRAME_BYTES_MAX, Frame};
@@ -24,8 +24,10 @@ pub(crate) struct Found {
     pub(crate) offset: u64,
     pub(crate) len: u32,
     pub(crate) stream: StreamId,
-    /// Time of its newest record, where the clock was known.
-    pub(crate) newest: Option<Timestamp>,
+    /// Ties its moments to UTC.
+    pub(crate) timebase: Timebase,
+    /// Its newest record.
+    pub(crate) newest: Moment,
     pub(crate) entries: Vec<Entry>,
 }
 
@@ -38,9 +40,15 @@ impl Found {
             offset: 0,
             len: frame.len as u32,
             stream: frame.header.stream,
-            newest: frame.header.timebase.utc(frame.header.newest),
+            timebase: frame.header.timebase,
+            newest: frame.header.newest,
             entries: frame.entries.clone(),
         }
+    }
+
+    /// Time of its newest record, where the clock was known.
+    pub(crate) fn utc(&self) -> Option<Timestamp> {
+        self.timebase.utc(self.newest)
     }
 
     pub(crate) fn last_number(&self) -> u64 {

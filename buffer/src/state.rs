@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use millrace_tags::{DropReason, LogKind, StreamId, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::boots::Boots;
 use crate::epoch::{StoreError, sync_directory};
 use crate::ranges::Ranges;
 
@@ -34,6 +35,7 @@ pub(crate) struct State {
     pub(crate) alarm: LogState,
     pub(crate) data: LogState,
     pub(crate) uplinks: BTreeMap<String, UplinkState>,
+    pub(crate) boots: Boots,
 }
 
 impl State {

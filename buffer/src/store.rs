@@ -7,14 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use millrace_tags::{LogKind, SourceId, StreamId, TagInfo, TagTable, Timestamp};
+use millrace_tags::{
+    BootId, LogKind, Moment, SourceId, StreamId, TagInfo, TagTable, Timebase, Timestamp,
+};
 
+use crate::boots::Boots;
 use crate::catalogue::{Catalogue, Registry, SourceInfo, StoredSource};
 use crate::chunk::{FRAME_BYTES_MAX, Frame};
 use crate::commit::Packed;
 use crate::epoch::{self, Epoch, StoreError, disk_bytes, log_file, sync_directory};
 use crate::log::{LineKey, Log};
-use crate::manifest::{self, Table, seal};
+use crate::manifest::{self, Summary, Table, seal};
 use crate::scan::Found;
 use crate::uplink::Directory;
 
@@ -42,6 +45,24 @@ pub(crate) struct Sealed {
     pub(crate) chunks: u64,
     pub(crate) bytes: u64,
     pub(crate) newest: Option<Timestamp>,
+    /// What was stored before a clock was set that has never become known.
+    pub(crate) undated: Vec<(BootId, Moment)>,
+}
+
+impl Sealed {
+    /// Brings in what has become known of its boots.
+    fn date(&mut self, boots: &Boots) {
+        let newest = &mut self.newest;
+        self.undated.retain(|&(boot, moment)| {
+            let unset = Timebase {
+                boot,
+                offset_ns: None,
+            };
+            let time = boots.complete(unset).utc(moment);
+            *newest = (*newest).max(time);
+            time.is_none()
+        });
+    }
 }
 
 /// A sealed epoch that is open for reading.
@@ -197,6 +218,13 @@ impl LogStore {
         Ok(())
     }
 
+    /// Gives epochs that were stored before the clock was set the time that has become known since.
+    pub(crate) fn date(&mut self, boots: &Boots) {
+        for epoch in &mut self.sealed {
+            epoch.date(boots);
+        }
+    }
+
     /// What the active epoch takes on the disk, and since when it is written.
     pub(crate) fn active(&self) -> Option<(u64, Instant)> {
         let active = self.active.as_ref()?;
@@ -246,6 +274,7 @@ impl LogStore {
             chunks: manifest.map_or(0, |m| m.chunks),
             bytes: disk_bytes(&dir),
             newest: manifest.and_then(|m| m.newest),
+            undated: manifest.map(Summary::undated).unwrap_or_default(),
         });
         let (manifest, _) = sealed?;
         let mut missing = Vec::new();

@@ -69,14 +69,6 @@ impl Timebase {
             .map(|offset| Timestamp(offset.saturating_add(moment.0)))
     }
 
-    /// The same boot, its place in UTC not known.
-    pub fn unset(self) -> Self {
-        Self {
-            offset_ns: None,
-            ..self
-        }
-    }
-
     /// The UTC time as a moment of this boot, where that is known.
     pub fn moment(&self, time: Timestamp) -> Option<Moment> {
         self.offset_ns

@@ -23,6 +23,7 @@ impl RunCommand for Echo {
 struct Bench {
     buffer: Buffer,
     delivery: Delivery,
+    clock: Arc<TestClock>,
     _commands: tokio::task::JoinHandle<()>,
     _dir: tempfile::TempDir,
 }
@@ -36,6 +37,10 @@ const WINDOW: Window = Window {
 /// One uplink that routes `pump` only, with three samples of `pump` and one of `fan` committed; the middle
 /// one of `pump` is too large for any message.
 fn bench() -> Bench {
+    bench_with(TestClock::new(1, Some(Timestamp(0))))
+}
+
+fn bench_with(test_clock: TestClock) -> Bench {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("millrace.toml");
     let text = "[gateway]\nid = \"gw\"\ndata_dir = \"data\"\n\n[[uplink]]\nname = \"cloud\"\n\
@@ -46,7 +51,8 @@ fn bench() -> Bench {
         .config
         .uplinks
         .remove(0);
-    let clock: Arc<dyn Clock> = Arc::new(TestClock::new(1, Some(Timestamp(0))));
+    let test_clock = Arc::new(test_clock);
+    let clock: Arc<dyn Clock> = test_clock.clone();
     let buffer = Buffer::open(Settings::new(dir.path().join("buffer")), clock.clone()).unwrap();
     let outbox = buffer.outbox("cloud", millrace_buffer::Start::Oldest);
     for (source, texts) in [
@@ -77,6 +83,7 @@ fn bench() -> Bench {
     Bench {
         buffer,
         delivery: Delivery::new(outbox, profile, settings, uplink, clock, commands),
+        clock: test_clock,
         _commands: running,
         _dir: dir,
     }
@@ -110,6 +117,49 @@ async fn a_record_that_fits_no_message_is_given_up_alone() {
     assert_eq!((pump.acked, pump.dropped[&DropReason::Poison]), (2, 1));
     let fan = &ledger.devices["fan"];
     assert_eq!((fan.acked, fan.dropped[&DropReason::NotRouted]), (0, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_core_is_told_where_the_boot_stands_once_that_is_known() {
+    let mut bench = bench_with(TestClock::new(1, None));
+    bench.delivery.greeting();
+    let mut texts = Vec::new();
+    let mut messages = |bench: &mut Bench, count: usize| {
+        for _ in 0..500 {
+            while let Some(consignment) = bench.delivery.next(WINDOW) {
+                for message in &consignment.messages {
+                    let payload = String::from_utf8_lossy(&message.payload).into_owned();
+                    texts.push((message.topic.clone(), payload));
+                }
+            }
+            if texts.len() >= count {
+                return std::mem::take(&mut texts);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("{texts:?}");
+    };
+    let unset = messages(&mut bench, 2);
+    assert!(
+        unset
+            .iter()
+            .all(|(_, payload)| payload.contains(r#""clock":"unset""#)),
+        "{unset:?}"
+    );
+    bench.clock.set_offset(Timestamp(1_763_690_000_000_000_000));
+    let told = messages(&mut bench, 1);
+    let clock = "millrace/gw/clock";
+    assert_eq!(told[0].0, clock);
+    assert!(told[0].1.contains("1763690000000"), "{told:?}");
+
+    // A broken connection: what was on its way is sent again, now with its time.
+    bench.delivery.greeting();
+    let again = messages(&mut bench, 3);
+    assert_eq!(again.iter().filter(|(topic, _)| topic == clock).count(), 1);
+    assert!(
+        again.iter().all(|(_, payload)| !payload.contains("unset")),
+        "{again:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -131,5 +131,6 @@ fn sealed(epoch: &FoundEpoch) -> Sealed {
         chunks: epoch.summary.chunks,
         bytes: disk_bytes(&epoch.dir),
         newest: epoch.summary.newest,
+        undated: epoch.summary.undated(),
     }
 }
