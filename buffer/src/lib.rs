@@ -100,6 +100,7 @@
 //! an epoch without a valid manifest is scanned frame by frame. [`Buffer::recovery`] tells what was
 //! found.
 
+mod archive;
 mod boots;
 mod buffer;
 mod catalogue;
@@ -129,6 +130,7 @@ mod uplink;
 mod verify;
 mod wire;
 
+pub use archive::{Archive, ArchiveError, ChunkInfo, Order, Piece, Progress, Reading, Selection};
 pub use buffer::{Buffer, Registration, Ticket};
 pub use catalogue::TagSpec;
 pub use core::{CommitError, StoreFailure, VerifyError};

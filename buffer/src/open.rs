@@ -79,6 +79,13 @@ fn check_format(dir: &Path) -> Result<(), OpenError> {
     }
 }
 
+/// The directory's format and the newest known one, where a newer program wrote it.
+pub(crate) fn newer_format(dir: &Path) -> Option<(u32, u32)> {
+    let text = fs::read_to_string(dir.join(FORMAT_FILE)).ok()?;
+    let found = stored_format(&text)?;
+    (found > FORMAT).then_some((found, FORMAT))
+}
+
 /// The format's number with a checksum: a flipped bit must not look like a newer program.
 fn format_line(format: u32) -> String {
     let text = format!("millrace-buffer {format}");
