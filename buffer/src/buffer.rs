@@ -12,6 +12,7 @@ use millrace_tags::{
 use crate::catalogue::TagSpec;
 use crate::chunk::{RECORDS_MAX, Shared as Batch};
 use crate::core::{CommitError, Core, Request, VerifyError};
+use crate::disk::Space;
 use crate::ledger::Ledger;
 use crate::outbox::{Outbox, Start};
 use crate::recovery::Recovery;
@@ -76,7 +77,18 @@ impl Buffer {
     /// [`Buffer::open`] without limits on the settings, so that tests see rotation.
     #[doc(hidden)]
     pub fn open_exactly(settings: Settings, clock: Arc<dyn Clock>) -> Result<Buffer, OpenError> {
-        let (mut keeper, shared) = crate::open::open(settings.clone(), clock)?;
+        let dir = settings.dir.clone();
+        Self::open_on(settings, clock, move || Space::of(&dir))
+    }
+
+    /// [`Buffer::open_exactly`] on a file system that has the room that `gauge` says.
+    #[doc(hidden)]
+    pub fn open_on(
+        settings: Settings,
+        clock: Arc<dyn Clock>,
+        gauge: impl Fn() -> Option<Space> + Send + 'static,
+    ) -> Result<Buffer, OpenError> {
+        let (mut keeper, shared) = crate::open::open(settings.clone(), clock, Box::new(gauge))?;
         // The void is durable before the first new number is given; where the disk refuses, numbers
         // are given in a stream of their own.
         let _ = keeper.commit();
@@ -107,12 +119,23 @@ impl Buffer {
 
     /// Takes samples of one source over and gives them their numbers. Never waits for the disk.
     ///
-    /// The samples are put into the order of the line: by gateway time, then by tag. Where memory is
-    /// full because the disk refuses, they are counted as dropped (`newest`) and announced.
+    /// The samples are put into the order of the line: by gateway time, then by tag. Where the store has
+    /// no room and [`Settings::when_full`] says so, or memory is full because the disk refuses, they are
+    /// counted as dropped (`newest`) and announced.
     ///
     /// Samples of a source or tag that was never registered are a mistake of the caller and are left
     /// out.
-    pub fn append(&self, source: SourceId, mut samples: Vec<Sample>) -> Ticket {
+    pub fn append(&self, source: SourceId, samples: Vec<Sample>) -> Ticket {
+        self.append_batch(source, samples, false)
+    }
+
+    /// [`Buffer::append`] for a source that takes nothing more from its device while
+    /// [`Buffer::has_room`] says no: with [`crate::WhenFull::Block`], what it had already is not refused.
+    pub fn append_held(&self, source: SourceId, samples: Vec<Sample>) -> Ticket {
+        self.append_batch(source, samples, true)
+    }
+
+    fn append_batch(&self, source: SourceId, mut samples: Vec<Sample>, held: bool) -> Ticket {
         let bytes = prepare(&mut samples);
         let shared = &self.0.shared;
         let timebase = shared.clock.timebase();
@@ -131,7 +154,7 @@ impl Buffer {
         let count = samples.len() as u64;
         let batch = Batch::Samples(Arc::new(samples));
         let news = core.learn(timebase);
-        let taken = core.data.append(source, batch, bytes, timebase);
+        let taken = core.data.append(source, batch, bytes, timebase, held);
         self.appended(core, LogKind::Data, source, taken.then_some(count), news)
     }
 
@@ -149,7 +172,7 @@ impl Buffer {
         }
         let batch = Batch::Events(Arc::new(vec![event]));
         let news = core.learn(timebase);
-        let taken = core.alarm.append(source, batch, bytes, timebase);
+        let taken = core.alarm.append(source, batch, bytes, timebase, false);
         self.appended(core, LogKind::Alarm, source, taken.then_some(1), news)
     }
 
@@ -171,9 +194,10 @@ impl Buffer {
         let log = core.log_mut(kind);
         let batch = log.newest();
         let numbers = *log.numbers(source);
-        let ahead = !log.volatile && numbers.last > numbers.limit;
+        let deferred = log.only_refused();
+        let ahead = !log.volatile && !deferred && numbers.last > numbers.limit;
         let large = log.open_records >= RECORDS_MAX as u64 || log.open_bytes >= COMMIT_BYTES;
-        if core.open_since.is_none() {
+        if core.open_since.is_none() && !deferred {
             core.open_since = Some(Instant::now());
             signal = true;
         }
@@ -189,12 +213,29 @@ impl Buffer {
         for wake in wakes {
             wake();
         }
-        Ticket { log: kind, batch }
+        match taken {
+            Some(_) => Ticket { log: kind, batch },
+            // There is nothing to wait for.
+            None => Ticket::none(kind),
+        }
     }
 
     /// Whether what the ticket stands for is durable.
     pub fn durable(&self, ticket: Ticket) -> bool {
         self.0.shared.lock().log(ticket.log).durable >= ticket.batch
+    }
+
+    /// Whether sources that can wait may go on. Always so unless [`Settings::when_full`] is
+    /// [`crate::WhenFull::Block`]; then not while the data log has no room or the disk refuses.
+    pub fn has_room(&self) -> bool {
+        let core = self.0.shared.lock();
+        core.has_room(self.0.settings.when_full)
+    }
+
+    /// Calls `hook` with what [`Buffer::has_room`] says whenever that changes, on the buffer's thread: it
+    /// must be quick.
+    pub fn on_room(&self, hook: Box<dyn Fn(bool) + Send + Sync>) {
+        self.0.shared.add_room_hook(hook);
     }
 
     /// Calls `hook` after every commit that succeeded, on the buffer's thread: it must be quick.
@@ -263,7 +304,7 @@ impl Buffer {
     pub fn status(&self) -> Status {
         let shared = &self.0.shared;
         let now = shared.clock.now();
-        Status::of(&shared.lock(), self.0.settings.max_bytes, now)
+        Status::of(&shared.lock(), &self.0.settings, now)
     }
 
     /// Commits everything, saves what is settled, and leaves the mark of a clean stop. Later calls do

@@ -11,11 +11,13 @@ use uuid::Uuid;
 
 use crate::boots::Boots;
 use crate::catalogue::Registry;
+use crate::disk::Space;
 use crate::epoch::StoreError;
 use crate::ledger::{Counts, Ledger, Row, Totals, UplinkLedger};
 use crate::log::{Content, Log, Snapshot};
 use crate::outbox::Start;
 use crate::owed::OwedKey;
+use crate::settings::WhenFull;
 use crate::state::{
     LineEnd, LogState, RemovedCounts, SETTLED_RANGES_MAX, State, UplinkLogState, UplinkState,
 };
@@ -81,6 +83,8 @@ pub(crate) struct Figures {
     pub(crate) chunks: u64,
     /// Time of the newest record in the oldest epoch.
     pub(crate) oldest: Option<Timestamp>,
+    /// Of the bytes: what every uplink has settled, kept for a replay.
+    pub(crate) kept: u64,
 }
 
 pub(crate) struct Core {
@@ -102,6 +106,9 @@ pub(crate) struct Core {
     pub(crate) data_figures: Figures,
     /// Where boots stand in UTC.
     pub(crate) boots: Boots,
+    /// What the file system said last, and how much of it stays free.
+    pub(crate) space: Option<Space>,
+    pub(crate) reserve: u64,
 }
 
 impl Core {
@@ -121,6 +128,8 @@ impl Core {
             alarm_figures: Figures::default(),
             data_figures: Figures::default(),
             boots: Boots::default(),
+            space: None,
+            reserve: 0,
         }
     }
 
@@ -143,6 +152,33 @@ impl Core {
             LogKind::Alarm => &mut self.alarm_figures,
             LogKind::Data => &mut self.data_figures,
         }
+    }
+
+    /// Says what happens to what is appended now: `None`: it is taken.
+    pub(crate) fn set_full(&mut self, kind: LogKind, full: Option<WhenFull>) {
+        let log = self.log_mut(kind);
+        if log.full == full {
+            return;
+        }
+        log.full = full;
+        match full {
+            Some(_) => tracing::warn!(log = kind.name(), "the store has no room: data are refused"),
+            None => tracing::info!(log = kind.name(), "the store has room again"),
+        }
+        // What was refused meanwhile is written down with the next commit.
+        if full.is_none() && log.open().next().is_some() {
+            self.open_since = self.open_since.or(Some(Instant::now()));
+        }
+    }
+
+    /// Whether sources that can wait may go on.
+    pub(crate) fn has_room(&self, when_full: WhenFull) -> bool {
+        when_full != WhenFull::Block || (self.data.full.is_none() && self.failure.is_none())
+    }
+
+    /// Lets go of what is committed and still in memory: it is read from the disk from now on.
+    pub(crate) fn let_tail_go(&mut self, kind: LogKind) {
+        self.trim_through(kind, u64::MAX);
     }
 
     /// The wake functions of the uplinks that wait, to be called when the lock is gone.
@@ -188,15 +224,19 @@ impl Core {
 
     /// Lets the tail go as far as every attached uplink has read, or further where it is too long.
     pub(crate) fn trim(&mut self, kind: LogKind) {
-        let (log, uplinks) = match kind {
-            LogKind::Alarm => (&mut self.alarm, &mut self.uplinks),
-            LogKind::Data => (&mut self.data, &mut self.uplinks),
-        };
+        let uplinks = &self.uplinks;
         let attached = uplinks.values().filter(|u| u.generation > 0);
         let passed = attached
             .map(|u| u.reader(kind).live.saturating_sub(1))
             .min();
-        let passed = passed.unwrap_or(u64::MAX);
+        self.trim_through(kind, passed.unwrap_or(u64::MAX));
+    }
+
+    fn trim_through(&mut self, kind: LogKind, passed: u64) {
+        let (log, uplinks) = match kind {
+            LogKind::Alarm => (&mut self.alarm, &mut self.uplinks),
+            LogKind::Data => (&mut self.data, &mut self.uplinks),
+        };
         while let Some(batch) = log.trim(passed) {
             for uplink in uplinks.values_mut() {
                 uplink.reader_mut(kind).trimmed(&batch);

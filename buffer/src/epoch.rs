@@ -99,7 +99,8 @@ pub(crate) fn disk_bytes(path: &Path) -> u64 {
             Ok(meta) => meta.blocks() * 512,
             Err(_) => 0,
         })
-        .sum()
+        .sum::<u64>()
+        + fs::metadata(path).map_or(0, |own| own.blocks() * 512)
 }
 
 /// The epoch that is being written.

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use millrace_tags::{DropReason, LogKind};
+use millrace_tags::LogKind;
 
 use crate::commit::Committer;
 use crate::core::{CommitError, Request, StoreFailure};
+use crate::disk::{Gauge, Space};
 use crate::epoch::StoreError;
 use crate::mark::Mark;
 use crate::outbox::Start;
@@ -25,8 +26,9 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(5);
 /// After a failed commit, the next attempt waits this long at least.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// With a limit by age, epochs are rotated at least this often.
-const EPOCH_AGE_MAX: Duration = Duration::from_secs(3600);
+/// While there is no room, numbers that are refused are written down this often: a commit takes room, and
+/// a crash in between only makes the count smaller than it was.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(600);
 
 pub(crate) struct Keeper {
     /// No other process opens the buffer while this one works on it.
@@ -42,6 +44,16 @@ pub(crate) struct Keeper {
     pub(crate) saved_at: Instant,
     /// No automatic commit before this, because the last one failed.
     pub(crate) retry_at: Option<Instant>,
+    /// Asks the file system for its room.
+    pub(crate) gauge: Gauge,
+    /// What it said last.
+    pub(crate) space: Option<Space>,
+    /// What is in the directory beside epochs, for the alarm and the data log.
+    pub(crate) bytes_aside: [u64; 2],
+    /// When refused numbers were last written down although there is no room.
+    pub(crate) refused_written_at: Instant,
+    /// What sources were last told.
+    pub(crate) told_room: bool,
 }
 
 /// What the thread does next.
@@ -74,7 +86,7 @@ impl Keeper {
                 Task::Serve(request) => self.serve(request),
                 Task::Commit => {
                     // The failure is kept for `status`; the next attempt follows by itself.
-                    let _ = self.commit();
+                    let _ = self.commit_what(false);
                 }
                 Task::ReadAhead => self.read_ahead(),
                 Task::Save => self.save_quietly(),
@@ -137,6 +149,11 @@ impl Keeper {
 
     /// Commits both logs, the alarm log first.
     pub(crate) fn commit(&mut self) -> Result<(), CommitError> {
+        self.commit_what(true)
+    }
+
+    /// Commits both logs; `refused`: also one that has nothing but numbers that were refused.
+    fn commit_what(&mut self, refused: bool) -> Result<(), CommitError> {
         {
             let mut core = self.shared.lock();
             core.open_since = None;
@@ -144,7 +161,7 @@ impl Keeper {
         }
         let mut result = Ok(());
         for kind in LOGS {
-            if let Err(error) = self.commit_log(kind) {
+            if let Err(error) = self.commit_log(kind, refused) {
                 result = result.and(Err(error));
             }
         }
@@ -174,17 +191,27 @@ impl Keeper {
         if result.is_ok() {
             self.shared.call_hooks();
         }
+        self.tell_room();
         for wake in wakes {
             wake();
         }
         result
     }
 
-    fn commit_log(&mut self, kind: LogKind) -> Result<(), CommitError> {
+    /// Tells sources that can wait when they have to, and when no more.
+    fn tell_room(&mut self) {
+        let room = self.shared.lock().has_room(self.settings.when_full);
+        if std::mem::replace(&mut self.told_room, room) != room {
+            self.shared.call_room_hooks(room);
+        }
+    }
+
+    fn commit_log(&mut self, kind: LogKind, refused: bool) -> Result<(), CommitError> {
+        let fits = self.log_bytes(kind) < self.settings.log_bytes_max(kind);
         let (snapshot, names, streams, next_number) = {
             let mut core = self.shared.lock();
             let log = core.log_mut(kind);
-            if log.open().next().is_none() {
+            if log.open().next().is_none() || (log.only_refused() && !(refused && fits)) {
                 return Ok(());
             }
             let snapshot = log.snapshot();
@@ -194,6 +221,7 @@ impl Keeper {
                 sources: core.registry.sources().to_vec(),
                 tags: core.registry.tags().clone(),
                 stream,
+                now: self.shared.clock.now(),
             };
             (snapshot, names, streams, next)
         };
@@ -252,8 +280,8 @@ impl Keeper {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "the failed epoch cannot be sealed");
         }
-        if full && !self.data.sealed.is_empty() {
-            self.drop_oldest(LogKind::Data, DropReason::Full);
+        if full {
+            self.free_disk();
         }
         let result = self.store(kind).write(names, chunks);
         if result.is_err() {
@@ -263,7 +291,7 @@ impl Keeper {
         result
     }
 
-    fn set_mark(&self) {
+    pub(crate) fn set_mark(&self) {
         if let Some(mark) = &self.mark {
             let core = self.shared.lock();
             let last = [core.alarm.last_chunk, core.data.last_chunk];
@@ -274,10 +302,11 @@ impl Keeper {
 
     fn rotate(&mut self, kind: LogKind) {
         let limit = self.epoch_bytes(kind);
-        let by_age = self.settings.max_age.is_some();
-        let due = self.store(kind).active().is_some_and(|(bytes, since)| {
-            bytes >= limit || (by_age && since.elapsed() >= EPOCH_AGE_MAX)
-        });
+        let (now, age_max) = (self.shared.clock.now(), self.epoch_age_max());
+        let due = self
+            .store(kind)
+            .active()
+            .is_some_and(|(bytes, since)| bytes >= limit || now.since(since) >= age_max);
         if due {
             self.seal(kind);
         }
@@ -301,8 +330,12 @@ impl Keeper {
     }
 
     pub(crate) fn publish_figures(&mut self, kind: LogKind) {
-        let figures = self.store(kind).figures();
-        *self.shared.lock().figures(kind) = figures;
+        let mut figures = self.store(kind).figures();
+        figures.bytes = self.log_bytes(kind);
+        let (space, reserve) = (self.space, self.reserve());
+        let mut core = self.shared.lock();
+        *core.figures(kind) = figures;
+        (core.space, core.reserve) = (space, reserve);
     }
 
     fn new_uplink(&mut self, name: &Arc<str>, start: Start, reply: &Sender<()>) {
@@ -333,9 +366,17 @@ impl Keeper {
                 "the state cannot be saved; a crash now would send again"
             );
         }
+        self.measure_aside();
         for kind in LOGS {
+            self.rotate(kind);
             self.retain(kind);
             self.publish_figures(kind);
+        }
+        self.tell_room();
+        if self.refused_written_at.elapsed() >= REFUSED_INTERVAL {
+            self.refused_written_at = Instant::now();
+            // The failure is kept for `status`.
+            let _ = self.commit();
         }
     }
 

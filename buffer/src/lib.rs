@@ -19,7 +19,8 @@
 //! |---|---|
 //! | process killed, power cut | what was appended after the last commit; announced as gap `crash`, an upper bound |
 //! | disk full or read-only | nothing at first: delivery goes on from memory; beyond 16 MiB the newest are refused, gap `newest` |
-//! | store at `max_bytes`, or data past `max_age` | the oldest epoch, gap `full` or `age` |
+//! | store at `max_bytes`, or the file system at `reserve` | by [`WhenFull`]: the oldest epoch, gap `full`; or the newest, gap `newest` |
+//! | data past `max_age` | the epoch, gap `age` |
 //! | damaged file | the damaged chunks, gap `damage`; a damaged end closes the stream (`last_seq` null) |
 //! | state file lost | nothing: what was acked is sent again |
 //!
@@ -27,6 +28,14 @@
 //! last commit (the larger of 256 and four times that commit). The directory entry of each commit holds
 //! the distance, so that numbers begin above all that may have been seen. While the disk refuses,
 //! numbers are given in a fresh random stream, which needs no such promise.
+//!
+//! # What stays, and what goes first
+//!
+//! An epoch that every uplink has settled stays for `keep` after that, in at most a quarter of its log's
+//! room. Room is made in this order: epochs that recovery set aside, settled epochs, then what
+//! [`WhenFull`] says. All files of the directory count, in blocks of the file system. Ages are measured on
+//! the monotonic clock; only for what an earlier process wrote the wall clock is asked, if it is set.
+//! Refused numbers are voids in the log; while there is no room they are written down rarely.
 //!
 //! # On disk (format 1)
 //!
@@ -43,7 +52,7 @@
 //!     manifest      sealed epochs: F1 'M' 'R' 'm', version, then summary and table,
 //!                   each as length u32, CRC32C, body
 //!   FIRST.del/      an epoch whose removal was interrupted
-//!   FIRST.bad/      an epoch that nothing could be read from
+//!   FIRST.bad/      an epoch that nothing could be read from; two at most, gone when room is needed
 //! ```
 //!
 //! Numbers are little-endian; `v` is a variable-length integer (seven bits a byte, lowest first), `s` a
@@ -68,7 +77,8 @@
 //! All moments of a chunk belong to one boot and one offset: when the clock is set or stepped, a new
 //! chunk begins. A chunk without an offset gets the first one that was known in its boot, from the
 //! state file or from any other chunk of that boot, whenever it is read; its frame stays as it is.
-//! An entry with a reason is a void: numbers that never come, without columns.
+//! An entry with a reason is a void: numbers that never come, without columns. A chunk without entries
+//! only begins an epoch, whose catalogue says where the lines stand.
 //!
 //! **Body of a data chunk**: five sections (`v` length, bytes): shapes, times, values, source times,
 //! qualities. Each entry with records contributes its groups, one for each tag in ascending order:
@@ -100,6 +110,7 @@
 //! an epoch without a valid manifest is scanned frame by frame. [`Buffer::recovery`] tells what was
 //! found.
 
+mod anchor;
 mod archive;
 mod boots;
 mod buffer;
@@ -107,6 +118,7 @@ mod catalogue;
 mod chunk;
 mod commit;
 mod core;
+mod disk;
 mod epoch;
 mod keeper;
 mod ledger;
@@ -134,8 +146,10 @@ pub use archive::{Archive, ArchiveError, ChunkInfo, Order, Piece, Progress, Read
 pub use buffer::{Buffer, Registration, Ticket};
 pub use catalogue::TagSpec;
 pub use core::{CommitError, StoreFailure, VerifyError};
+#[doc(hidden)]
+pub use disk::Space;
 pub use ledger::{Ledger, Row, UplinkLedger};
 pub use outbox::{Budget, Item, Offer, OfferId, Outbox, Start};
 pub use recovery::Recovery;
-pub use settings::{OpenError, Settings};
+pub use settings::{OpenError, Settings, WhenFull};
 pub use status::{LogStatus, Queued, Status};

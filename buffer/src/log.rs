@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::chunk::Shared;
 use crate::ledger::Totals;
 use crate::ranges::Ranges;
+use crate::settings::WhenFull;
 
 /// Numbers that a source may be ahead of its last commit at least: idle sources start at once.
 const AHEAD_MIN: u64 = 256;
@@ -97,6 +98,8 @@ pub(crate) struct Log {
     pub(crate) current: u32,
     /// The current stream exists in memory only: nothing of it can be given twice after a crash.
     pub(crate) volatile: bool,
+    /// There is no room for more, and this gives way: not what is there already.
+    pub(crate) full: Option<WhenFull>,
     numbers: Vec<Numbers>,
     /// Limits of lines in streams that are not current any more.
     old_limits: HashMap<LineKey, u64>,
@@ -128,6 +131,7 @@ impl Log {
             streams: vec![stream],
             current: 0,
             volatile: false,
+            full: None,
             numbers: Vec::new(),
             old_limits: HashMap::new(),
             tail: VecDeque::new(),
@@ -214,19 +218,34 @@ impl Log {
         self.tail.range(from.min(self.tail.len())..)
     }
 
-    /// Gives numbers to records, or to their loss where memory is full. `true`: they were taken.
+    /// Whether all that is open is what was refused for lack of room: it need not be written soon, and it
+    /// must not be, since every commit takes room.
+    pub(crate) fn only_refused(&self) -> bool {
+        let refused = |batch: &Batch| matches!(batch.content, Content::Void(DropReason::Newest));
+        self.full.is_some() && self.open_records == 0 && self.open().all(refused)
+    }
+
+    /// Gives numbers to records, or to their loss where there is no room for them or memory is full.
+    /// `true`: they were taken. `held`: the source stops by itself where it is told to, so that what it
+    /// has read before that is taken.
     pub(crate) fn append(
         &mut self,
         source: SourceId,
         records: Shared,
         bytes: usize,
         timebase: Timebase,
+        held: bool,
     ) -> bool {
         let count = match &records {
             Shared::Samples(samples) => samples.len(),
             Shared::Events(events) => events.len(),
         } as u64;
-        if self.open_bytes.saturating_add(bytes) > OPEN_BYTES_MAX {
+        let refused = match self.full {
+            None | Some(WhenFull::DropOldest) => false,
+            Some(WhenFull::DropNewest) => true,
+            Some(WhenFull::Block) => !held,
+        };
+        if refused || self.open_bytes.saturating_add(bytes) > OPEN_BYTES_MAX {
             self.void(source, count, DropReason::Newest, timebase);
             return false;
         }

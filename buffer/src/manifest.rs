@@ -260,6 +260,12 @@ impl Summary {
         (len == summary.file_len).then_some(summary)
     }
 
+    /// How many numbers it holds, those that never come included.
+    pub(crate) fn numbers(&self) -> u64 {
+        let voids = |line: &Line| line.voids.iter().map(|(_, count)| *count).sum::<u64>();
+        self.lines.iter().map(|l| l.records + voids(l)).sum()
+    }
+
     fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for n in [self.first, self.last, self.chunks, self.file_len] {

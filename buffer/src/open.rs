@@ -9,6 +9,7 @@ use millrace_tags::{Clock, DropReason};
 
 use crate::commit::Committer;
 use crate::core::Core;
+use crate::disk::Gauge;
 use crate::epoch::StoreError;
 use crate::keeper::{Keeper, LOGS};
 use crate::mark::Mark;
@@ -26,11 +27,12 @@ const LOCK_FILE: &str = "lock";
 pub(crate) fn open(
     settings: Settings,
     clock: Arc<dyn Clock>,
+    gauge: Gauge,
 ) -> Result<(Keeper, Arc<Shared>), OpenError> {
     let dir = settings.dir.clone();
     let lock = lock(&dir)?;
     check_format(&dir)?;
-    recover(settings, clock, lock).map_err(|error| unusable(&dir, error))
+    recover(settings, clock, gauge, lock).map_err(|error| unusable(&dir, error))
 }
 
 fn directory_error(path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
@@ -101,6 +103,7 @@ fn stored_format(line: &str) -> Option<u32> {
 fn recover(
     settings: Settings,
     clock: Arc<dyn Clock>,
+    gauge: Gauge,
     lock: File,
 ) -> Result<(Keeper, Arc<Shared>), StoreError> {
     let mut recovery = Recovery::default();
@@ -161,7 +164,7 @@ fn recover(
     let (Some(alarm), Some(data)) = (stores.next(), stores.next()) else {
         unreachable!("there are two logs");
     };
-    let keeper = Keeper {
+    let mut keeper = Keeper {
         _lock: lock,
         shared: shared.clone(),
         settings,
@@ -172,7 +175,13 @@ fn recover(
         committer: Committer::default(),
         saved_at: Instant::now(),
         retry_at: None,
+        space: gauge(),
+        gauge,
+        bytes_aside: [0; 2],
+        refused_written_at: Instant::now(),
+        told_room: true,
     };
+    keeper.measure_aside();
     Ok((keeper, shared))
 }
 

@@ -7,12 +7,16 @@ use millrace_tags::{Clock, Timestamp};
 use crate::core::Core;
 use crate::recovery::Recovery;
 
+/// What to call when there is room for sources that wait, or no more.
+type RoomHook = Arc<dyn Fn(bool) + Send + Sync>;
+
 pub(crate) struct Shared {
     core: Mutex<Core>,
     /// There is work for the buffer's thread.
     pub(crate) work: Condvar,
     pub(crate) clock: Arc<dyn Clock>,
     hooks: Mutex<Vec<Arc<dyn Fn() + Send + Sync>>>,
+    room_hooks: Mutex<Vec<RoomHook>>,
     pub(crate) recovery: Recovery,
 }
 
@@ -23,13 +27,14 @@ impl Shared {
             work: Condvar::new(),
             clock,
             hooks: Mutex::default(),
+            room_hooks: Mutex::default(),
             recovery,
         }
     }
 
     /// A caller's panic in a wake function must not take the buffer with it.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.core)
     }
 
     /// Now, where the clock is set.
@@ -38,19 +43,30 @@ impl Shared {
     }
 
     pub(crate) fn add_hook(&self, hook: Box<dyn Fn() + Send + Sync>) {
-        let mut hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner);
-        hooks.push(hook.into());
+        lock(&self.hooks).push(hook.into());
+    }
+
+    pub(crate) fn add_room_hook(&self, hook: Box<dyn Fn(bool) + Send + Sync>) {
+        lock(&self.room_hooks).push(hook.into());
+    }
+
+    /// Tells everybody whether there is room; no lock is held meanwhile.
+    pub(crate) fn call_room_hooks(&self, room: bool) {
+        let hooks = lock(&self.room_hooks).clone();
+        for hook in hooks {
+            hook(room);
+        }
     }
 
     /// Calls every hook; no lock is held meanwhile.
     pub(crate) fn call_hooks(&self) {
-        let hooks = self
-            .hooks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let hooks = lock(&self.hooks).clone();
         for hook in hooks {
             hook();
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

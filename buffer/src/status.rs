@@ -7,6 +7,7 @@ use millrace_tags::{LogKind, Moment, Timestamp};
 use serde::Serialize;
 
 use crate::core::Core;
+use crate::settings::Settings;
 use crate::uplink::Reader;
 
 /// How the buffer is doing.
@@ -16,6 +17,12 @@ pub struct Status {
     pub bytes: u64,
     /// What it may take.
     pub max_bytes: u64,
+    /// What the file system has left; `None` where it does not say.
+    pub free_bytes: Option<u64>,
+    /// What of that the buffer leaves free.
+    pub reserve_bytes: u64,
+    /// Whether sources that can wait are held back.
+    pub held_back: bool,
     /// The alarm log.
     pub alarm: LogStatus,
     /// The data log.
@@ -37,6 +44,12 @@ pub struct Status {
 pub struct LogStatus {
     /// What it takes on the disk.
     pub bytes: u64,
+    /// What it may take.
+    pub max_bytes: u64,
+    /// Of the bytes: what every uplink has settled, kept for a replay.
+    pub kept_bytes: u64,
+    /// There is no room, and what is appended is refused.
+    pub full: bool,
     /// Epochs, the one that is written included.
     pub epochs: u64,
     /// Chunks.
@@ -57,9 +70,12 @@ pub struct Queued {
 }
 
 impl Status {
-    pub(crate) fn of(core: &Core, max_bytes: u64, now: Moment) -> Self {
-        let log = |figures: &crate::core::Figures| LogStatus {
+    pub(crate) fn of(core: &Core, settings: &Settings, now: Moment) -> Self {
+        let log = |kind: LogKind, figures: &crate::core::Figures| LogStatus {
             bytes: figures.bytes,
+            max_bytes: settings.log_bytes_max(kind),
+            kept_bytes: figures.kept,
+            full: core.log(kind).full.is_some(),
             epochs: figures.epochs,
             chunks: figures.chunks,
             oldest: figures.oldest,
@@ -76,9 +92,12 @@ impl Status {
         });
         Status {
             bytes: core.alarm_figures.bytes + core.data_figures.bytes,
-            max_bytes,
-            alarm: log(&core.alarm_figures),
-            data: log(&core.data_figures),
+            max_bytes: settings.max_bytes,
+            free_bytes: core.space.map(|space| space.free),
+            reserve_bytes: core.reserve,
+            held_back: !core.has_room(settings.when_full),
+            alarm: log(LogKind::Alarm, &core.alarm_figures),
+            data: log(LogKind::Data, &core.data_figures),
             uplinks: uplinks.collect(),
             uncommitted: core.alarm.open_records + core.data.open_records,
             last_commit_age: core.last_commit.map(|at| now.since(at)),

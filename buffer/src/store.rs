@@ -5,7 +5,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
 use millrace_tags::{
     BootId, LogKind, Moment, SourceId, StreamId, TagInfo, TagTable, Timebase, Timestamp,
@@ -34,7 +33,11 @@ struct Active {
     /// How much of the catalogue it has.
     sources: usize,
     tags: usize,
-    since: Instant,
+    since: Moment,
+    /// When something was last written.
+    written: Moment,
+    /// What its directory takes beside sled's log.
+    beside: u64,
 }
 
 /// An epoch that is complete.
@@ -47,6 +50,12 @@ pub(crate) struct Sealed {
     pub(crate) newest: Option<Timestamp>,
     /// What was stored before a clock was set that has never become known.
     pub(crate) undated: Vec<(BootId, Moment)>,
+    /// When its newest record was written, if this process did it: no step of the wall clock touches that.
+    pub(crate) written: Option<Moment>,
+    /// How many numbers it holds; none in an epoch that only says where the lines stand.
+    pub(crate) numbers: u64,
+    /// Since when every uplink has settled it, as far as this process knows.
+    pub(crate) settled_since: Option<Moment>,
 }
 
 impl Sealed {
@@ -141,6 +150,8 @@ pub(crate) struct Names {
     pub(crate) tags: Arc<TagTable>,
     /// The stream that numbers are given in.
     pub(crate) stream: StreamId,
+    /// When it is written.
+    pub(crate) now: Moment,
 }
 
 /// The epochs of one log.
@@ -198,15 +209,21 @@ impl LogStore {
         }
         let active = match &mut self.active {
             Some(active) => active,
-            slot => slot.insert(Active {
-                epoch: Epoch::create(&self.dir, first.directory.number)?,
-                first: first.directory.number,
-                last: first.directory.number - 1,
-                chunks: 0,
-                sources: 0,
-                tags: 0,
-                since: Instant::now(),
-            }),
+            slot => {
+                let epoch = Epoch::create(&self.dir, first.directory.number)?;
+                let beside = disk_bytes(epoch.dir()).saturating_sub(epoch.bytes());
+                slot.insert(Active {
+                    epoch,
+                    first: first.directory.number,
+                    last: first.directory.number - 1,
+                    chunks: 0,
+                    sources: 0,
+                    tags: 0,
+                    since: names.now,
+                    written: names.now,
+                    beside,
+                })
+            }
         };
         active.put_catalogue(self.kind, names, &self.positions)?;
         for chunk in chunks {
@@ -215,6 +232,7 @@ impl LogStore {
         active.epoch.sync()?;
         active.last = chunks.last().map_or(active.last, |c| c.directory.last);
         active.chunks += chunks.len() as u64;
+        active.written = names.now;
         Ok(())
     }
 
@@ -226,9 +244,9 @@ impl LogStore {
     }
 
     /// What the active epoch takes on the disk, and since when it is written.
-    pub(crate) fn active(&self) -> Option<(u64, Instant)> {
+    pub(crate) fn active(&self) -> Option<(u64, Moment)> {
         let active = self.active.as_ref()?;
-        Some((active.epoch.bytes(), active.since))
+        Some((active.epoch.bytes() + active.beside, active.since))
     }
 
     /// What the log takes on the disk.
@@ -239,12 +257,14 @@ impl LogStore {
 
     pub(crate) fn figures(&self) -> crate::core::Figures {
         let active = self.active.as_ref();
+        let kept = self.sealed.iter().filter(|s| s.settled_since.is_some());
         crate::core::Figures {
             bytes: self.bytes(),
             epochs: self.sealed.len() as u64 + u64::from(active.is_some()),
             chunks: self.sealed.iter().map(|s| s.chunks).sum::<u64>()
                 + active.map_or(0, |a| a.chunks),
             oldest: self.sealed.front().and_then(|s| s.newest),
+            kept: kept.map(|s| s.bytes).sum(),
         }
     }
 
@@ -256,7 +276,11 @@ impl LogStore {
             return Ok(Vec::new());
         };
         let Active {
-            epoch, first, last, ..
+            epoch,
+            first,
+            last,
+            written,
+            ..
         } = active;
         let dir = epoch.dir().to_owned();
         epoch.close();
@@ -275,6 +299,9 @@ impl LogStore {
             bytes: disk_bytes(&dir),
             newest: manifest.and_then(|m| m.newest),
             undated: manifest.map(Summary::undated).unwrap_or_default(),
+            written: Some(written),
+            numbers: manifest.map_or(u64::MAX, Summary::numbers),
+            settled_since: None,
         });
         let (manifest, _) = sealed?;
         let mut missing = Vec::new();
@@ -408,6 +435,16 @@ impl LogStore {
             }
         }
         Ok(())
+    }
+
+    /// Removes the epochs that were set aside because nothing of them could be read.
+    pub(crate) fn remove_bad(&self) -> bool {
+        let Ok(entries) = fs::read_dir(&self.dir) else {
+            return false;
+        };
+        let bad = entries.flatten().map(|entry| entry.path());
+        let bad = bad.filter(|path| path.extension().is_some_and(|e| e == "bad"));
+        bad.fold(false, |any, path| any | fs::remove_dir_all(path).is_ok())
     }
 
     /// Removes a sealed epoch: renamed first, so that a half removed one is never taken for a whole.

@@ -8,29 +8,8 @@ mod receiver;
 use std::time::Duration;
 
 use millrace_buffer::{Buffer, Settings, Start};
-use millrace_tags::{DropReason, Moment, Sample, SourceId, TagId, Value};
-use receiver::{Receiver, clock, drain, drain_empty, register, samples, settings};
-
-const MIB: u64 = 1024 * 1024;
-
-/// Commits chunks that do not compress, so that epochs fill up. The values go on from `next`.
-fn fill(buffer: &Buffer, source: SourceId, tag: TagId, next: &mut u64, commits: u64) {
-    let mut random = fastrand::Rng::with_seed(*next);
-    for _ in 0..commits {
-        let batch: Vec<Sample> = (0..2000)
-            .map(|_| {
-                *next += 1 + random.u64(..1 << 40);
-                Sample::good(tag, Value::U64(*next), Moment(random.i64(..)))
-            })
-            .collect();
-        let mut times: Vec<Moment> = batch.iter().map(|s| s.gateway_time).collect();
-        times.sort();
-        let timed = batch.into_iter().zip(times);
-        let batch = timed.map(|(s, gateway_time)| Sample { gateway_time, ..s });
-        buffer.append(source, batch.collect());
-        buffer.commit().unwrap();
-    }
-}
+use millrace_tags::{DropReason, Moment, Sample, Value};
+use receiver::{MIB, Receiver, clock, drain, drain_empty, fill, register, samples, settings};
 
 #[test]
 fn a_full_store_drops_the_oldest_and_says_so() {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use millrace_buffer::WhenFull;
 use millrace_drivers::opcua::{Auth, Collect, Security};
 use millrace_tags::ValueType;
 use millrace_uplink::SecretSource;
@@ -109,6 +110,11 @@ fn big_configuration_means_what_it_says() {
             commit_interval: Duration::from_millis(500),
             max_bytes: 512_000_000,
             max_age: Duration::from_secs(7 * 86_400),
+            keep: Duration::from_secs(12 * 3600),
+            when_full: WhenFull::Block,
+            reserve: 256 << 20,
+            alarm_max_bytes: None,
+            alarm_when_full: WhenFull::DropOldest,
         }
     );
     let names: Vec<&str> = config

@@ -119,7 +119,12 @@ fn buffer_settings(config: &Config) -> Settings {
         dir: config.buffer_dir(),
         commit_interval: config.buffer.commit_interval,
         max_bytes: config.buffer.max_bytes,
+        when_full: config.buffer.when_full,
+        alarm_max_bytes: config.buffer.alarm_max_bytes,
+        alarm_when_full: config.buffer.alarm_when_full,
         max_age: Some(config.buffer.max_age),
+        keep: config.buffer.keep,
+        reserve: config.buffer.reserve,
         epoch_bytes: EPOCH_BYTES,
     }
 }

@@ -132,5 +132,8 @@ fn sealed(epoch: &FoundEpoch) -> Sealed {
         bytes: disk_bytes(&epoch.dir),
         newest: epoch.summary.newest,
         undated: epoch.summary.undated(),
+        written: None,
+        numbers: epoch.summary.numbers(),
+        settled_since: None,
     }
 }
