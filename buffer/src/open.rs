@@ -10,7 +10,7 @@ use millrace_tags::{Clock, DropReason};
 use crate::commit::Committer;
 use crate::core::Core;
 use crate::disk::Gauge;
-use crate::epoch::StoreError;
+use crate::epoch::{StoreError, sync_directory};
 use crate::keeper::{Keeper, LOGS};
 use crate::mark::Mark;
 use crate::recovery::{LogRecovery, Recovery, take_clean_mark};
@@ -52,6 +52,7 @@ fn unusable(dir: &Path, error: StoreError) -> OpenError {
 
 fn lock(dir: &Path) -> Result<File, OpenError> {
     fs::create_dir_all(dir).map_err(directory_error(dir))?;
+    sync_ancestors(dir);
     let path = dir.join(LOCK_FILE);
     let file = OpenOptions::new()
         .create(true)
@@ -63,6 +64,17 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path }),
         Err(TryLockError::Error(source)) => Err(OpenError::Directory { path, source }),
+    }
+}
+
+/// Makes the way to the directory durable: whoever has made it may not have.
+fn sync_ancestors(dir: &Path) {
+    let whole = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
+    for ancestor in whole.ancestors().skip(1) {
+        // One that may not be read was not made by this program either.
+        if sync_directory(ancestor).is_err() {
+            return;
+        }
     }
 }
 

@@ -120,6 +120,10 @@ impl LogRecovery<'_> {
     pub(crate) fn run(&mut self, core: &mut Core) -> Result<LogStore, StoreError> {
         if !self.dir.exists() {
             fs::create_dir(&self.dir).map_err(StoreError::io("cannot create", &self.dir))?;
+            // Its entry has to be durable before anything in it can be.
+            if let Some(parent) = self.dir.parent() {
+                sync_directory(parent)?;
+            }
         }
         self.finish_removals()?;
         let mut epochs = self.find_epochs()?;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use millrace_buffer::{Budget, Buffer, Item, Offer, OfferId, Outbox, Settings, TagSpec};
 use millrace_tags::{
-    Moment, Records, Sample, SourceId, SourceKind, StreamId, TagId, TestClock, Timestamp, Value,
-    ValueType,
+    Event, EventDetail, EventState, LogKind, Moment, Records, Sample, SourceId, SourceKind,
+    StreamId, TagId, TestClock, Timestamp, Value, ValueType,
 };
 
 pub(crate) const MIB: u64 = 1024 * 1024;
@@ -67,6 +67,35 @@ pub(crate) fn fill(buffer: &Buffer, source: SourceId, tag: TagId, next: &mut u64
     }
 }
 
+/// An event that is known by its number.
+pub(crate) fn event(number: u64) -> Event {
+    let at = Moment(number as i64);
+    Event {
+        state: EventState::Begin,
+        at,
+        start: at,
+        end: None,
+        detail: EventDetail::Alarm {
+            message: number.to_string(),
+        },
+    }
+}
+
+fn number_of(event: &Event) -> Option<u64> {
+    match &event.detail {
+        EventDetail::Alarm { message } => message.parse().ok(),
+        _ => None,
+    }
+}
+
+/// The lines of a source in the two logs are two lines.
+pub(crate) fn line_name(source: &str, log: LogKind) -> String {
+    match log {
+        LogKind::Data => source.to_owned(),
+        LogKind::Alarm => format!("{source}!"),
+    }
+}
+
 /// What was delivered.
 #[derive(Default)]
 pub(crate) struct Receiver {
@@ -82,17 +111,23 @@ impl Receiver {
     pub(crate) fn take(&mut self, offer: &Offer) {
         match &offer.item {
             Item::Parcel(parcel) => {
-                let Records::Samples(samples) = &parcel.records else {
-                    return;
+                let values: Vec<u64> = match &parcel.records {
+                    Records::Samples(samples) => samples
+                        .iter()
+                        .map(|sample| {
+                            assert!(parcel.tags.get(sample.tag).is_some());
+                            match sample.value {
+                                Some(Value::U64(value)) => value,
+                                _ => panic!("a foreign value: {sample:?}"),
+                            }
+                        })
+                        .collect(),
+                    Records::Events(events) => events.iter().filter_map(number_of).collect(),
                 };
-                assert!(!samples.is_empty());
-                let key = (parcel.stream, parcel.source.to_string());
+                assert_eq!(values.len(), parcel.records.len());
+                let key = (parcel.stream, line_name(&parcel.source, parcel.log));
                 let line = self.lines.entry(key).or_default();
-                for (number, sample) in (parcel.first_seq..).zip(samples) {
-                    let Some(Value::U64(value)) = sample.value else {
-                        panic!("a foreign value: {sample:?}");
-                    };
-                    assert!(parcel.tags.get(sample.tag).is_some());
+                for (number, value) in (parcel.first_seq..).zip(values) {
                     if let Some(before) = line.insert(number, value) {
                         assert_eq!(before, value, "number {number} was used twice");
                         self.duplicates += 1;
@@ -101,7 +136,7 @@ impl Receiver {
             }
             Item::Gap(gap) => {
                 for hole in &gap.holes {
-                    let key = (gap.stream, hole.source.to_string());
+                    let key = (gap.stream, line_name(&hole.source, gap.log));
                     let last = hole.last_seq.unwrap_or(u64::MAX);
                     self.holes
                         .entry(key)
@@ -116,6 +151,25 @@ impl Receiver {
     pub(crate) fn values(&self, source: &str) -> BTreeSet<u64> {
         let lines = self.lines.iter().filter(|(key, _)| key.1 == source);
         lines.flat_map(|(_, line)| line.values().copied()).collect()
+    }
+
+    /// How many numbers of a source came for good, and how many were announced as never coming.
+    pub(crate) fn counts(&self, source: &str) -> (u64, u64) {
+        let (mut kept, mut void) = (0, 0);
+        for (key, line) in self.lines.iter().filter(|(key, _)| key.1 == source) {
+            let holes = self.holes.get(key).map_or(&[][..], Vec::as_slice);
+            let open = |n: &u64| !holes.iter().any(|(a, b)| a <= n && n <= b);
+            kept += line.keys().filter(|n| open(n)).count() as u64;
+        }
+        for (_, holes) in self.holes.iter().filter(|(key, _)| key.1 == source) {
+            let numbers: BTreeSet<u64> = holes
+                .iter()
+                .filter(|(_, last)| *last != u64::MAX)
+                .flat_map(|(first, last)| *first..=*last)
+                .collect();
+            void += numbers.len() as u64;
+        }
+        (kept, void)
     }
 
     /// Panics unless numbers and values ascend together, and every missing number was announced.
