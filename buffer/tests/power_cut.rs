@@ -34,6 +34,8 @@ fn settings(dir: &Path, random: &mut Rng) -> Settings {
     Settings {
         // Every epoch has one commit, some, or many.
         epoch_bytes: [1, 100 * 1024, 600 * 1024][random.usize(..3)],
+        // What is settled goes at once, or stays for a time.
+        keep: std::time::Duration::from_secs([0, 3600][random.usize(..2)]),
         // Sometimes the oldest have to go.
         max_bytes: [1 << 30, 6 << 20][random.usize(..2)],
         ..receiver::settings(dir, 1 << 30)
