@@ -25,8 +25,11 @@ pub(crate) struct Victim<W> {
     /// What was appended and is not known to be durable: ticket, line, first and last value.
     open: Vec<(Ticket, String, u64, u64)>,
     /// What was sent and not acked: the line, first value, count; none for a gap.
-    in_flight: Vec<(OfferId, Option<(String, u64, u64)>)>,
+    in_flight: Vec<(OfferId, Option<Sent>)>,
 }
+
+/// Line, first value, count.
+type Sent = (String, u64, u64);
 
 impl<W: Write> Victim<W> {
     pub(crate) fn new(out: W, seed: u64, from: u64) -> Self {
