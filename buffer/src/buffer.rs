@@ -16,6 +16,7 @@ use crate::disk::Space;
 use crate::ledger::Ledger;
 use crate::outbox::{Outbox, Start};
 use crate::recovery::Recovery;
+use crate::replay::{Replay, ReplayError, Replayed};
 use crate::settings::{COMMIT_INTERVAL_MIN, EPOCH_BYTES_MAX, EPOCH_BYTES_MIN, OpenError, Settings};
 use crate::shared::Shared;
 use crate::status::Status;
@@ -230,6 +231,17 @@ impl Buffer {
     pub fn has_room(&self) -> bool {
         let core = self.0.shared.lock();
         core.has_room(self.0.settings.when_full)
+    }
+
+    /// Sends again what `replay` names, to one uplink or to all: settled records that are still on the disk
+    /// go back to the queue under their old numbers.
+    ///
+    /// # Errors
+    /// There is no such uplink, or the store cannot be written.
+    pub fn replay(&self, uplink: Option<&str>, replay: Replay) -> Result<Replayed, ReplayError> {
+        let uplink = uplink.map(Arc::from);
+        self.ask(|reply| Request::Replay(uplink, replay, reply))
+            .unwrap_or(Err(ReplayError::Closed))
     }
 
     /// Calls `hook` with what [`Buffer::has_room`] says whenever that changes, on the buffer's thread: it

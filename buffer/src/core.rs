@@ -17,9 +17,11 @@ use crate::ledger::{Counts, Ledger, Row, Totals, UplinkLedger};
 use crate::log::{Content, Log, Snapshot};
 use crate::outbox::Start;
 use crate::owed::OwedKey;
+use crate::replay::{Replay, ReplayError, Replayed};
 use crate::settings::WhenFull;
 use crate::state::{
-    LineEnd, LogState, RemovedCounts, SETTLED_RANGES_MAX, State, UplinkLogState, UplinkState,
+    LineEnd, LogState, RefusedState, RemovedCounts, SETTLED_RANGES_MAX, State, UplinkLogState,
+    UplinkState,
 };
 use crate::uplink::{Directory, Reader, Uplink};
 
@@ -71,6 +73,11 @@ pub(crate) enum Request {
     ClockKnown,
     Save,
     Close(Sender<Result<(), CommitError>>),
+    Replay(
+        Option<Arc<str>>,
+        Replay,
+        Sender<Result<Replayed, ReplayError>>,
+    ),
     /// Ends the thread as a crash would.
     Crash,
 }
@@ -383,8 +390,8 @@ impl Core {
         };
         for (name, uplink) in &self.uplinks {
             let uplink = UplinkState {
-                alarm: self.reader_state(&uplink.alarm),
-                data: self.reader_state(&uplink.data),
+                alarm: self.reader_state(&self.alarm, &uplink.alarm),
+                data: self.reader_state(&self.data, &uplink.data),
                 owed: uplink.owed.save(),
             };
             state.uplinks.insert(name.to_string(), uplink);
@@ -423,7 +430,7 @@ impl Core {
         }
     }
 
-    fn reader_state(&self, reader: &Reader) -> UplinkLogState {
+    fn reader_state(&self, log: &Log, reader: &Reader) -> UplinkLogState {
         let mut dropped: BTreeMap<String, BTreeMap<DropReason, u64>> = BTreeMap::new();
         for (info, counts) in self.registry.sources().iter().zip(&reader.counts) {
             let by_reason: BTreeMap<_, _> = counts.dropped.iter().collect();
@@ -440,9 +447,22 @@ impl Core {
                 *sum = sum.saturating_sub(count);
             }
         }
+        let refused = reader.refused.iter().filter_map(|(line, reason, numbers)| {
+            Some(RefusedState {
+                stream: log.stream_of(line),
+                source: self.registry.name(line.source)?.to_string(),
+                reason,
+                numbers: numbers.largest(SETTLED_RANGES_MAX),
+            })
+        });
+        let mut refused: Vec<RefusedState> = refused.collect();
+        refused
+            .sort_by(|a, b| (a.stream, &a.source, a.reason).cmp(&(b.stream, &b.source, b.reason)));
         UplinkLogState {
             settled: reader.settled.largest(SETTLED_RANGES_MAX),
             dropped,
+            begins: reader.begins,
+            refused,
         }
     }
 
@@ -455,6 +475,7 @@ impl Core {
             reader.live = log.durable + 1;
             if from_now && log.last_chunk > 0 {
                 reader.settled.insert(1, log.last_chunk);
+                reader.begins = log.last_chunk;
             }
             let mut open: BTreeMap<SourceId, u64> = BTreeMap::new();
             for batch in log.open() {

@@ -143,6 +143,9 @@ impl Keeper {
                 }
                 self.save_quietly();
             }
+            Request::Replay(uplink, replay, reply) => {
+                drop(reply.send(self.replay(uplink, &replay)));
+            }
             Request::Close(_) | Request::Crash => {}
         }
     }

@@ -36,6 +36,8 @@
 //! [`WhenFull`] says. All files of the directory count, in blocks of the file system. Ages are measured on
 //! the monotonic clock; only for what an earlier process wrote the wall clock is asked, if it is set.
 //! Refused numbers are voids in the log; while there is no room they are written down rarely.
+//! [`Buffer::replay`] takes settled chunks out of an uplink's cursor; they are removed again when they are
+//! settled again. What an uplink has given up is remembered by number, so that no replay brings it.
 //!
 //! # On disk (format 1)
 //!
@@ -131,6 +133,7 @@ mod owed;
 mod ranges;
 mod read_ahead;
 mod recovery;
+mod replay;
 mod retention;
 mod scan;
 mod settings;
@@ -151,5 +154,6 @@ pub use disk::Space;
 pub use ledger::{Ledger, Row, UplinkLedger};
 pub use outbox::{Budget, Item, Offer, OfferId, Outbox, Start};
 pub use recovery::Recovery;
+pub use replay::{Replay, ReplayError, Replayed, ReplayedTo, Span};
 pub use settings::{OpenError, Settings, WhenFull};
 pub use status::{LogStatus, Queued, Status};

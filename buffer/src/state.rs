@@ -25,7 +25,8 @@ const SLOT_BYTES: usize = 64 * 1024;
 /// A slot that claims to be longer is damaged.
 const SLOT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Ranges of settled chunks that are kept for each uplink; beyond, the smallest are sent again.
+/// Ranges of settled chunks that are kept for each uplink; beyond, the smallest are sent again. Of numbers
+/// that it has given up, this many of each line: beyond, a replay offers them once more.
 pub(crate) const SETTLED_RANGES_MAX: usize = 64;
 
 /// All that the file holds.
@@ -121,6 +122,19 @@ pub(crate) struct UplinkLogState {
     pub(crate) settled: Ranges,
     /// Records of settled or removed chunks that it did not get, by source.
     pub(crate) dropped: BTreeMap<String, BTreeMap<DropReason, u64>>,
+    /// The last chunk from before it was added.
+    pub(crate) begins: u64,
+    /// Records of settled chunks that it has given up: a replay does not bring them.
+    pub(crate) refused: Vec<RefusedState>,
+}
+
+/// Numbers of a line that an uplink has given up.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RefusedState {
+    pub(crate) stream: StreamId,
+    pub(crate) source: String,
+    pub(crate) reason: DropReason,
+    pub(crate) numbers: Ranges,
 }
 
 /// Numbers that an uplink is owed a gap for.

@@ -376,6 +376,29 @@ impl LogStore {
         Some(names.clone())
     }
 
+    /// [`LogStore::names`], of the active epoch too.
+    pub(crate) fn names_of(
+        &mut self,
+        number: u64,
+        registry: &mut Registry,
+    ) -> Option<Arc<EpochNames>> {
+        match self.is_active(number) {
+            true => Some(Arc::new(EpochNames::identity(registry))),
+            false => self.names(number, registry),
+        }
+    }
+
+    /// The chunks of the active epoch, as far as they can be read back.
+    pub(crate) fn active_chunks(&self) -> Vec<Found> {
+        let Some(active) = &self.active else {
+            return Vec::new();
+        };
+        let frames = (active.first..=active.last).filter_map(|n| self.read_active(n));
+        frames
+            .filter_map(|bytes| Some(Found::of(&Frame::parse(&bytes).ok()?)))
+            .collect()
+    }
+
     fn open(&mut self, first: u64) -> Option<usize> {
         if let Some(at) = self.open.iter().position(|o| o.first == first) {
             return Some(at);

@@ -1,5 +1,6 @@
 //! One uplink's view of the logs: what it has settled, what is in flight, what it gets next.
 
+mod again;
 mod marks;
 mod reader;
 

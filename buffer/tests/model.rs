@@ -7,20 +7,29 @@ mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
-use millrace_buffer::{Buffer, OfferId, Outbox, Start};
+use millrace_buffer::{Buffer, OfferId, Outbox, Replay, Settings, Start};
 use proptest::prelude::*;
 use receiver::{Receiver, clock, drain_empty, register, samples, settings, take_all};
 
 #[derive(Debug, Clone)]
 enum Step {
-    Append { source: usize, count: u64 },
+    Append {
+        source: usize,
+        count: u64,
+    },
     Commit,
     Take(u64),
     Ack(prop::sample::Index),
     AckAll,
     Fail(prop::sample::Index),
     Reconnect,
+    Replay {
+        source: usize,
+        first: u64,
+        count: u64,
+    },
     Crash,
     Reopen,
 }
@@ -34,13 +43,22 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::AckAll),
         2 => any::<prop::sample::Index>().prop_map(Step::Fail),
         1 => Just(Step::Reconnect),
+        2 => (0..SOURCES.len(), 1u64..2000, 1u64..1000)
+            .prop_map(|(source, first, count)| Step::Replay { source, first, count }),
         1 => Just(Step::Crash),
         1 => Just(Step::Reopen),
     ]
 }
 
 const SOURCES: [&str; 3] = ["boiler", "pump", "press"];
-const ROOM: u64 = 1 << 30;
+
+/// What was settled stays for a replay.
+fn keeping(dir: &Path) -> Settings {
+    Settings {
+        keep: Duration::from_secs(24 * 3600),
+        ..settings(dir, 1 << 30)
+    }
+}
 
 struct World<'a> {
     dir: &'a Path,
@@ -56,7 +74,7 @@ struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(dir: &'a Path) -> Self {
-        let buffer = Buffer::open_exactly(settings(dir, ROOM), clock()).unwrap();
+        let buffer = Buffer::open_exactly(keeping(dir), clock()).unwrap();
         let outbox = buffer.outbox("cloud", Start::Oldest);
         Self {
             dir,
@@ -102,6 +120,11 @@ impl<'a> World<'a> {
                 self.outbox.reconnected();
                 self.in_flight.clear();
             }
+            Step::Replay {
+                source,
+                first,
+                count,
+            } => self.replay(SOURCES[*source], *first, *count),
             Step::Crash => {
                 self.buffer.crash();
                 self.open.clear();
@@ -125,6 +148,28 @@ impl<'a> World<'a> {
         self.check_ledger();
     }
 
+    /// Asks for the numbers in every stream; what is sent again must be as many as have been acked.
+    fn replay(&mut self, source: &str, first_seq: u64, count: u64) {
+        let keys = self.receiver.lines.keys();
+        let streams: Vec<_> = keys.filter(|k| k.1 == source).map(|k| k.0).collect();
+        for stream in streams {
+            let before = self.buffer.ledger();
+            let replay = Replay::Numbers {
+                source: source.into(),
+                stream,
+                first_seq,
+                last_seq: first_seq + count - 1,
+            };
+            let replayed = self.buffer.replay(None, replay).unwrap();
+            self.note_committed();
+            let again = replayed.uplinks["cloud"].records;
+            let after = self.buffer.ledger();
+            let (before, after) = (&before.devices[source], &after.devices[source]);
+            assert_eq!(before.acked - again, after.acked);
+            assert_eq!(before.queued + again, after.queued);
+        }
+    }
+
     fn commit(&mut self) {
         self.buffer.commit().unwrap();
         self.note_committed();
@@ -138,7 +183,7 @@ impl<'a> World<'a> {
 
     fn open_again(&mut self) {
         self.in_flight.clear();
-        self.buffer = Buffer::open_exactly(settings(self.dir, ROOM), clock()).unwrap();
+        self.buffer = Buffer::open_exactly(keeping(self.dir), clock()).unwrap();
         assert_eq!(self.buffer.recovery().damaged, 0);
         assert_eq!(self.buffer.recovery().quarantined_epochs, 0);
         self.outbox = self.buffer.outbox("cloud", Start::Oldest);

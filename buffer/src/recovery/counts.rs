@@ -4,6 +4,7 @@ use millrace_tags::{LogKind, SourceId, SourceKind};
 
 use super::{FoundEpoch, LogRecovery, source_of, table};
 use crate::core::Core;
+use crate::log::LineKey;
 use crate::manifest::Line;
 use crate::owed::Owed;
 use crate::ranges::Ranges;
@@ -36,7 +37,23 @@ impl LogRecovery<'_> {
                 .entry(name)
                 .or_insert_with(|| Uplink::owing(Owed::restore(saved.owed.clone())));
             let log = saved.log(self.kind);
+            let mut refused = Vec::new();
+            for one in &log.refused {
+                let source = core.registry.source(&one.source, SourceKind::Device);
+                let log = match self.kind {
+                    LogKind::Alarm => &mut core.alarm,
+                    LogKind::Data => &mut core.data,
+                };
+                let stream = log.stream(one.stream);
+                refused.push((LineKey { stream, source }, one));
+            }
             let reader = uplink.reader_mut(self.kind);
+            for (line, one) in refused {
+                for (first, last) in one.numbers.clone().repaired().iter() {
+                    reader.refused.insert(line, one.reason, first, last);
+                }
+            }
+            reader.begins = log.begins;
             reader.settled = log.settled.clone();
             for (source, dropped) in &log.dropped {
                 let source = core.registry.source(source, SourceKind::Device);

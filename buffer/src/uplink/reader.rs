@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use millrace_tags::{DropReason, Event, Records, Sample, SourceId};
 
+use super::again::Refused;
 use super::marks::{Marks, Pending};
 use super::{Directory, Loaded, Lost, Taken};
 use crate::chunk::{Run, Shared};
@@ -24,10 +25,14 @@ const PREFETCH_CHUNKS: usize = 2;
 #[derive(Default)]
 pub(crate) struct Reader {
     pub(crate) settled: Ranges,
-    marks: HashMap<LineKey, Marks>,
-    pending: BTreeMap<u64, Pending>,
+    /// What it has given up in chunks that are settled.
+    pub(crate) refused: Refused,
+    /// The last chunk from before it was added.
+    pub(crate) begins: u64,
+    pub(super) marks: HashMap<LineKey, Marks>,
+    pub(super) pending: BTreeMap<u64, Pending>,
     /// Settled chunks that are still in the tail: their marks say that they are not to be offered again.
-    in_tail: BTreeMap<u64, Pending>,
+    pub(super) in_tail: BTreeMap<u64, Pending>,
     /// The oldest chunk in the tail.
     tail_from: u64,
     pub(crate) loaded: VecDeque<Loaded>,
@@ -198,6 +203,11 @@ impl Reader {
         self.loaded.retain(|l| l.directory.number != number);
         for &(line, first, last) in &pending.entries {
             if let Some(marks) = self.marks.get_mut(&line) {
+                for (reason, numbers) in &marks.given_up {
+                    for (a, b) in numbers.within(first, last) {
+                        self.refused.insert(line, *reason, a, b);
+                    }
+                }
                 marks.forget_given_up(first, last);
             }
         }
@@ -311,6 +321,7 @@ impl Reader {
 
     /// A chunk is gone: returns what this uplink has not got of each entry, and forgets the chunk.
     pub(crate) fn drop_chunk(&mut self, directory: &Directory) -> Vec<Lost> {
+        self.refused.forget(directory);
         if self.settled.covers(directory.number, directory.last) {
             return Vec::new();
         }
