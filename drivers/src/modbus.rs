@@ -5,7 +5,7 @@
 //! | [`address`](Address), [`datatype`](DataType), [`point`](Point) | where a value lives and how it is read |
 //! | [`plan`](mod@plan) | which requests bring the points of a poll group, pure |
 //! | `pdu`, [`frame`], `link` | frames, and the exchange of a request for its reply |
-//! | `decode` | reply bytes to values |
+//! | `decode`, [`encode`] | reply bytes to values, values to what a write sends |
 //! | `reader`, `tcp` | a poll group read once, what it learned of the device; the session |
 //!
 //! The transaction layer is ours. The client of `tokio-modbus` checks byte counts only in debug builds,
@@ -25,6 +25,7 @@
 mod address;
 mod datatype;
 mod decode;
+mod encode;
 pub mod frame;
 mod link;
 mod pdu;
@@ -33,8 +34,9 @@ mod point;
 mod reader;
 mod tcp;
 
-pub use address::{Address, AddressError, Table};
-pub use datatype::{DataType, OrderError, TEXT_BYTES_MAX, TypeError, WordOrder};
+pub use address::{Address, AddressError, Bits, Table};
+pub use datatype::{DataType, Element, OrderError, TEXT_BYTES_MAX, TypeError, WordOrder};
+pub use encode::{EncodeError, Encoded, encode};
 pub use plan::plan;
 pub use point::{Point, PointError, PointSpec};
 pub use tcp::{TcpDriver, TcpSettings, read_once};

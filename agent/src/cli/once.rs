@@ -174,8 +174,7 @@ impl Wanted<'_> {
             let address: Address = text.parse().map_err(|e: AddressError| bad(&e, e.hint()))?;
             let data_type = match self.value_type {
                 Some(name) => name.parse().map_err(|e: TypeError| bad(&e, e.hint()))?,
-                None if address.table.is_bits() || address.bit.is_some() => DataType::Bool,
-                None => DataType::U16,
+                None => PointSpec::default_type(address).unwrap_or(DataType::U16),
             };
             let order = match self.order {
                 Some(name) => name.parse().map_err(|e: OrderError| bad(&e, e.hint()))?,

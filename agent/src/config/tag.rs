@@ -28,24 +28,25 @@ pub(crate) const TAG: SectionDoc = SectionDoc {
             "address",
             Kind::Form("an address such as holding:0, 40001 or nsu=http://vendor.example/plant;s=Name"),
             "Where the value is. Modbus: `coil:`, `discrete:`, `input:` or `holding:` with a zero-based \
-             offset (`holding:12.3` is bit 3), or a Modicon number, `40001` or `400001`; a bare number \
+             offset (`holding:12.3` is bit 3, `holding:12.0-3` the four lowest), or a Modicon number, `40001` or `400001`; a bare number \
              below 10000 is refused, because it has two readings. OPC UA: `nsu=URI;s=Name`, `ns=2;i=17`.",
         )
         .required(),
         KeyDoc::new(
             "type",
-            Kind::Form("bool, i8 to i64, u8 to u64, f32, f64, bcd16, bcd32 or string:N"),
-            "How the value is read: `bool`, `i8` `u8` `i16` `u16` `i32` `u32` `i64` `u64`, `f32` `f64`, \
-             `bcd16` `bcd32`, `string:N` (N bytes). Needed for Modbus registers; OPC UA values bring \
-             their own, and a type written there (without bcd and the N) is what the catalogue \
+            Kind::Form("bool, i8 to i64, u8 to u64, f32, f64, bcd16 to bcd64, string:N or an array such as u16[10]"),
+            "How the value is read: `bool`, `i8` `u8` `i16` `u16` `i32` `u32` `i48` `u48` `i64` `u64`, `f32` \
+             `f64`, `bcd16` `bcd32` `bcd48` `bcd64`, `string:N` (N bytes), or an array of any of them but \
+             strings: `u16[10]` is one tag whose value is a JSON array, `bool[10]` ten coils. Needed for Modbus registers; OPC UA values bring \
+             their own, and a type written there (without bcd, arrays and the N) is what the catalogue \
              announces.",
         )
-        .means("`bool` for one bit; what the server says for OPC UA"),
+        .means("`bool` for one bit, `u16` for several; what the server says for OPC UA"),
         KeyDoc::new(
             "order",
             Kind::Form("abcd, badc, cdab or dcba"),
             "The order of the bytes: `abcd` big-endian, `badc` bytes swapped in each register, `cdab` \
-             registers reversed, `dcba` both.",
+             registers reversed, `dcba` both; of an array, the order in each element.",
         )
         .means("`abcd`")
         .only(MODBUS_TCP),
@@ -244,10 +245,10 @@ fn read_modbus_point(section: &Section<'_>) -> Option<PointSpec> {
     }
 }
 
-/// One bit is a bool; how to read a register cannot be guessed.
+/// Bits have a type; how to read a register cannot be guessed.
 fn default_type(section: &Section<'_>, address: Address) -> Option<DataType> {
-    if address.table.is_bits() || address.bit.is_some() {
-        return Some(DataType::Bool);
+    if let Some(data_type) = PointSpec::default_type(address) {
+        return Some(data_type);
     }
     section.complain(
         "type",
@@ -334,10 +335,10 @@ fn check_fit(section: &Section<'_>, point: &TagPoint, raw_type: ValueType) -> Op
         let neutral = section.node(key).and_then(|node| node.as_number());
         let neutral = neutral == Some(if key == "scale" { 1.0 } else { 0.0 });
         if no_number && section.has(key) && !neutral {
-            let kind = if raw_type == ValueType::Bool {
-                "bools"
-            } else {
-                "texts"
+            let kind = match raw_type {
+                ValueType::Bool => "bools",
+                ValueType::Json => "arrays",
+                _ => "texts",
             };
             section.complain(
                 key,

@@ -348,7 +348,9 @@ fn served_key(data_type: DataType, bits: u64) -> Key {
         DataType::Bool => return Key::Bool(bits != 0),
         DataType::F32 => return Key::Single(bits as u32),
         DataType::F64 => f64::from_bits(bits),
-        DataType::I8 | DataType::I16 | DataType::I32 | DataType::I64 => bits as i64 as f64,
+        DataType::I8 | DataType::I16 | DataType::I32 | DataType::I48 | DataType::I64 => {
+            bits as i64 as f64
+        }
         _ => bits as f64,
     };
     Key::Number(number.to_bits())

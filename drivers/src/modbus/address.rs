@@ -32,6 +32,11 @@ impl Table {
         matches!(self, Table::Coil | Table::Discrete)
     }
 
+    /// Whether Modbus has functions that write it.
+    pub fn is_writable(self) -> bool {
+        matches!(self, Table::Coil | Table::Holding)
+    }
+
     fn from_name(name: &str) -> Option<Self> {
         [Table::Coil, Table::Discrete, Table::Input, Table::Holding]
             .into_iter()
@@ -56,10 +61,48 @@ impl fmt::Display for Table {
     }
 }
 
+/// Neighbouring bits of a register; bit 0 is the least significant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bits {
+    first: u8,
+    last: u8,
+}
+
+impl Bits {
+    /// From the lower bit to the higher, both included; `None` past bit 15 or in the wrong order.
+    pub fn new(first: u8, last: u8) -> Option<Self> {
+        (first <= last && last < 16).then_some(Self { first, last })
+    }
+
+    /// The lowest bit.
+    pub fn first(self) -> u8 {
+        self.first
+    }
+
+    /// How many there are, 1 to 16.
+    pub fn count(self) -> u8 {
+        self.last - self.first + 1
+    }
+
+    /// The register with these bits set and all others not.
+    pub fn mask(self) -> u16 {
+        (u16::MAX >> (16 - self.count())) << self.first
+    }
+}
+
+impl fmt::Display for Bits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.count() {
+            1 => write!(f, "{}", self.first),
+            _ => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
 /// A place in a Modbus device.
 ///
-/// Written `holding:0`, zero-based as on the wire; `holding:12.3` is bit 3 of a register, bit 0 being
-/// the least significant. Modicon numbers of five or six digits are understood too: `40001` and
+/// Written `holding:0`, zero-based as on the wire; `holding:12.3` is bit 3 of a register and
+/// `holding:12.0-3` its four lowest, bit 0 being the least significant. Modicon numbers of five or six digits are understood too: `40001` and
 /// `400001` are both `holding:0`. A bare number below 10000 has two readings and is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address {
@@ -67,8 +110,8 @@ pub struct Address {
     pub table: Table,
     /// The zero-based offset in the table, as it goes over the wire.
     pub offset: u16,
-    /// The bit of the register; `None` for the whole of it.
-    pub bit: Option<u8>,
+    /// The bits of the register; `None` for the whole of it.
+    pub bit: Option<Bits>,
 }
 
 impl fmt::Display for Address {
@@ -110,7 +153,7 @@ pub enum AddressError {
         /// The text.
         given: String,
     },
-    /// What should be a bit is not a number from 0 to 15.
+    /// What should be a bit, or a range of them, is none from 0 to 15.
     #[error("address {given} has no bit from 0 to 15")]
     Bit {
         /// The text.
@@ -149,7 +192,9 @@ impl AddressError {
                     .to_owned()
             }
             AddressError::Bit { .. } => {
-                "holding:12.3 is bit 3 of register 12; bit 0 is the least significant".to_owned()
+                "holding:12.3 is bit 3 of register 12, holding:12.0-3 the bits 0 to 3; bit 0 is the least \
+                 significant"
+                    .to_owned()
             }
             AddressError::BitOfBit { .. } => "leave out the part after the dot".to_owned(),
             AddressError::Shape { .. } => {
@@ -194,13 +239,17 @@ impl FromStr for Address {
     }
 }
 
-fn split_bit(given: &str) -> Result<(&str, Option<u8>), AddressError> {
-    let Some((place, bit)) = given.split_once('.') else {
+fn split_bit(given: &str) -> Result<(&str, Option<Bits>), AddressError> {
+    let Some((place, bits)) = given.split_once('.') else {
         return Ok((given, None));
     };
-    match decimal(bit).filter(|bit| *bit < 16) {
-        Some(bit) => Ok((place, u8::try_from(bit).ok())),
-        None => Err(AddressError::Bit {
+    let (first, last) = bits.split_once('-').unwrap_or((bits, bits));
+    let number = |text| decimal(text).and_then(|bit| u8::try_from(bit).ok());
+    match number(first).zip(number(last)) {
+        Some((first, last)) if Bits::new(first, last).is_some() => {
+            Ok((place, Bits::new(first, last)))
+        }
+        _ => Err(AddressError::Bit {
             given: given.to_owned(),
         }),
     }
@@ -268,6 +317,7 @@ mod tests {
     use super::*;
 
     fn at(table: Table, offset: u16, bit: Option<u8>) -> Address {
+        let bit = bit.and_then(|bit| Bits::new(bit, bit));
         Address { table, offset, bit }
     }
 
@@ -289,6 +339,28 @@ mod tests {
             ("010000", at(Table::Coil, 9999, None)),
         ] {
             assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn bits_are_a_range() {
+        let address: Address = "holding:12.4-7".parse().unwrap();
+        let bits = address.bit.unwrap();
+        assert_eq!((bits.first(), bits.count(), bits.mask()), (4, 4, 0x00F0));
+        assert_eq!(Bits::new(0, 15).unwrap().mask(), 0xFFFF);
+        assert_eq!(
+            "holding:1.3-3".parse::<Address>().unwrap().to_string(),
+            "holding:1.3"
+        );
+        for text in [
+            "holding:1.3-2",
+            "holding:1.0-16",
+            "holding:1.-3",
+            "holding:1.0-",
+            "holding:1.0-1-2",
+        ] {
+            let error = text.parse::<Address>().unwrap_err();
+            assert!(matches!(error, AddressError::Bit { .. }), "{text}");
         }
     }
 
@@ -336,9 +408,12 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn display_round_trips(table in 0u8..4, offset: u16, bit in proptest::option::of(0u8..16)) {
+        fn display_round_trips(table in 0u8..4, offset: u16, bits in proptest::option::of((0u8..16, 0u8..16))) {
             let table = [Table::Coil, Table::Discrete, Table::Input, Table::Holding][table as usize];
-            let address = at(table, offset, bit.filter(|_| !table.is_bits()));
+            let bit = bits
+                .filter(|_| !table.is_bits())
+                .and_then(|(a, b)| Bits::new(a.min(b), a.max(b)));
+            let address = Address { table, offset, bit };
             proptest::prop_assert_eq!(address.to_string().parse(), Ok(address));
         }
 

@@ -8,6 +8,10 @@ use millrace_tags::ValueType;
 /// The longest text: what one read request can bring (125 registers of two bytes).
 pub const TEXT_BYTES_MAX: u16 = 250;
 
+/// The longest array: what one read request can bring, which is so many coils. One of registers is
+/// shorter; [`PointSpec`](super::PointSpec) knows which it is.
+const ARRAY_MAX: u16 = 2000;
+
 /// The type of a value in a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DataType {
@@ -27,6 +31,10 @@ pub enum DataType {
     U32,
     /// Four registers, signed.
     I64,
+    /// Three registers, signed.
+    I48,
+    /// Three registers.
+    U48,
     /// Four registers.
     U64,
     /// IEEE 754 single precision in two registers.
@@ -37,12 +45,36 @@ pub enum DataType {
     Bcd16,
     /// Eight decimal digits in two registers.
     Bcd32,
+    /// Twelve decimal digits in three registers.
+    Bcd48,
+    /// Sixteen decimal digits in four registers.
+    Bcd64,
     /// So many bytes of text, two in a register; it ends at the first NUL, spaces at its end are cut.
     Text(u16),
+    /// So many values of one type, each with its own order, one behind the other: one tag, whose value is a
+    /// JSON array. An element that is no value of its type (a NaN) is `null` in it.
+    Array(Element, u16),
 }
 
-/// Every type but text, which has a length.
-const PLAIN_TYPES: [(&str, DataType); 13] = [
+/// The type of an array's elements: any but text and array.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Element(u8);
+
+impl Element {
+    /// The element of this type; `None` for a text or an array.
+    pub fn of(data_type: DataType) -> Option<Self> {
+        let at = PLAIN_TYPES.iter().position(|(_, t)| *t == data_type)?;
+        u8::try_from(at).ok().map(Self)
+    }
+
+    /// The type.
+    pub fn data_type(self) -> DataType {
+        PLAIN_TYPES[usize::from(self.0)].1
+    }
+}
+
+/// Every type but those that have a length.
+const PLAIN_TYPES: [(&str, DataType); 17] = [
     ("bool", DataType::Bool),
     ("i8", DataType::I8),
     ("u8", DataType::U8),
@@ -50,12 +82,16 @@ const PLAIN_TYPES: [(&str, DataType); 13] = [
     ("u16", DataType::U16),
     ("i32", DataType::I32),
     ("u32", DataType::U32),
+    ("i48", DataType::I48),
+    ("u48", DataType::U48),
     ("i64", DataType::I64),
     ("u64", DataType::U64),
     ("f32", DataType::F32),
     ("f64", DataType::F64),
     ("bcd16", DataType::Bcd16),
     ("bcd32", DataType::Bcd32),
+    ("bcd48", DataType::Bcd48),
+    ("bcd64", DataType::Bcd64),
 ];
 
 /// What other programs call our types.
@@ -81,7 +117,7 @@ const FOREIGN_NAMES: [(&str, &str); 18] = [
 ];
 
 impl DataType {
-    /// How many registers the value takes.
+    /// How many registers the value takes; of coils, how many.
     pub fn registers(self) -> u16 {
         match self {
             DataType::Bool
@@ -91,8 +127,12 @@ impl DataType {
             | DataType::U16
             | DataType::Bcd16 => 1,
             DataType::I32 | DataType::U32 | DataType::F32 | DataType::Bcd32 => 2,
-            DataType::I64 | DataType::U64 | DataType::F64 => 4,
+            DataType::I48 | DataType::U48 | DataType::Bcd48 => 3,
+            DataType::I64 | DataType::U64 | DataType::F64 | DataType::Bcd64 => 4,
             DataType::Text(bytes) => bytes.div_ceil(2),
+            DataType::Array(element, count) => {
+                element.data_type().registers().saturating_mul(count)
+            }
         }
     }
 
@@ -100,24 +140,34 @@ impl DataType {
     pub fn value_type(self) -> ValueType {
         match self {
             DataType::Bool => ValueType::Bool,
-            DataType::I8 | DataType::I16 | DataType::I32 | DataType::I64 => ValueType::I64,
+            DataType::I8 | DataType::I16 | DataType::I32 | DataType::I48 | DataType::I64 => {
+                ValueType::I64
+            }
             DataType::U8
             | DataType::U16
             | DataType::U32
+            | DataType::U48
             | DataType::U64
             | DataType::Bcd16
-            | DataType::Bcd32 => ValueType::U64,
+            | DataType::Bcd32
+            | DataType::Bcd48
+            | DataType::Bcd64 => ValueType::U64,
             DataType::F32 => ValueType::F32,
             DataType::F64 => ValueType::F64,
             DataType::Text(_) => ValueType::Text,
+            DataType::Array(..) => ValueType::Json,
         }
     }
 }
 
 impl fmt::Display for DataType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let DataType::Text(bytes) = self {
-            return write!(f, "string:{bytes}");
+        match self {
+            DataType::Text(bytes) => return write!(f, "string:{bytes}"),
+            DataType::Array(element, count) => {
+                return write!(f, "{}[{count}]", element.data_type());
+            }
+            _ => {}
         }
         let name = PLAIN_TYPES.iter().find(|(_, plain)| plain == self);
         f.write_str(name.map_or("", |(name, _)| name))
@@ -139,6 +189,12 @@ pub enum TypeError {
         /// The text.
         given: String,
     },
+    /// An array without a length that fits into one request, or of texts or arrays.
+    #[error("{given:?} is no array of 1 to {ARRAY_MAX} numbers or bools")]
+    Array {
+        /// The text.
+        given: String,
+    },
 }
 
 impl TypeError {
@@ -150,8 +206,8 @@ impl TypeError {
                 match FOREIGN_NAMES.iter().find(|(name, _)| *name == given) {
                     Some((_, ours)) => format!("write {ours}"),
                     None => {
-                        "the types are bool, i8 u8 i16 u16 i32 u32 i64 u64, f32 f64, bcd16 bcd32 \
-                             and string:N"
+                        "the types are bool, i8 u8 i16 u16 i32 u32 i48 u48 i64 u64, f32 f64, bcd16 bcd32 \
+                         bcd48 bcd64, string:N and arrays such as u16[10]"
                             .to_owned()
                     }
                 }
@@ -160,6 +216,9 @@ impl TypeError {
                 "write string:N, N being the bytes of the text, at most {TEXT_BYTES_MAX}: \
                  that is what one Modbus request can bring"
             ),
+            TypeError::Array { .. } => {
+                "write TYPE[N], for example u16[10]; a text is string:N".to_owned()
+            }
         }
     }
 }
@@ -172,6 +231,11 @@ impl FromStr for DataType {
         let plain = PLAIN_TYPES.iter().find(|(plain, _)| *plain == name);
         if let Some((_, plain)) = plain {
             return Ok(*plain);
+        }
+        if let Some((element, count)) = name.split_once('[') {
+            return array(element, count).ok_or_else(|| TypeError::Array {
+                given: text.to_owned(),
+            });
         }
         let Some(rest) = name.strip_prefix("string") else {
             return Err(TypeError::Unknown {
@@ -186,6 +250,13 @@ impl FromStr for DataType {
                 given: text.to_owned(),
             })
     }
+}
+
+fn array(element: &str, count: &str) -> Option<DataType> {
+    let (_, element) = PLAIN_TYPES.iter().find(|(name, _)| *name == element)?;
+    let count = count.strip_suffix(']')?.parse().ok()?;
+    (1..=ARRAY_MAX).contains(&count).then_some(())?;
+    Some(DataType::Array(Element::of(*element)?, count))
 }
 
 /// In which order the bytes of a value arrive, A being the most significant of four.
@@ -293,6 +364,27 @@ mod tests {
         let error = "Float32".parse::<DataType>().unwrap_err();
         assert_eq!(error.to_string(), "\"Float32\" is not a type");
         assert_eq!(error.hint(), "write f32");
+    }
+
+    #[test]
+    fn arrays_have_a_length_and_an_element() {
+        let array: DataType = "f32[10]".parse().unwrap();
+        assert_eq!(
+            (array.registers(), array.to_string().as_str()),
+            (20, "f32[10]")
+        );
+        for text in [
+            "u16[0]",
+            "u16[]",
+            "u16[2001]",
+            "string:4[2]",
+            "u16[2][3]",
+            "u16[4",
+            "x[3]",
+        ] {
+            let error = text.parse::<DataType>().unwrap_err();
+            assert!(matches!(error, TypeError::Array { .. }), "{text}");
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use millrace_tags::{TagId, ValueType};
 
-use super::address::Address;
-use super::datatype::{DataType, WordOrder};
+use super::address::{Address, Bits};
+use super::datatype::{DataType, Element, WordOrder};
+use super::plan::{COILS_MAX, REGISTERS_MAX};
 
 /// The address space of a table ends here.
 const TABLE_END: u32 = 0x1_0000;
@@ -34,11 +35,23 @@ impl PointSpec {
             data_type,
             order,
         };
-        if address.table.is_bits() && data_type != DataType::Bool {
+        if address.table.is_bits() && !is_of_bools(data_type) {
             return Err(PointError::NumberInBits { address, data_type });
         }
-        if address.bit.is_some() && data_type != DataType::Bool {
+        if address.bit.is_some_and(|bits| !fits_bits(data_type, bits)) {
             return Err(PointError::BitOfNumber { address, data_type });
+        }
+        let most = if address.table.is_bits() {
+            COILS_MAX
+        } else {
+            REGISTERS_MAX
+        };
+        if spec.registers() > most {
+            return Err(PointError::TooLong {
+                address,
+                data_type,
+                most,
+            });
         }
         if matches!(data_type, DataType::Text(_)) && order.reverses_words() {
             return Err(PointError::ReversedText { address, order });
@@ -47,6 +60,16 @@ impl PointSpec {
             return Err(PointError::PastEnd { address, data_type });
         }
         Ok(spec)
+    }
+
+    /// How this address is read where no type is written: one bit is a bool, several are an unsigned
+    /// number; a register can be read in many ways.
+    pub fn default_type(address: Address) -> Option<DataType> {
+        match address.bit.map(Bits::count) {
+            Some(1) => Some(DataType::Bool),
+            Some(_) => Some(DataType::U16),
+            None => address.table.is_bits().then_some(DataType::Bool),
+        }
     }
 
     /// Where it lives.
@@ -85,6 +108,25 @@ impl PointSpec {
     }
 }
 
+/// Whether a coil can hold it, or a row of coils.
+fn is_of_bools(data_type: DataType) -> bool {
+    match data_type {
+        DataType::Bool => true,
+        DataType::Array(element, _) => element.data_type() == DataType::Bool,
+        _ => false,
+    }
+}
+
+/// Whether so many bits of a register can be read as this type.
+fn fits_bits(data_type: DataType, bits: Bits) -> bool {
+    match data_type {
+        DataType::Bool => bits.count() == 1,
+        DataType::I8 | DataType::U8 => (2..=8).contains(&bits.count()),
+        DataType::I16 | DataType::U16 => bits.count() >= 2,
+        _ => false,
+    }
+}
+
 /// A tag of a Modbus device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Point {
@@ -107,13 +149,25 @@ pub enum PointError {
         /// The configured type.
         data_type: DataType,
     },
-    /// One bit of a register is no number.
-    #[error("type {data_type} does not fit into {address}, which is one bit of a register")]
+    /// One bit of a register is no number, several are no bool.
+    #[error("type {data_type} does not fit {address}, which is {} of a register", bits(.address))]
     BitOfNumber {
         /// Where.
         address: Address,
         /// The configured type.
         data_type: DataType,
+    },
+    /// No request could bring it whole.
+    #[error(
+        "type {data_type} at {address} does not fit into one request, which brings {most} addresses"
+    )]
+    TooLong {
+        /// Where.
+        address: Address,
+        /// The configured type.
+        data_type: DataType,
+        /// What a request can bring.
+        most: u16,
     },
     /// No device keeps text with its last characters first.
     #[error("order {order} would reverse the text at {address}")]
@@ -133,6 +187,13 @@ pub enum PointError {
     },
 }
 
+fn bits(address: &Address) -> String {
+    match address.bit.map_or(0, Bits::count) {
+        0 | 1 => "one bit".to_owned(),
+        count => format!("{count} bits"),
+    }
+}
+
 impl PointError {
     /// What to write instead.
     pub fn hint(&self) -> String {
@@ -140,10 +201,27 @@ impl PointError {
             PointError::NumberInBits { .. } => {
                 "write type bool, or a register: holding:0, input:0".to_owned()
             }
-            PointError::BitOfNumber { address, .. } => format!(
-                "write type bool, or the whole register: {}:{}",
-                address.table, address.offset
-            ),
+            PointError::BitOfNumber { address, .. } => {
+                let fitting = match address.bit.map_or(0, Bits::count) {
+                    0 | 1 => "bool",
+                    2..=8 => "u8, i8, u16 or i16",
+                    _ => "u16 or i16",
+                };
+                format!(
+                    "write type {fitting}, or the whole register: {}:{}",
+                    address.table, address.offset
+                )
+            }
+            PointError::TooLong {
+                data_type: DataType::Array(element, _),
+                most,
+                ..
+            } => {
+                let element: Element = *element;
+                let fit = most / element.data_type().registers();
+                format!("make it several arrays of at most {fit} elements")
+            }
+            PointError::TooLong { .. } => "make it several shorter ones".to_owned(),
             PointError::ReversedText { .. } => {
                 "write order abcd, or badc where the characters come in swapped pairs".to_owned()
             }
@@ -185,6 +263,19 @@ mod tests {
         );
         let error = spec("holding:3.1", "u16", "abcd").unwrap_err();
         assert!(error.hint().contains("holding:3"), "{}", error.hint());
+        assert!(spec("holding:3.0-3", "u8", "abcd").is_ok());
+        assert!(spec("coil:3", "bool[20]", "abcd").is_ok());
+        let error = spec("holding:3.0-11", "u8", "abcd").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "type u8 does not fit holding:3.0-11, which is 12 bits of a register"
+        );
+        assert!(error.hint().contains("u16"), "{}", error.hint());
+        let error = spec("holding:3", "f64[32]", "abcd").unwrap_err();
+        assert_eq!(
+            error.hint(),
+            "make it several arrays of at most 31 elements"
+        );
         let error = spec("holding:65535", "f32", "abcd").unwrap_err();
         assert_eq!(error.hint(), "the last place for it is offset 65534");
         assert!(matches!(

@@ -53,7 +53,25 @@ fn every_type_in_every_order() {
         &[0xBE, 0x77, 0x1A, 0x9F, 0xDD, 0x2F, 0xC0, 0x5E],
         &[0x77, 0xBE, 0x9F, 0x1A, 0x2F, 0xDD, 0x5E, 0xC0],
     ];
-    let cases: [(&str, Orders, Value); 14] = [
+    let three: Orders = [
+        &[0x12, 0x34, 0x56, 0x78, 0x90, 0x12],
+        &[0x34, 0x12, 0x78, 0x56, 0x12, 0x90],
+        &[0x90, 0x12, 0x56, 0x78, 0x12, 0x34],
+        &[0x12, 0x90, 0x78, 0x56, 0x34, 0x12],
+    ];
+    let minus_three: Orders = [
+        &[0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFE],
+        &[0xFF, 0xFF, 0xFF, 0xFF, 0xFE, 0xFF],
+        &[0xFF, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF],
+        &[0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF],
+    ];
+    let digits: Orders = [
+        &[0x12, 0x34, 0x56, 0x78, 0x90, 0x12, 0x34, 0x56],
+        &[0x34, 0x12, 0x78, 0x56, 0x12, 0x90, 0x56, 0x34],
+        &[0x34, 0x56, 0x90, 0x12, 0x56, 0x78, 0x12, 0x34],
+        &[0x56, 0x34, 0x12, 0x90, 0x78, 0x56, 0x34, 0x12],
+    ];
+    let cases: [(&str, Orders, Value); 18] = [
         ("bool", one, Value::Bool(true)),
         ("i8", minus, Value::I64(-2)),
         ("u8", one, Value::U64(0x34)),
@@ -68,6 +86,10 @@ fn every_type_in_every_order() {
         ("f64", double, Value::F64(-123.456)),
         ("bcd16", one, Value::U64(1234)),
         ("bcd32", two, Value::U64(12_345_678)),
+        ("u48", three, Value::U64(0x1234_5678_9012)),
+        ("i48", minus_three, Value::I64(-2)),
+        ("bcd48", three, Value::U64(123_456_789_012)),
+        ("bcd64", digits, Value::U64(1_234_567_890_123_456)),
     ];
     for (data_type, orders, value) in cases {
         for (order, data) in WordOrder::ALL.into_iter().zip(orders) {
@@ -102,6 +124,34 @@ fn bits_of_a_register_count_from_the_least_significant() {
     assert_eq!(bit(15, "abcd").value(&[0x80, 0x00]), Ok(Value::Bool(true)));
     assert_eq!(bit(14, "abcd").value(&[0x80, 0x00]), Ok(Value::Bool(false)));
     assert_eq!(bit(0, "badc").value(&[0x01, 0x00]), Ok(Value::Bool(true)));
+}
+
+#[test]
+fn bit_fields_are_numbers() {
+    let field = |data_type| extract("holding:7.4-7", data_type, "abcd").value(&[0x00, 0xA5]);
+    assert_eq!(field("u8"), Ok(Value::U64(0xA)));
+    assert_eq!(field("i8"), Ok(Value::I64(-6)));
+}
+
+#[test]
+fn arrays_are_json() {
+    let floats = [1.5f32, f32::NAN, -0.1].map(f32::to_be_bytes).concat();
+    assert_eq!(
+        decode("f32[3]", "abcd", &floats),
+        Ok(Value::Json("[1.5,null,-0.1]".into()))
+    );
+    let words = [0x01, 0x00, 0xFF, 0xFF];
+    assert_eq!(
+        decode("i16[2]", "badc", &words),
+        Ok(Value::Json("[1,-1]".into()))
+    );
+    assert_eq!(
+        decode("i16[2]", "badc", &words[..3]),
+        Err(Reason::InvalidReply)
+    );
+    let coils = extract("coil:7", "bool[10]", "abcd").value(&[0b101, 0b10]);
+    let json = "[true,false,true,false,false,false,false,false,false,true]";
+    assert_eq!(coils, Ok(Value::Json(json.into())));
 }
 
 #[test]

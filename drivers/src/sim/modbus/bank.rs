@@ -13,7 +13,7 @@ use super::faults::{Fault, Faults};
 use super::map::{Entry, RegisterMap, Source};
 use super::replay::{Advance, Replay};
 use crate::modbus::Table;
-use crate::modbus::plan::{COILS_MAX, REGISTERS_MAX};
+use crate::modbus::plan::COILS_MAX;
 use crate::sim::signal::{Generator, Signal};
 
 /// Served values that are remembered where that was asked for: 400 MB, hours of a demo.
@@ -164,10 +164,7 @@ impl Bank {
         // A value may begin before the span; none is longer than a request.
         let from = self.order.partition_point(|&i| {
             let spec = &self.cells[i].entry.spec;
-            (
-                spec.address().table,
-                spec.start() + u32::from(REGISTERS_MAX),
-            ) < (table, span.start)
+            (spec.address().table, spec.start() + u32::from(COILS_MAX)) < (table, span.start)
         });
         for &i in &self.order[from..] {
             let spec = self.cells[i].entry.spec;
@@ -336,9 +333,11 @@ fn extents<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<(Table, Range<u32>)
 /// Puts what falls into the span of a value that begins at `start`; bits of one register come together.
 fn put(data: &mut [u8], value: &[u8], table: Table, start: u32, span: &Range<u32>) {
     if table.is_bits() {
-        let at = (start - span.start) as usize;
-        if let (Some(byte), Some(bit)) = (data.get_mut(at / 8), value.first()) {
-            *byte |= bit << (at % 8);
+        for (place, bit) in (start..).zip(value) {
+            if span.contains(&place) {
+                let at = (place - span.start) as usize;
+                data[at / 8] |= bit << (at % 8);
+            }
         }
         return;
     }

@@ -1,44 +1,79 @@
 //! Values to register bytes: the counterpart of the driver's decoder, written apart from it.
 
-use crate::modbus::{DataType, PointSpec};
+use crate::modbus::{Bits, DataType, PointSpec, WordOrder};
 
 /// A value as it is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Encoded {
     /// The bytes of its registers, as they go over the wire; one byte, 0 or 1, for a coil.
     pub(super) bytes: Vec<u8>,
-    /// The value's own bits: of the float, of the integer as two's complement, 0 for a text.
+    /// The value's own bits: of the float, of the integer as two's complement, 0 for a text or an array.
     pub(super) bits: u64,
 }
 
-/// Encodes a number, or a text for text. What does not fit into the type is cut to its range.
+/// Encodes a number, or a text for text. What does not fit into the type is cut to its range. Element `i`
+/// of an array is `i` more than the number.
 pub(super) fn encode(spec: &PointSpec, number: f64, text: Option<&str>) -> Encoded {
+    let elements = match spec.data_type() {
+        DataType::Array(element, count) => Some((element.data_type(), count)),
+        _ => None,
+    };
+    let numbers = (0..elements.map_or(1, |(_, count)| count)).map(|i| number + f64::from(i));
     if spec.address().table.is_bits() {
-        let bit = u8::from(number != 0.0);
-        return Encoded {
-            bytes: vec![bit],
-            bits: u64::from(bit),
+        let bytes: Vec<u8> = numbers.map(|number| u8::from(number != 0.0)).collect();
+        let bits = if elements.is_none() {
+            u64::from(bytes[0])
+        } else {
+            0
         };
+        return Encoded { bytes, bits };
     }
-    let (mut bytes, bits) = big_endian(spec, number, text);
-    if spec.order().reverses_words() {
+    let Some((element, _)) = elements else {
+        let (bytes, bits) = match spec.address().bit {
+            Some(field) if spec.data_type() != DataType::Bool => {
+                let bits = number.round() as i64 as u16 & (field.mask() >> field.first());
+                let register = bits << field.first();
+                (register.to_be_bytes().to_vec(), u64::from(bits))
+            }
+            _ => big_endian(spec, spec.data_type(), number, text),
+        };
+        let bytes = in_order(bytes, spec.order());
+        return Encoded { bytes, bits };
+    };
+    let bytes = numbers.flat_map(|number| {
+        let (bytes, _) = big_endian(spec, element, number, None);
+        in_order(bytes, spec.order())
+    });
+    Encoded {
+        bytes: bytes.collect(),
+        bits: 0,
+    }
+}
+
+fn in_order(mut bytes: Vec<u8>, order: WordOrder) -> Vec<u8> {
+    if order.reverses_words() {
         let words: Vec<[u8; 2]> = bytes.chunks_exact(2).map(|w| [w[0], w[1]]).collect();
         bytes = words.into_iter().rev().flatten().collect();
     }
-    if spec.order().swaps_bytes() {
+    if order.swaps_bytes() {
         bytes = bytes.chunks_exact(2).flat_map(|w| [w[1], w[0]]).collect();
     }
-    Encoded { bytes, bits }
+    bytes
 }
 
-fn big_endian(spec: &PointSpec, number: f64, text: Option<&str>) -> (Vec<u8>, u64) {
+fn big_endian(
+    spec: &PointSpec,
+    data_type: DataType,
+    number: f64,
+    text: Option<&str>,
+) -> (Vec<u8>, u64) {
     // `as` cuts a float to the integer's range, and NaN to 0.
     let whole = number.round();
     let signed = |value: i64, bytes: &[u8]| (bytes.to_vec(), value as u64);
-    match spec.data_type() {
+    match data_type {
         DataType::Bool => {
             let bit = u16::from(number != 0.0);
-            let register = bit << spec.address().bit.unwrap_or(0);
+            let register = bit << spec.address().bit.map_or(0, Bits::first);
             (register.to_be_bytes().to_vec(), u64::from(bit))
         }
         DataType::I8 => signed(i64::from(whole as i8), &[0, whole as i8 as u8]),
@@ -53,6 +88,15 @@ fn big_endian(spec: &PointSpec, number: f64, text: Option<&str>) -> (Vec<u8>, u6
             (whole as u32).to_be_bytes().to_vec(),
             u64::from(whole as u32),
         ),
+        DataType::I48 => {
+            let most = (1i64 << 47) - 1;
+            let value = (whole as i64).clamp(-most - 1, most);
+            signed(value, &value.to_be_bytes()[2..])
+        }
+        DataType::U48 => {
+            let value = (whole as u64).min((1 << 48) - 1);
+            (value.to_be_bytes()[2..].to_vec(), value)
+        }
         DataType::I64 => signed(whole as i64, &(whole as i64).to_be_bytes()),
         DataType::U64 => ((whole as u64).to_be_bytes().to_vec(), whole as u64),
         DataType::F32 => {
@@ -62,6 +106,8 @@ fn big_endian(spec: &PointSpec, number: f64, text: Option<&str>) -> (Vec<u8>, u6
         DataType::F64 => (number.to_be_bytes().to_vec(), number.to_bits()),
         DataType::Bcd16 => bcd(whole as u64 % 10_000, 2),
         DataType::Bcd32 => bcd(whole as u64 % 100_000_000, 4),
+        DataType::Bcd48 => bcd(whole as u64 % 1_000_000_000_000, 6),
+        DataType::Bcd64 => bcd(whole as u64 % 10_000_000_000_000_000, 8),
         DataType::Text(length) => {
             let text = text.map_or_else(|| number.to_string(), str::to_owned);
             let mut bytes = text.into_bytes();
@@ -69,6 +115,8 @@ fn big_endian(spec: &PointSpec, number: f64, text: Option<&str>) -> (Vec<u8>, u6
             bytes.resize(usize::from(spec.registers()) * 2, 0);
             (bytes, 0)
         }
+        // No array has arrays for elements.
+        DataType::Array(..) => (Vec::new(), 0),
     }
 }
 
