@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_drivers::modbus::{
-    Address, DataType, Point, PointSpec, Table, TcpDriver, TcpSettings, WordOrder,
+    Address, Bits, DataType, Point, PointSpec, Table, TcpDriver, TcpSettings, WordOrder,
 };
 use millrace_drivers::{Driver, Session, SessionError};
 use millrace_tags::{Quality, Reason, SystemClock, TagId, Value};
@@ -71,6 +71,26 @@ fn values() -> Vec<(DataType, Value, Vec<u8>)> {
             DataType::F64,
             Value::F64(6.022e23),
             6.022e23f64.to_be_bytes().to_vec(),
+        ),
+        (
+            DataType::I48,
+            Value::I64(-(1 << 40) - 3),
+            (-(1i64 << 40) - 3).to_be_bytes()[2..].to_vec(),
+        ),
+        (
+            DataType::U48,
+            Value::U64(0xFEDC_BA98_7654),
+            vec![0xFE, 0xDC, 0xBA, 0x98, 0x76, 0x54],
+        ),
+        (
+            DataType::Bcd48,
+            Value::U64(210_987_654_321),
+            vec![0x21, 0x09, 0x87, 0x65, 0x43, 0x21],
+        ),
+        (
+            DataType::Bcd64,
+            Value::U64(9_876_543_210_123_456),
+            vec![0x98, 0x76, 0x54, 0x32, 0x10, 0x12, 0x34, 0x56],
         ),
         (DataType::Bcd16, Value::U64(9_071), vec![0x90, 0x71]),
         (
@@ -136,7 +156,7 @@ impl Plant {
             plant.add(
                 Table::Holding,
                 0,
-                Some(bit),
+                Bits::new(bit, bit),
                 DataType::Bool,
                 WordOrder::Abcd,
                 value,
@@ -167,7 +187,7 @@ impl Plant {
         &mut self,
         table: Table,
         offset: u16,
-        bit: Option<u8>,
+        bit: Option<Bits>,
         data_type: DataType,
         order: WordOrder,
         expected: Result<Value, Reason>,

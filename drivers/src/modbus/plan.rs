@@ -1,69 +1,30 @@
 //! The read planner: which requests bring all points of a poll group at the least cost.
 //!
-//! Pure. The cost of a request is one round trip plus what it reads, gaps included; both are counted
-//! in registers ([`Limits::request_cost`] says how many registers a round trip is worth). Points are
-//! sorted by place, and the cheapest way to cut that row into requests is found by dynamic
-//! programming. A point is never split, so that no 32-bit value is torn between two requests.
+//! Pure. A request costs time ([`Cost`]): on a serial line that of its characters and silences, over TCP a
+//! round trip; what lies between two points is read through where that costs less than another request.
+//! Points are sorted by place, and the cheapest way to cut that row into requests is found by dynamic
+//! programming: since no request ever gains from leaving out a point between two of its own, the best
+//! cut is the best plan. A point is never split, so that no 32-bit value is torn between two requests.
+//!
+//! A range that must not be read is a [`Barrier`] at its beginning: with no point in it, whatever reads one
+//! of its addresses reads across that place.
 
 use std::ops::Range;
 
 use super::address::Table;
 use super::point::PointSpec;
 
+mod cost;
+mod limits;
+
+pub use cost::Cost;
+pub use limits::{Limits, Taught};
+
 /// Most registers that functions 03 and 04 can bring (Modbus Application Protocol V1.1b3, 6.3 and 6.4).
 pub const REGISTERS_MAX: u16 = 125;
 
 /// Most bits that functions 01 and 02 can bring (6.1 and 6.2).
 pub const COILS_MAX: u16 = 2000;
-
-/// How many registers a round trip over TCP is worth: 4 us of gateway time against 28 ns a register,
-/// on loopback. Every real network only raises it, and past [`REGISTERS_MAX`] more changes nothing.
-const TCP_REQUEST_COST: u32 = 140;
-
-/// A coil costs a sixteenth of a register, so costs are counted in coils.
-const COILS_PER_REGISTER: u32 = 16;
-
-/// What a device can do in one request, and what a request costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// Most registers in one request, gaps included, 1 to [`REGISTERS_MAX`]. A point that is longer gets
-    /// a request of its own.
-    pub max_registers: u16,
-    /// Most bits in one request, gaps included, 1 to [`COILS_MAX`].
-    pub max_coils: u16,
-    /// How many registers may be read in vain to save one request. 0 reads no gap.
-    pub request_cost: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_registers: REGISTERS_MAX,
-            max_coils: COILS_MAX,
-            request_cost: TCP_REQUEST_COST,
-        }
-    }
-}
-
-impl Limits {
-    fn max(&self, table: Table) -> u32 {
-        let (max, most) = if table.is_bits() {
-            (self.max_coils, COILS_MAX)
-        } else {
-            (self.max_registers, REGISTERS_MAX)
-        };
-        u32::from(max.clamp(1, most))
-    }
-
-    fn cost(&self, table: Table, count: u32) -> u64 {
-        let each = if table.is_bits() {
-            1
-        } else {
-            u64::from(COILS_PER_REGISTER)
-        };
-        u64::from(self.request_cost) * u64::from(COILS_PER_REGISTER) + u64::from(count) * each
-    }
-}
 
 /// One read request and the points that its reply brings.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +39,7 @@ pub struct Request {
     pub points: Vec<usize>,
 }
 
-/// A place that no request may read across, learned from a device that refused: see [`plan_around`].
+/// A place that no request may read across: see [`plan_around`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Barrier {
     /// The table.
@@ -151,10 +112,26 @@ fn plan_row(
     limits: &Limits,
     barriers: &[Barrier],
 ) -> Vec<Request> {
-    cheapest_cuts(points, row, limits, barriers)
-        .into_iter()
-        .filter_map(|range| request(points, &row[range]))
-        .collect()
+    let Some(&first) = row.first() else {
+        return Vec::new();
+    };
+    let table = points[first].address().table;
+    // Longer than the device gives at once: it is asked for alone, so that it fails alone.
+    let too_long = |i: &usize| points[*i].registers() > limits.max(table);
+    let (alone, row): (Vec<usize>, Vec<usize>) = row.iter().copied().partition(too_long);
+    let mut walls: Vec<u32> = (barriers.iter())
+        .filter(|barrier| barrier.table == table)
+        .map(|barrier| barrier.at)
+        .collect();
+    walls.sort_unstable();
+    let cuts = cheapest_cuts(points, &row, table, limits, &walls);
+    let merged = cuts.into_iter().map(|range| &row[range]);
+    let mut requests: Vec<Request> = merged
+        .chain(alone.chunks(1))
+        .filter_map(|row| request(points, row))
+        .collect();
+    requests.sort_by_key(|request| request.start);
+    requests
 }
 
 /// The ranges of `row` that make one request each.
@@ -163,27 +140,26 @@ fn plan_row(
 fn cheapest_cuts(
     points: &[PointSpec],
     row: &[usize],
+    table: Table,
     limits: &Limits,
-    barriers: &[Barrier],
+    walls: &[u32],
 ) -> Vec<Range<usize>> {
-    let Some(&first) = row.first() else {
-        return Vec::new();
-    };
-    let table = points[first].address().table;
+    let max = u32::from(limits.max(table));
     let mut best = vec![u64::MAX; row.len() + 1];
     let mut begin = vec![0; row.len() + 1];
     best[0] = 0;
     for from in 0..row.len() {
         let start = points[row[from]].start();
-        let wall = barrier_after(barriers, table, start);
+        let wall = walls.partition_point(|wall| *wall <= start);
+        let wall = walls.get(wall).copied().unwrap_or(u32::MAX);
         let mut end = start;
         for to in from..row.len() {
             end = end.max(points[row[to]].end());
             // One point alone is always asked for: it is not ours to split.
-            if to > from && (end - start > limits.max(table) || end > wall) {
+            if to > from && (end - start > max || end > wall) {
                 break;
             }
-            let cost = best[from] + limits.cost(table, end - start);
+            let cost = best[from].saturating_add(limits.cost_ns(table, end - start));
             if cost < best[to + 1] {
                 best[to + 1] = cost;
                 begin[to + 1] = from;
@@ -198,12 +174,6 @@ fn cheapest_cuts(
     }
     cuts.reverse();
     cuts
-}
-
-/// The first barrier that a request from `start` on may not read across.
-fn barrier_after(barriers: &[Barrier], table: Table, start: u32) -> u32 {
-    let behind = barriers.iter().filter(|b| b.table == table && b.at > start);
-    behind.map(|b| b.at).min().unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
