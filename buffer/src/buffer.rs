@@ -15,6 +15,7 @@ use crate::core::{CommitError, Core, Request, VerifyError};
 use crate::disk::Space;
 use crate::ledger::Ledger;
 use crate::outbox::{Outbox, Start};
+use crate::purge::{Purge, PurgeError, Purged};
 use crate::recovery::Recovery;
 use crate::replay::{Replay, ReplayError, Replayed};
 use crate::settings::{COMMIT_INTERVAL_MIN, EPOCH_BYTES_MAX, EPOCH_BYTES_MIN, OpenError, Settings};
@@ -242,6 +243,16 @@ impl Buffer {
         let uplink = uplink.map(Arc::from);
         self.ask(|reply| Request::Replay(uplink, replay, reply))
             .unwrap_or(Err(ReplayError::Closed))
+    }
+
+    /// Throws stored records away, whole epochs at a time. What an uplink has not settled of them is counted
+    /// as `purged` and announced.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn purge(&self, purge: Purge) -> Result<Purged, PurgeError> {
+        self.ask(|reply| Request::Purge(purge, reply))
+            .unwrap_or(Err(PurgeError::Closed))
     }
 
     /// Calls `hook` with what [`Buffer::has_room`] says whenever that changes, on the buffer's thread: it

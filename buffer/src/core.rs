@@ -17,6 +17,7 @@ use crate::ledger::{Counts, Ledger, Row, Totals, UplinkLedger};
 use crate::log::{Content, Log, Snapshot};
 use crate::outbox::Start;
 use crate::owed::OwedKey;
+use crate::purge::{Purge, PurgeError, Purged};
 use crate::replay::{Replay, ReplayError, Replayed};
 use crate::settings::WhenFull;
 use crate::state::{
@@ -78,6 +79,7 @@ pub(crate) enum Request {
         Replay,
         Sender<Result<Replayed, ReplayError>>,
     ),
+    Purge(Purge, Sender<Result<Purged, PurgeError>>),
     /// Ends the thread as a crash would.
     Crash,
 }
@@ -283,11 +285,18 @@ impl Core {
         reason: Option<DropReason>,
         at: Option<Timestamp>,
     ) {
+        let nobody = self.uplinks.is_empty();
         for &(line, first, last, void) in &chunk.entries {
             let log = self.log_mut(kind);
             let count = last - first + 1;
             match void {
-                None => log.totals(line.source).removed += count,
+                None => {
+                    let totals = log.totals(line.source);
+                    totals.removed += count;
+                    if let Some(reason) = reason.filter(|_| nobody) {
+                        totals.unsent.add(reason, count);
+                    }
+                }
                 Some(why) => log.totals(line.source).removed_voids.add(why, count),
             }
             let end = log
@@ -355,8 +364,8 @@ impl Core {
         self.named(log, |totals, _| {
             let counts = Counts {
                 queued: totals.records - totals.removed,
-                acked: totals.removed,
-                ..Counts::default()
+                acked: totals.removed - totals.unsent.total(),
+                dropped: totals.unsent,
             };
             counts.row(totals)
         })
@@ -404,6 +413,7 @@ impl Core {
         for (info, totals) in self.registry.sources().iter().zip(&log.totals) {
             let removed = RemovedCounts {
                 records: totals.removed,
+                unsent: totals.unsent.iter().collect(),
                 voids: totals.removed_voids.iter().collect(),
             };
             if removed != RemovedCounts::default() {
@@ -490,7 +500,8 @@ impl Core {
                 };
                 let counts = reader.counts(source);
                 counts.queued = queued;
-                let before = totals.records - queued;
+                counts.dropped = totals.unsent;
+                let before = totals.records - queued - totals.unsent.total();
                 counts.dropped.add(DropReason::BeforeStart, before);
             }
         }

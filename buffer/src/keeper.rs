@@ -143,6 +143,7 @@ impl Keeper {
                 }
                 self.save_quietly();
             }
+            Request::Purge(purge, reply) => drop(reply.send(self.purge(purge))),
             Request::Replay(uplink, replay, reply) => {
                 drop(reply.send(self.replay(uplink, &replay)));
             }
@@ -202,7 +203,7 @@ impl Keeper {
     }
 
     /// Tells sources that can wait when they have to, and when no more.
-    fn tell_room(&mut self) {
+    pub(crate) fn tell_room(&mut self) {
         let room = self.shared.lock().has_room(self.settings.when_full);
         if std::mem::replace(&mut self.told_room, room) != room {
             self.shared.call_room_hooks(room);

@@ -77,6 +77,11 @@ impl Dropped {
         self.0[at] = self.0[at].saturating_add(count);
     }
 
+    pub(crate) fn of(&self, reason: DropReason) -> u64 {
+        let at = REASONS.iter().position(|r| *r == reason);
+        at.map_or(0, |at| self.0[at])
+    }
+
     pub(crate) fn total(&self) -> u64 {
         self.0.iter().sum()
     }
@@ -98,6 +103,8 @@ pub(crate) struct Totals {
     pub(crate) records: u64,
     /// Records whose chunks are removed.
     pub(crate) removed: u64,
+    /// Of these: removed for a reason while there was no uplink that could have sent them.
+    pub(crate) unsent: Dropped,
     /// Numbers without a record, by reason.
     pub(crate) voids: Dropped,
     /// Voids whose chunks are removed: kept apart because the state file keeps them.

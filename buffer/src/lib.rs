@@ -21,6 +21,7 @@
 //! | disk full or read-only | nothing at first: delivery goes on from memory; beyond 16 MiB the newest are refused, gap `newest` |
 //! | store at `max_bytes`, or the file system at `reserve` | by [`WhenFull`]: the oldest epoch, gap `full`; or the newest, gap `newest` |
 //! | data past `max_age` | the epoch, gap `age` |
+//! | [`Buffer::purge`] | what it names, gap `purged` |
 //! | damaged file | the damaged chunks, gap `damage`; a damaged end closes the stream (`last_seq` null) |
 //! | state file lost | nothing: what was acked is sent again |
 //!
@@ -130,6 +131,7 @@ mod mark;
 mod open;
 mod outbox;
 mod owed;
+mod purge;
 mod ranges;
 mod read_ahead;
 mod recovery;
@@ -153,6 +155,7 @@ pub use core::{CommitError, StoreFailure, VerifyError};
 pub use disk::Space;
 pub use ledger::{Ledger, Row, UplinkLedger};
 pub use outbox::{Budget, Item, Offer, OfferId, Outbox, Start};
+pub use purge::{Purge, PurgeError, Purged};
 pub use recovery::Recovery;
 pub use replay::{Replay, ReplayError, Replayed, ReplayedTo, Span};
 pub use settings::{OpenError, Settings, WhenFull};

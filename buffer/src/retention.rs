@@ -274,7 +274,7 @@ impl Keeper {
     }
 
     /// Whether the log has but one epoch, and that a sealed one.
-    fn is_alone(&mut self, kind: LogKind) -> bool {
+    pub(crate) fn is_alone(&mut self, kind: LogKind) -> bool {
         let store = self.store(kind);
         store.active().is_none() && store.sealed.len() == 1
     }
@@ -290,7 +290,12 @@ impl Keeper {
 
     /// Removes an epoch in three steps, each of which recovery can finish: the state says that it is
     /// gone and what is owed for it, then it is renamed, then deleted.
-    fn remove(&mut self, kind: LogKind, epoch: &Sealed, reason: Option<DropReason>) -> bool {
+    pub(crate) fn remove(
+        &mut self,
+        kind: LogKind,
+        epoch: &Sealed,
+        reason: Option<DropReason>,
+    ) -> bool {
         let at = self.shared.utc();
         let chunks = self.store(kind).table(epoch.first).chunks;
         {

@@ -78,6 +78,8 @@ pub(crate) struct LogState {
 pub(crate) struct RemovedCounts {
     pub(crate) records: u64,
     pub(crate) voids: BTreeMap<DropReason, u64>,
+    /// Of the records: removed for a reason while there was no uplink.
+    pub(crate) unsent: BTreeMap<DropReason, u64>,
 }
 
 /// The last number of a line in the removed chunks.

@@ -20,6 +20,9 @@ impl LogRecovery<'_> {
             let totals = core.log_mut(self.kind).totals(source);
             totals.records += removed.records;
             totals.removed += removed.records;
+            for (reason, count) in &removed.unsent {
+                totals.unsent.add(*reason, *count);
+            }
             for (reason, count) in &removed.voids {
                 totals.voids.add(*reason, *count);
                 totals.removed_voids.add(*reason, *count);
