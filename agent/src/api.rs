@@ -6,6 +6,7 @@
 mod peer;
 mod routes;
 mod socket;
+mod stored;
 
 #[cfg(test)]
 mod tests;

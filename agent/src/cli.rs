@@ -34,6 +34,7 @@ mod tags;
 mod trust;
 mod uplink;
 
+pub(crate) use client::OUTCOME;
 use failure::Failure;
 #[cfg(feature = "sim")]
 pub(crate) use interrupt::interrupted;

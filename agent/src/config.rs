@@ -128,8 +128,13 @@ impl Config {
 
     /// The directory of the buffer.
     pub(crate) fn buffer_dir(&self) -> PathBuf {
-        self.gateway.data_dir.join("buffer")
+        buffer_dir(&self.gateway.data_dir)
     }
+}
+
+/// The directory of the buffer in a data directory.
+pub(crate) fn buffer_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("buffer")
 }
 
 /// The file of the cloud layer.

@@ -19,6 +19,7 @@ mod pipeline;
 mod poll;
 mod remote;
 mod report;
+mod stored;
 mod supervisor;
 
 use std::process::ExitCode;

@@ -14,5 +14,6 @@ mod outage;
 mod plant;
 mod reload;
 mod replay;
+mod stored;
 mod systemd;
 mod uplink;

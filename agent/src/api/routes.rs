@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::peer::{Peer, Role};
+use super::stored;
 use crate::gateway::{Gateway, NotFound};
 use crate::report::{ApiError, DeviceAction, DeviceRequest, EventRow, ReadRequest, TagRow};
 use crate::supervisor::Current;
@@ -46,6 +47,8 @@ pub(crate) fn router(door: Door) -> Router {
             "/v1/buffer",
             get(async |State(door): State<Door>| Json(door.get().buffer_report())),
         )
+        .route("/v1/buffer/records", get(stored::records))
+        .route("/v1/buffer/chunks", get(stored::chunks))
         .route(
             "/v1/config",
             get(async |State(door): State<Door>| Json(door.get().config_files())),
@@ -61,7 +64,7 @@ pub(crate) fn router(door: Door) -> Router {
 }
 
 /// A refused request: the status, and a sentence.
-struct Refusal(StatusCode, String);
+pub(super) struct Refusal(pub(super) StatusCode, pub(super) String);
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {

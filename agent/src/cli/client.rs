@@ -1,6 +1,6 @@
 //! The client of the local API: HTTP/1 over the agent's Unix socket.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use http_body_util::{BodyExt, Full};
@@ -18,11 +18,14 @@ use crate::report::ApiError;
 /// Where the packaged agent listens.
 const SOCKET_DEFAULT: &str = "/run/millrace/millrace.sock";
 /// The socket's name in a data directory.
-const SOCKET_NAME: &str = "millrace.sock";
+pub(crate) const SOCKET_NAME: &str = "millrace.sock";
 /// An answer above this is not from our agent: 100,000 tags are about 20 MB.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 /// One line of a stream: a tag, or an event.
 const LINE_BYTES_MAX: usize = 4 << 20;
+
+/// The trailer in which the agent says what came of a long answer.
+pub(crate) const OUTCOME: &str = "x-millrace-outcome";
 
 /// Talks to a running agent.
 pub(crate) struct Client {
@@ -74,49 +77,99 @@ impl Client {
         })
     }
 
+    /// Copies an answer to `out` as it comes, and returns what the agent says at its end. `None`: no agent
+    /// listens.
+    pub(crate) fn copy<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        out: &mut dyn Write,
+        mut each: impl FnMut(usize),
+    ) -> anyhow::Result<Option<T>> {
+        block_on(async {
+            let Ok(stream) = self.find().await? else {
+                return Ok(None);
+            };
+            let answer = send_over(stream, Method::GET, path, None).await?;
+            let mut body = succeeded(answer).await?.into_body();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|error| broke_off().because(error))?;
+                if let Some(data) = frame.data_ref() {
+                    out.write_all(data)?;
+                    each(data.len());
+                }
+                if let Some(end) = frame.trailers_ref().and_then(|t| t.get(OUTCOME)) {
+                    out.flush()?;
+                    return Ok(Some(
+                        serde_json::from_slice(end.as_bytes()).map_err(unreadable)?,
+                    ));
+                }
+            }
+            Err(broke_off().into())
+        })
+    }
+
     async fn send(
         &self,
         method: Method,
         path: &str,
         body: Option<Vec<u8>>,
     ) -> anyhow::Result<Response<Incoming>> {
-        let stream = self.connect().await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // It ends with the answer's body; an error of it comes out of the request.
-        tokio::spawn(connection);
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "millrace")
-            .header("content-type", "application/json")
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))?;
-        Ok(sender.send_request(request).await.map_err(|error| {
-            Failure::new("the agent hung up before it answered")
-                .because(error)
-                .hint("its log says why")
-        })?)
+        send_over(self.connect().await?, method, path, body).await
     }
 
     async fn connect(&self) -> anyhow::Result<UnixStream> {
+        match self.find().await? {
+            Ok(stream) => Ok(stream),
+            Err(tried) => Err(Failure::new(format!("no agent listens on {tried}"))
+                .hint(
+                    "is it running? `millrace run` starts it; --socket or MILLRACE_SOCKET names \
+                 another socket",
+                )
+                .into()),
+        }
+    }
+
+    /// The first socket where an agent listens, or what was tried.
+    async fn find(&self) -> anyhow::Result<Result<UnixStream, String>> {
         let mut tried = Vec::new();
         for socket in &self.sockets {
             match UnixStream::connect(socket).await {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => return Ok(Ok(stream)),
                 Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                     return Err(not_permitted(socket).into());
                 }
                 Err(error) => tried.push(format!("{} ({})", socket.display(), reason(&error))),
             }
         }
-        Err(
-            Failure::new(format!("no agent listens on {}", tried.join(" or on ")))
-                .hint(
-                    "is it running? `millrace run` starts it; --socket or MILLRACE_SOCKET names \
-                 another socket",
-                )
-                .into(),
-        )
+        Ok(Err(tried.join(" or on ")))
     }
+}
+
+async fn send_over(
+    stream: UnixStream,
+    method: Method,
+    path: &str,
+    body: Option<Vec<u8>>,
+) -> anyhow::Result<Response<Incoming>> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // It ends with the answer's body; an error of it comes out of the request.
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "millrace")
+        .header("content-type", "application/json")
+        .header("te", "trailers")
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))?;
+    Ok(sender.send_request(request).await.map_err(|error| {
+        Failure::new("the agent hung up before it answered")
+            .because(error)
+            .hint("its log says why")
+    })?)
+}
+
+fn broke_off() -> Failure {
+    Failure::new("the agent's answer broke off").hint("its log says why")
 }
 
 fn not_permitted(socket: &Path) -> Failure {

@@ -151,6 +151,12 @@ impl Generic {
         }
     }
 
+    /// Appends record `at` of a parcel as one JSON object, for files: `source`, `stream`, `seq`, then the
+    /// members that the record has in a message.
+    pub fn json_line(out: &mut Vec<u8>, parcel: &Parcel, at: usize) {
+        records::line(out, parcel, at);
+    }
+
     /// The gap as messages, each no larger than `max_message`: it is split by holes where it must be.
     pub fn encode_gap(&self, gap: &Gap, max_message: usize) -> Vec<Message> {
         let topic = self.gap_topic();

@@ -1,7 +1,8 @@
 //! Samples, events and gaps as JSON.
 
 use millrace_tags::{
-    Event, EventDetail, EventState, Gap, Hole, Moment, Parcel, Quality, Reason, Sample, Timebase,
+    Event, EventDetail, EventState, Gap, Hole, Moment, Parcel, Quality, Reason, Records, Sample,
+    Timebase,
 };
 
 use super::json::{self, NoValue};
@@ -182,7 +183,14 @@ fn write_sample(
         });
     };
     raw(out, "{\"n\":");
-    json::string(out, &tag.name);
+    sample_members(out, &tag.name, sample, times);
+    out.push(b'}');
+    Ok(())
+}
+
+/// The members of a sample from the name on.
+fn sample_members(out: &mut Vec<u8>, name: &str, sample: &Sample, times: &mut Times<'_>) {
+    json::string(out, name);
     raw(out, ",\"t\":");
     times.write(out, sample.gateway_time);
     out.push(b',');
@@ -202,8 +210,38 @@ fn write_sample(
         raw(out, ",\"st\":");
         json::millis(out, source_time.0);
     }
+}
+
+/// One record of a parcel as a JSON object of its own: whose it is, then the members that it has in a
+/// message.
+pub(super) fn line(out: &mut Vec<u8>, parcel: &Parcel, at: usize) {
+    raw(out, "{\"source\":");
+    json::string(out, &parcel.source);
+    key(out, "stream");
+    json::string(out, &parcel.stream.to_string());
+    key(out, "seq");
+    json::unsigned(out, parcel.first_seq + at as u64);
+    match &parcel.records {
+        Records::Samples(samples) => {
+            let Some(sample) = samples.get(at) else {
+                return;
+            };
+            let tag = parcel.tags.get(sample.tag);
+            let name = tag.map(|tag| tag.name.clone());
+            let name = name.filter(|name| !name.is_empty());
+            let name = name.unwrap_or_else(|| format!("tag-{}", sample.tag.0).into());
+            key(out, "n");
+            sample_members(out, &name, sample, &mut Times::new(&parcel.timebase));
+            clock_note(out, &parcel.timebase);
+        }
+        Records::Events(events) => {
+            let Some(event) = events.get(at) else { return };
+            key(out, "kind");
+            json::string(out, event.detail.kind());
+            event_members(out, parcel, event);
+        }
+    }
     out.push(b'}');
-    Ok(())
 }
 
 /// The quality of a sample whose value cannot be written: bad, with the reason it had or a new one.
@@ -252,21 +290,26 @@ fn write_event(profile: &Generic, parcel: &Parcel, seq: u64, event: &Event) -> V
     json::string(out_ref, &parcel.stream.to_string());
     key(out_ref, "seq");
     json::unsigned(out_ref, seq);
-    key(out_ref, "state");
-    json::string(out_ref, state_name(event.state));
-    clock_note(out_ref, &parcel.timebase);
-    key(out_ref, "at");
-    moment(out_ref, &parcel.timebase, event.at);
-    key(out_ref, "start");
-    moment(out_ref, &parcel.timebase, event.start);
-    key(out_ref, "end");
-    match event.end {
-        Some(end) => moment(out_ref, &parcel.timebase, end),
-        None => raw(out_ref, "null"),
-    }
-    write_detail(out_ref, &event.detail);
+    event_members(out_ref, parcel, event);
     out.push(b'}');
     out
+}
+
+/// The members of an event from the state on.
+fn event_members(out: &mut Vec<u8>, parcel: &Parcel, event: &Event) {
+    key(out, "state");
+    json::string(out, state_name(event.state));
+    clock_note(out, &parcel.timebase);
+    key(out, "at");
+    moment(out, &parcel.timebase, event.at);
+    key(out, "start");
+    moment(out, &parcel.timebase, event.start);
+    key(out, "end");
+    match event.end {
+        Some(end) => moment(out, &parcel.timebase, end),
+        None => raw(out, "null"),
+    }
+    write_detail(out, &event.detail);
 }
 
 fn state_name(state: EventState) -> &'static str {
