@@ -35,20 +35,20 @@ fn sample(buffer: &Buffer, clock: &TestClock, value: i64) {
     buffer.append(numbers.source, vec![sample]);
 }
 
-/// What the outbox has: number, lane, time in seconds after `BOOT` (`None`: unset).
-fn received(outbox: &mut Outbox) -> Vec<(u64, Lane, Option<f64>)> {
+/// The next `count` samples of the outbox: number, lane, time in seconds after `BOOT` (`None`: unset).
+fn received(outbox: &mut Outbox, count: usize) -> Vec<(u64, Lane, Option<f64>)> {
     let budget = Budget {
         records: 100,
         backlog: true,
     };
-    let (mut out, mut idle) = (Vec::new(), 0);
-    while idle < 20 {
+    let mut out = Vec::new();
+    let give_up = std::time::Instant::now() + Duration::from_secs(60);
+    while out.len() < count {
+        assert!(std::time::Instant::now() < give_up, "{out:?}");
         let Some(offer) = outbox.next(budget) else {
-            idle += 1;
             std::thread::sleep(Duration::from_millis(5));
             continue;
         };
-        idle = 0;
         let Item::Parcel(parcel) = offer.item else {
             continue;
         };
@@ -76,7 +76,7 @@ fn set_stepped_and_read_in_the_same_boot() {
     let mut outbox = buffer.outbox("cloud", Start::Oldest);
     // Number 1 is on the disk, number 2 in memory, and nobody knows the time.
     assert_eq!(
-        received(&mut outbox),
+        received(&mut outbox, 2),
         [(2, Lane::Live, None), (1, Lane::Backlog, None)]
     );
     assert_eq!(outbox.late_clocks(), []);
@@ -88,7 +88,7 @@ fn set_stepped_and_read_in_the_same_boot() {
     sample(&buffer, &clock, 4);
     outbox.reconnected();
     assert_eq!(
-        received(&mut outbox),
+        received(&mut outbox, 4),
         [
             (2, Lane::Live, Some(2.0)),
             (3, Lane::Live, Some(3.0)),
@@ -110,7 +110,7 @@ fn an_offer_asks_the_clock_although_nothing_was_appended_since() {
     buffer.commit().unwrap();
     clock.set_offset(BOOT);
     let mut outbox = buffer.outbox("cloud", Start::Oldest);
-    assert_eq!(received(&mut outbox), [(1, Lane::Backlog, Some(1.0))]);
+    assert_eq!(received(&mut outbox, 1), [(1, Lane::Backlog, Some(1.0))]);
 }
 
 /// Three boots: the first learns the time, the second never does, the third knows it from the start.
@@ -145,7 +145,7 @@ fn over_reboots(state: bool) {
         "nothing went out without its time"
     );
     assert_eq!(
-        received(&mut outbox),
+        received(&mut outbox, 4),
         [
             (4, Lane::Live, Some(101.0)),
             (1, Lane::Backlog, Some(1.0)),
@@ -173,10 +173,10 @@ fn a_clock_that_was_known_without_any_sample_after_it_is_remembered_over_a_crash
     sample(&buffer, &first, 1);
     buffer.commit().unwrap();
     let mut outbox = buffer.outbox("cloud", Start::Oldest);
-    assert_eq!(received(&mut outbox), [(1, Lane::Backlog, None)]);
+    assert_eq!(received(&mut outbox, 1), [(1, Lane::Backlog, None)]);
     first.set_offset(BOOT);
     outbox.reconnected();
-    assert_eq!(received(&mut outbox), [(1, Lane::Backlog, Some(1.0))]);
+    assert_eq!(received(&mut outbox, 1), [(1, Lane::Backlog, Some(1.0))]);
     // The thread serves requests in turn: when this one is answered, the state is saved.
     buffer.commit().unwrap();
     buffer.crash();
@@ -184,7 +184,7 @@ fn a_clock_that_was_known_without_any_sample_after_it_is_remembered_over_a_crash
     let second = Arc::new(TestClock::new(2, None));
     let buffer = open(dir.path(), &second);
     let mut outbox = buffer.outbox("cloud", Start::Oldest);
-    assert_eq!(received(&mut outbox), [(1, Lane::Backlog, Some(1.0))]);
+    assert_eq!(received(&mut outbox, 1), [(1, Lane::Backlog, Some(1.0))]);
     let late = outbox.late_clocks();
     assert_eq!(late.len(), 1, "{late:?}");
     assert_eq!(late[0].boot, first.timebase().boot);
