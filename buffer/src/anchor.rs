@@ -65,6 +65,7 @@ impl Keeper {
             batches: Vec::new(),
             through,
             limits: HashMap::new(),
+            unsaid: None,
         };
         let directories = chunks.map(|chunk| chunk.directory);
         let mut core = self.shared.lock();

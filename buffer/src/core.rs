@@ -38,6 +38,10 @@ pub enum CommitError {
         #[source]
         source: Arc<StoreFailure>,
     },
+    /// The buffer's thread panicked: a mistake of this program, which the log has. It goes on in memory,
+    /// and tries again.
+    #[error("the buffer's thread panicked")]
+    Panicked,
     /// The buffer is closed.
     #[error("the buffer is closed")]
     Closed,

@@ -1,5 +1,6 @@
 //! The buffer's own thread: commits, reads ahead, removes, saves. All file access happens here.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use crate::epoch::StoreError;
 use crate::mark::Mark;
 use crate::outbox::Start;
 use crate::settings::Settings;
-use crate::shared::Shared;
+use crate::shared::{Shared, guarded};
 use crate::state::StateFile;
 use crate::store::{LogStore, Names};
 use crate::uplink::Directory;
@@ -72,26 +73,67 @@ impl Keeper {
         }
     }
 
-    /// Works until the buffer is closed.
+    /// Works until the buffer is closed. A panic in between is a failure like any other: were the thread
+    /// to end, everything would go on but the commits.
     pub(crate) fn run(mut self) {
         loop {
-            match self.wait() {
+            let task = self.wait();
+            let work = AssertUnwindSafe(|| match task {
                 Task::Serve(Request::Close(reply)) => {
-                    let result = self.close();
+                    let result = catch_unwind(AssertUnwindSafe(|| self.close()));
                     // The caller may have gone; the buffer is closed all the same.
-                    let _ = reply.send(result);
-                    return;
+                    let _ = reply.send(result.unwrap_or(Err(CommitError::Panicked)));
+                    true
                 }
-                Task::Serve(Request::Crash) => return,
-                Task::Serve(request) => self.serve(request),
+                Task::Serve(Request::Crash) => true,
+                Task::Serve(request) => {
+                    self.serve(request);
+                    false
+                }
                 Task::Commit => {
                     // The failure is kept for `status`; the next attempt follows by itself.
                     let _ = self.commit_what(false);
+                    false
                 }
-                Task::ReadAhead => self.read_ahead(),
-                Task::Save => self.save_quietly(),
+                Task::ReadAhead => {
+                    self.read_ahead();
+                    false
+                }
+                Task::Save => {
+                    self.save_quietly();
+                    false
+                }
+            });
+            match catch_unwind(work) {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(_) => self.recover(),
             }
         }
+    }
+
+    /// Goes on after a mistake of this program: nothing that was begun is trusted, new numbers are given
+    /// in a stream of their own, and the next attempt waits as after any failure.
+    fn recover(&mut self) {
+        tracing::error!("the buffer's thread panicked; it goes on with new epochs");
+        for kind in LOGS {
+            let _ = catch_unwind(AssertUnwindSafe(|| self.seal(kind)));
+        }
+        let mut core = self.shared.lock();
+        for kind in LOGS {
+            core.log_mut(kind).broke_down();
+            core.release_delivered(kind);
+        }
+        for uplink in core.uplinks.values_mut() {
+            // The next offer asks again.
+            uplink.alarm.wants_chunk = false;
+            uplink.data.wants_chunk = false;
+        }
+        core.failure = Some(CommitError::Panicked);
+        core.open_since = core.open_since.or(Some(Instant::now()));
+        drop(core);
+        self.retry_at = Some(Instant::now() + RETRY_INTERVAL.max(self.settings.commit_interval));
+        self.saved_at = Instant::now();
     }
 
     fn wait(&self) -> Task {
@@ -197,7 +239,7 @@ impl Keeper {
         }
         self.tell_room();
         for wake in wakes {
-            wake();
+            guarded(&*wake);
         }
         result
     }
@@ -233,14 +275,20 @@ impl Keeper {
         let (chunks, chunk_of) = self
             .committer
             .pack(kind, &snapshot, &streams, next_number, now);
+        for &(source, last, limit) in snapshot.unsaid.iter().flatten() {
+            // The epoch's catalogue says it, because not every line is in the chunks.
+            self.store(kind)
+                .set_position(names.stream, source, last, limit);
+        }
         let mut written = self.store(kind).write(&names, &chunks);
         if let Err(error) = &written {
             let full = error.is_full();
             written = self.write_again(kind, &names, &chunks, full);
         }
         if let Err(source) = written {
+            let traces = self.store(kind).discard(next_number).is_err();
             let mut core = self.shared.lock();
-            core.log_mut(kind).leave_stream();
+            core.log_mut(kind).failed(&snapshot, traces);
             core.release_delivered(kind);
             return Err(CommitError::Store {
                 log: kind,

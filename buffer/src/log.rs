@@ -88,6 +88,9 @@ pub(crate) struct Snapshot {
     pub(crate) through: u64,
     /// The limit of each line once it is durable.
     pub(crate) limits: HashMap<LineKey, u64>,
+    /// The stream has existed in memory only: where each of its lines stood before the snapshot and what
+    /// may have been offered, since no commit has said so yet.
+    pub(crate) unsaid: Option<Vec<(SourceId, u64, u64)>>,
 }
 
 /// One log.
@@ -321,6 +324,7 @@ impl Log {
     /// commit becomes durable or not, the numbers after a restart begin above both.
     pub(crate) fn snapshot(&mut self) -> Snapshot {
         let batches: Vec<Batch> = self.open().cloned().collect();
+        let unsaid = self.volatile.then(|| self.hold());
         let mut sums: HashMap<LineKey, (u64, u64)> = HashMap::new();
         for batch in &batches {
             let (count, end) = sums.entry(batch.line).or_default();
@@ -349,6 +353,37 @@ impl Log {
             batches,
             through: self.taken,
             limits,
+            unsaid,
+        }
+    }
+
+    /// Ends the freedom of a stream that is in memory only: from here on nothing is offered beyond what
+    /// the coming commit says. Returns where the lines stand on the disk until then, and what may have
+    /// been offered.
+    fn hold(&mut self) -> Vec<(SourceId, u64, u64)> {
+        self.volatile = false;
+        let mut lines = Vec::new();
+        for at in 0..self.numbers.len() {
+            let source = SourceId(at as u32);
+            let numbers = &mut self.numbers[at];
+            numbers.limit = numbers.last;
+            let given = numbers.last;
+            let mut open = self.open();
+            let open = open.find(|b| b.line.stream == self.current && b.line.source == source);
+            let last = open.map_or(given, |batch| batch.first - 1);
+            if given > 0 {
+                lines.push((source, last, given));
+            }
+        }
+        lines
+    }
+
+    /// Notes that a snapshot could not be written. `traces`: what was tried may be found on the disk
+    /// after a crash, so no number beyond what it says may be offered.
+    pub(crate) fn failed(&mut self, snapshot: &Snapshot, traces: bool) {
+        match snapshot.unsaid.is_some() && !traces {
+            true => self.volatile = true,
+            false => self.leave_stream(),
         }
     }
 
@@ -419,14 +454,18 @@ impl Log {
         Some(batch)
     }
 
+    /// Nothing is known of what a commit has begun.
+    pub(crate) fn broke_down(&mut self) {
+        if !self.volatile {
+            self.leave_stream();
+        }
+    }
+
     /// Goes on in a fresh stream that is in memory only, because the disk refuses.
     ///
     /// What nobody can have seen, numbers beyond the limit, moves to the fresh stream, so that it can be
     /// offered.
-    pub(crate) fn leave_stream(&mut self) {
-        if self.volatile {
-            return;
-        }
+    fn leave_stream(&mut self) {
         let old = self.current;
         let limits: Vec<Numbers> = std::mem::take(&mut self.numbers);
         for (source, numbers) in limits.iter().enumerate() {
@@ -443,9 +482,12 @@ impl Log {
         let from = (self.durable + 1).saturating_sub(self.first_no) as usize;
         let open = self.tail.split_off(from.min(self.tail.len()));
         for batch in open {
-            let limit = limits
-                .get(batch.line.source.0 as usize)
-                .map_or(0, |n| n.limit);
+            let limit = match batch.line.stream == old {
+                true => limits
+                    .get(batch.line.source.0 as usize)
+                    .map_or(0, |n| n.limit),
+                false => u64::MAX,
+            };
             self.move_beyond(batch, limit);
         }
     }

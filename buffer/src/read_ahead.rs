@@ -1,5 +1,6 @@
 //! Reading the backlog ahead of the uplinks, and what happens when a chunk cannot be read.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use millrace_tags::{DropReason, LogKind};
@@ -100,7 +101,13 @@ impl Keeper {
         None
     }
 
+    /// A chunk that our decoder panics on is as good as damaged; were it kept, nothing would come after it.
     fn decode(&mut self, kind: LogKind, number: u64, bytes: &[u8]) -> Option<Loaded> {
+        let decode = AssertUnwindSafe(|| self.decode_chunk(kind, number, bytes));
+        catch_unwind(decode).unwrap_or(None)
+    }
+
+    fn decode_chunk(&mut self, kind: LogKind, number: u64, bytes: &[u8]) -> Option<Loaded> {
         let frame = Frame::parse(bytes).ok()?;
         let runs = unpack(&frame).ok()?;
         let active = self.store(kind).is_active(number);

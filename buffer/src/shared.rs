@@ -1,5 +1,6 @@
 //! What the handles, the outboxes and the buffer's thread share.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use millrace_tags::{Clock, Timestamp};
@@ -54,7 +55,7 @@ impl Shared {
     pub(crate) fn call_room_hooks(&self, room: bool) {
         let hooks = lock(&self.room_hooks).clone();
         for hook in hooks {
-            hook(room);
+            guarded(|| hook(room));
         }
     }
 
@@ -62,8 +63,15 @@ impl Shared {
     pub(crate) fn call_hooks(&self) {
         let hooks = lock(&self.hooks).clone();
         for hook in hooks {
-            hook();
+            guarded(&*hook);
         }
+    }
+}
+
+/// Calls what others have given us: their panic is no failure of the buffer.
+pub(crate) fn guarded(call: impl Fn()) {
+    if catch_unwind(AssertUnwindSafe(call)).is_err() {
+        tracing::error!("a hook of the buffer panicked");
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -285,9 +286,7 @@ impl LogStore {
         let dir = epoch.dir().to_owned();
         epoch.close();
         if last < first {
-            return fs::remove_dir_all(&dir)
-                .map(|()| Vec::new())
-                .map_err(StoreError::io("cannot remove", &dir));
+            return self.discard(first).map(|()| Vec::new());
         }
         // The file is durable and complete: even if it cannot be read now, it stays on the list.
         let sealed = seal(&dir, first, last + 1, self.kind);
@@ -312,6 +311,16 @@ impl LogStore {
         }
         missing.extend(next..=last);
         Ok(missing)
+    }
+
+    /// Sees that nothing is left of an attempt to begin an epoch with chunk `first`, for good.
+    pub(crate) fn discard(&self, first: u64) -> Result<(), StoreError> {
+        let dir = self.epoch_dir(first);
+        match fs::remove_dir_all(&dir) {
+            Ok(()) => sync_directory(&self.dir),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(StoreError::io("cannot remove", &dir)(error)),
+        }
     }
 
     fn epoch_dir(&self, first: u64) -> PathBuf {
