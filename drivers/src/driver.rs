@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millrace_tags::{Reading, Receipt, TagId};
+use millrace_tags::{Reading, Receipt, TagId, Value};
 
 /// Checked settings of one device; opening it is the first thing that touches the network.
 #[async_trait]
@@ -38,6 +38,15 @@ pub trait Session: Send {
     /// Cancel-safe: what was not returned is returned by the next call.
     async fn notified(&mut self) -> Result<Reading, SessionError>;
 
+    /// Writes a raw value (no scaling) and reads it back. The value is checked against the tag's type before
+    /// anything is sent.
+    ///
+    /// Not cancel-safe: a session whose write was dropped must be closed.
+    async fn write(&mut self, tag: TagId, value: &Value) -> Result<WriteReport, WriteError> {
+        let _ = (tag, value);
+        Err(WriteError::Unsupported)
+    }
+
     /// The samples of this receipt are on disk: the device may forget them.
     fn settle(&mut self, receipt: Receipt);
 
@@ -57,6 +66,62 @@ pub struct PollGroup {
     pub interval: Duration,
     /// Whose values a read brings.
     pub tags: Vec<TagId>,
+}
+
+/// What a write did, for the audit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WriteReport {
+    /// What the tag held before; `None` where that was no value, or nobody answers (a broadcast).
+    pub old: Option<Value>,
+    /// What it holds now, as the device says; `None` after a broadcast.
+    pub read_back: Option<Value>,
+}
+
+/// Why a value was not written, or not for certain.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The driver has no way to write: nothing to be done about it.
+    #[error("this device cannot be written yet")]
+    Unsupported,
+    /// The tag is none of this session's: a mistake of the caller.
+    #[error("the tag is not one of this device")]
+    UnknownTag,
+    /// The address can only be read: choose another.
+    #[error("{address} can only be read")]
+    ReadOnly {
+        /// Where.
+        address: String,
+    },
+    /// The value does not fit the type: nothing was sent.
+    #[error("{message}")]
+    Unfit {
+        /// The value, and what fits.
+        message: String,
+    },
+    /// The device refused: nothing was written.
+    #[error("{address} was not written: {message}")]
+    Refused {
+        /// Where.
+        address: String,
+        /// What the device said.
+        message: String,
+    },
+    /// The device confirmed the write and shows another value: it clamps, or its program overwrites.
+    #[error("{address} was written as {wrote} and reads back as {found}")]
+    ReadBack {
+        /// Where.
+        address: String,
+        /// What was written.
+        wrote: String,
+        /// What the device shows.
+        found: String,
+        /// What it held before, where that was a value.
+        old: Option<Value>,
+    },
+    /// The session broke: whether the value arrived is not known. Open again and read.
+    #[error("the write was cut off; whether it arrived is not known")]
+    Session(#[from] SessionError),
 }
 
 /// Why a session is broken, or was never opened.
@@ -101,6 +166,15 @@ pub enum SessionError {
         /// What should have come.
         expected: String,
     },
+    /// A unit on a shared line that did not answer is left alone, so that it costs its neighbours nothing:
+    /// open again after a pause, the line asks the unit when its time has come.
+    #[error("{device} did not answer; its line asks it again in {} s", .wait.as_secs().max(1))]
+    Resting {
+        /// Who.
+        device: String,
+        /// Until it is asked again.
+        wait: Duration,
+    },
     /// The device refuses us and will go on doing so until somebody changes something: retry slowly.
     #[error("{device} refuses the session: {message}; {hint}")]
     Refused {
@@ -122,7 +196,9 @@ impl SessionError {
     /// The reason that a tag's sample carries while this error holds.
     pub fn reason(&self) -> millrace_tags::Reason {
         match self {
-            SessionError::Timeout { .. } => millrace_tags::Reason::Timeout,
+            SessionError::Timeout { .. } | SessionError::Resting { .. } => {
+                millrace_tags::Reason::Timeout
+            }
             SessionError::Protocol { .. } => millrace_tags::Reason::InvalidReply,
             _ => millrace_tags::Reason::NotConnected,
         }

@@ -9,4 +9,4 @@ pub mod opcua;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-pub use driver::{Driver, PollGroup, Session, SessionError};
+pub use driver::{Driver, PollGroup, Session, SessionError, WriteError, WriteReport};

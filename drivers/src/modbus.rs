@@ -1,12 +1,15 @@
-//! Modbus: addresses, types, the read planner and sessions over TCP.
+//! Modbus: addresses, types, the read planner, and sessions over TCP, TLS and serial lines.
 //!
 //! | file | noun |
 //! |---|---|
 //! | [`address`](Address), [`datatype`](DataType), [`point`](Point) | where a value lives and how it is read |
 //! | [`plan`](mod@plan) | which requests bring the points of a poll group, pure |
-//! | `pdu`, [`frame`], `link` | frames, and the exchange of a request for its reply |
-//! | `decode`, [`encode`] | reply bytes to values, values to what a write sends |
-//! | `reader`, `tcp` | a poll group read once, what it learned of the device; the session |
+//! | [`request`](Request), [`reply`](Answer), [`frame`] | what is asked, what came back, and the bytes around them |
+//! | [`link`](Link), [`pace`](Pace), [`fault`](Fault) | the exchange of a request for its reply; silences; what went wrong |
+//! | `decode`, [`encode`] | registers to values, values to what a write sends |
+//! | `reader`, `write` | a poll group read once, what it learned of the device; a write with read-back |
+//! | `exchange`, `session`, [`tcp`](TcpDriver), [`rtu`](RtuDriver) | the way to a unit; the session; the drivers |
+//! | [`line`](Line), [`serial`](SerialSettings), [`tls`](TlsSettings), [`dial_in`](DialIn) | what carries frames |
 //!
 //! The transaction layer is ours. The client of `tokio-modbus` checks byte counts only in debug builds,
 //! does not set TCP_NODELAY, and after a frame that it cannot decode takes each reply for the next
@@ -18,25 +21,46 @@
 //!   had arrived.
 //! - An address that the device does not have costs only itself: it is found by bisection in the same
 //!   read, delivered as bad, left out afterwards and tried again later.
-//! - What is neither data nor an exception breaks the session.
-//!
-//! Not here yet: serial lines, TLS, writing, several requests in flight.
+//! - Over TCP, what is neither data nor an exception breaks the session. On a serial line it spoils the tags of
+//!   its request, and the line is kept quiet until nothing late can be taken for the next reply.
+//! - A unit that does not answer costs its neighbours on the line a few percent at most ([`Line`]).
 
 mod address;
 mod datatype;
 mod decode;
+mod dial_in;
 mod encode;
+mod exchange;
+mod fault;
 pub mod frame;
+mod line;
 mod link;
-mod pdu;
+mod pace;
 pub mod plan;
 mod point;
 mod reader;
+mod reply;
+mod request;
+mod rtu;
+mod serial;
+mod session;
 mod tcp;
+mod tls;
+mod write;
 
 pub use address::{Address, AddressError, Bits, Table};
 pub use datatype::{DataType, Element, OrderError, TEXT_BYTES_MAX, TypeError, WordOrder};
+pub use dial_in::DialIn;
 pub use encode::{EncodeError, Encoded, encode};
+pub use fault::{Fault, FaultCounts};
+pub use line::{Lease, Line};
+pub use link::{Framing, Link, Peer, Transport};
+pub use pace::Pace;
 pub use plan::plan;
 pub use point::{Point, PointError, PointSpec};
+pub use reply::{Answer, Reply};
+pub use request::{ReadRequest, Request};
+pub use rtu::{RtuDriver, RtuSettings, read_once as read_once_on_line};
+pub use serial::{Parity, SerialSettings};
 pub use tcp::{TcpDriver, TcpSettings, read_once};
+pub use tls::TlsSettings;

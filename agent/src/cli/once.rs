@@ -1,6 +1,7 @@
 //! `millrace read --on URL`: values of a device that no configuration names.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_drivers::SessionError;
@@ -117,13 +118,13 @@ pub(super) fn read(target: &Target, wanted: &Wanted<'_>) -> anyhow::Result<Vec<T
 }
 
 fn read_modbus(settings: &TcpSettings, points: &[PointSpec]) -> anyhow::Result<Vec<TagRow>> {
-    let clock = SystemClock::new();
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     block_on(async {
         let mut rows = Vec::new();
         for point in points {
             let sample = modbus::read_once(settings, point, &clock).await;
             let sample = sample.map_err(unreachable)?;
-            rows.push(row(point.address().to_string(), &sample, &clock));
+            rows.push(row(point.address().to_string(), &sample, &*clock));
         }
         Ok(rows)
     })
@@ -159,7 +160,7 @@ fn unreachable(error: SessionError) -> Failure {
     .because(error)
 }
 
-fn row(address: String, sample: &Sample, clock: &SystemClock) -> TagRow {
+fn row(address: String, sample: &Sample, clock: &dyn Clock) -> TagRow {
     let label = TagLabel {
         full_name: address,
         unit: None,

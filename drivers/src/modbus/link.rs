@@ -1,212 +1,216 @@
 //! The transaction layer: one request, and the one reply that answers it.
 //!
-//! Generic over the transport, so that tests need no socket. Frames are cut by their length field, so a
-//! late or doubled reply is taken whole and dropped by its transaction id; it neither becomes a value
-//! nor shifts the ones after it. Transaction ids begin at random: a reply that a gateway still holds
-//! for an earlier connection does not fit into this one by accident.
+//! Generic over the transport, so that tests need no socket and no port. Before a request everything
+//! that has arrived unasked is taken in and dropped. A reply is held against its request exactly
+//! ([`Request::check`]). What does not fit is counted under its name ([`FaultCounts`]) and never becomes
+//! a value, nor does it shift the replies after it:
+//!
+//! - **TCP**: frames are cut by their length field and told apart by their transaction. Transactions
+//!   begin at random: a reply that a gateway still holds for an earlier connection does not fit into
+//!   this one by accident. Several requests may be in flight.
+//! - **RTU**: nothing in a frame says whom it answers. After any error, and before the first request, the
+//!   line must be quiet for the longest possible reply and t3.5 (the fence); a unit that did not answer is not asked again
+//!   before its timeout has passed once more. A unit that answers still later than that, to a request of the same
+//!   shape, cannot be told from one that answers in time; no master on this bus could.
+
+mod mbap;
+mod rtu;
 
 use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use millrace_tags::{Clock, Moment};
+use millrace_tags::Clock;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::frame::mbap::{FRAME_BYTES_MAX, HEADER_BYTES, Header};
-use super::pdu::{Answer, READ_PDU_BYTES, ReadRequest};
+use super::fault::{Fault, FaultCounts};
+use super::frame::mbap::FRAME_BYTES_MAX;
+use super::pace::Pace;
+use super::reply::{Answer, Mismatch, Reply};
+use super::request::Request;
 use crate::SessionError;
 
 /// Room for a few frames: a reply, and doubled or late ones before it.
 const RECEIVE_BYTES: usize = 4 * FRAME_BYTES_MAX;
 
-/// A connection to one unit.
-pub(crate) struct Link<S> {
+/// What carries frames: a socket, a port, a pipe in memory.
+pub trait Transport: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Transport for T {}
+
+/// How frames are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Modbus TCP, and Modbus Security inside of TLS.
+    Tcp,
+    /// A serial line, or RTU frames over TCP.
+    Rtu(Pace),
+}
+
+/// Whom a request is for.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// The device's name, for errors.
+    pub device: String,
+    /// Its unit.
+    pub unit: u8,
+    /// The most that an exchange may take, besides the time of its bytes on a serial line.
+    pub timeout: Duration,
+}
+
+/// A connection to one or more units.
+pub struct Link<S> {
     stream: S,
-    peer: Peer,
-    next_transaction: u16,
+    faults: FaultCounts,
+    framing: Framing,
+    transactions: mbap::Transactions,
+    silence: rtu::Silence,
+    /// The request frame, kept for its room and to know its echo.
+    sent: Vec<u8>,
     received: Box<[u8; RECEIVE_BYTES]>,
     /// The bytes of `received` that no frame was made of yet.
     unread: Range<usize>,
-    stale_dropped_total: u64,
 }
 
-/// Whom the link talks to.
-#[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    /// The device's name, for errors.
-    pub(crate) device: String,
-    pub(crate) unit: u8,
-    /// The most that an exchange may take.
-    pub(crate) timeout: Duration,
-}
-
-/// What a request brought, and when its last byte had arrived.
-#[derive(Debug)]
-pub(crate) struct Reply<'a> {
-    pub(crate) answer: Answer<'a>,
-    pub(crate) at: Moment,
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
-    pub(crate) fn new(stream: S, peer: Peer) -> Self {
+impl<S: Transport> Link<S> {
+    /// A link over a transport that nobody else reads or writes.
+    pub fn new(stream: S, framing: Framing, faults: FaultCounts) -> Self {
         Self {
             stream,
-            peer,
-            next_transaction: fastrand::u16(..),
+            faults,
+            framing,
+            transactions: mbap::Transactions::new(),
+            silence: rtu::Silence::new(),
+            sent: Vec::new(),
             received: Box::new([0; RECEIVE_BYTES]),
             unread: 0..0,
-            stale_dropped_total: 0,
         }
     }
 
-    /// Replies that belonged to no open request and were dropped.
-    pub(crate) fn stale_dropped_total(&self) -> u64 {
-        self.stale_dropped_total
+    /// What went wrong so far.
+    pub fn faults(&self) -> &FaultCounts {
+        &self.faults
     }
 
     /// Sends the request and waits for its answer.
     ///
     /// # Errors
-    /// Any error but [`SessionError::Timeout`] leaves the link without a known place in the stream.
+    /// Over TCP any error but [`SessionError::Timeout`] leaves the link without a known place in the
+    /// stream: close it. On an RTU line only [`SessionError::Lost`] does; the link keeps the line quiet
+    /// after all others by itself.
     ///
     /// # Cancel safety
     /// None: a request that was half sent cannot be taken back.
-    pub(crate) async fn exchange(
+    pub async fn exchange(
         &mut self,
-        request: &ReadRequest,
+        peer: &Peer,
+        request: &Request,
         clock: &dyn Clock,
     ) -> Result<Reply<'_>, SessionError> {
-        self.drop_waiting()?;
-        let transaction = self.next_transaction;
-        self.next_transaction = transaction.wrapping_add(1);
-        let stale_before = self.stale_dropped_total;
-        let timeout = self.peer.timeout;
-        let exchanged = self.send_and_receive(request, transaction);
-        let pdu = match tokio::time::timeout(timeout, exchanged).await {
-            Ok(received) => received?,
-            Err(_) => return Err(self.timed_out(request, stale_before)),
+        let pdu = match self.framing {
+            Framing::Tcp => self.exchange_tcp(peer, request).await?,
+            Framing::Rtu(pace) => match self.exchange_rtu(peer, request, pace).await? {
+                Some(pdu) => pdu,
+                None => {
+                    let (answer, at) = (Answer::Written, clock.now());
+                    return Ok(Reply { answer, at });
+                }
+            },
         };
         let at = clock.now();
         match request.check(&self.received[pdu]) {
             Ok(answer) => Ok(Reply { answer, at }),
-            Err(mismatch) => Err(SessionError::Protocol {
-                device: self.peer.device.clone(),
-                found: mismatch.found,
-                expected: mismatch.expected,
-            }),
+            Err(mismatch) => {
+                self.faults.count(mismatch.fault);
+                self.silence.disturb();
+                Err(not_an_answer(peer, mismatch))
+            }
         }
     }
 
+    /// As [`Link::exchange`] for each request in turn; over TCP with up to `depth` of them in flight.
+    /// `take` gets each answer with the number of its request, in order of arrival.
+    ///
+    /// # Errors
+    /// As [`Link::exchange`]; requests without an answer stay without.
+    pub async fn exchange_all(
+        &mut self,
+        peer: &Peer,
+        requests: &[&Request],
+        depth: usize,
+        clock: &dyn Clock,
+        take: &mut (dyn FnMut(usize, Reply<'_>) + Send),
+    ) -> Result<(), SessionError> {
+        if depth > 1 && self.framing == Framing::Tcp {
+            return self.pipeline(peer, requests, depth, clock, take).await;
+        }
+        for (index, request) in requests.iter().enumerate() {
+            take(index, self.exchange(peer, request, clock).await?);
+        }
+        Ok(())
+    }
+
     /// Says goodbye to the peer.
-    pub(crate) async fn shutdown(&mut self) {
+    pub async fn shutdown(&mut self) {
         // The peer may be gone already, which is what we want.
         let _ = self.stream.shutdown().await;
     }
 
-    async fn send_and_receive(
-        &mut self,
-        request: &ReadRequest,
-        transaction: u16,
-    ) -> Result<Range<usize>, SessionError> {
-        let header = Header {
-            transaction,
-            unit: self.peer.unit,
-            pdu_bytes: READ_PDU_BYTES,
-        };
-        let mut frame = [0; HEADER_BYTES + READ_PDU_BYTES];
-        frame[..HEADER_BYTES].copy_from_slice(&header.encode());
-        frame[HEADER_BYTES..].copy_from_slice(&request.encode());
-        let written = self.stream.write_all(&frame).await;
-        written.map_err(|source| self.lost(source))?;
-        loop {
-            let Some((header, pdu)) = self.next_frame()? else {
-                self.receive().await?;
-                continue;
-            };
-            if header.transaction != transaction {
-                self.stale_dropped_total += 1;
-                continue;
-            }
-            if header.unit != self.peer.unit {
-                return Err(SessionError::Protocol {
-                    device: self.peer.device.clone(),
-                    found: format!("a reply of unit {}", header.unit),
-                    expected: format!("a reply of unit {}", self.peer.unit),
-                });
-            }
-            return Ok(pdu);
-        }
-    }
-
-    /// Takes in what has arrived unasked and drops its whole frames. A frame that has arrived in part
-    /// stays, so that the next one is found.
-    fn drop_waiting(&mut self) -> Result<(), SessionError> {
-        loop {
-            while self.next_frame()?.is_some() {
-                self.stale_dropped_total += 1;
-            }
-            match self.receive().now_or_never() {
-                Some(received) => received?,
-                None => return Ok(()),
-            }
-        }
-    }
-
-    /// Cuts the next whole frame out of what was received.
-    fn next_frame(&mut self) -> Result<Option<(Header, Range<usize>)>, SessionError> {
-        let unread = &self.received[self.unread.clone()];
-        let header = Header::parse(unread).map_err(|error| SessionError::Protocol {
-            device: self.peer.device.clone(),
-            found: error.to_string(),
-            expected: "the header of a Modbus TCP frame".to_owned(),
-        })?;
-        let Some(header) = header.filter(|header| header.frame_bytes() <= unread.len()) else {
-            return Ok(None);
-        };
-        let begin = self.unread.start;
-        self.unread.start += header.frame_bytes();
-        Ok(Some((header, begin + HEADER_BYTES..self.unread.start)))
+    /// Sends what is in `sent`.
+    async fn send(&mut self, peer: &Peer) -> Result<(), SessionError> {
+        let written = self.stream.write_all(&self.sent).await;
+        written.map_err(|source| lost(peer, source))?;
+        self.stream
+            .flush()
+            .await
+            .map_err(|source| lost(peer, source))
     }
 
     /// Waits for more bytes. Cancel-safe: bytes are either counted or still in the kernel.
-    async fn receive(&mut self) -> Result<(), SessionError> {
-        // Whole frames are cut before more is asked for, so what is left is less than one frame.
+    async fn receive(&mut self, peer: &Peer) -> Result<(), SessionError> {
         if self.unread.is_empty() {
             self.unread = 0..0;
         } else if self.unread.start > 0 {
             self.received.copy_within(self.unread.clone(), 0);
             self.unread = 0..self.unread.len();
         }
+        if self.unread.end == RECEIVE_BYTES {
+            // Only a line full of noise comes here: over TCP whole frames are cut before more is read.
+            self.faults.count(Fault::Noise);
+            self.unread = 0..0;
+        }
         let free = &mut self.received[self.unread.end..];
         match self.stream.read(free).await {
-            Ok(0) => Err(self.lost(std::io::ErrorKind::UnexpectedEof.into())),
+            Ok(0) => Err(lost(peer, std::io::ErrorKind::UnexpectedEof.into())),
             Ok(count) => {
                 self.unread.end += count;
                 Ok(())
             }
-            Err(source) => Err(self.lost(source)),
+            Err(source) => Err(lost(peer, source)),
         }
     }
 
-    fn lost(&self, source: std::io::Error) -> SessionError {
-        SessionError::Lost {
-            device: self.peer.device.clone(),
-            source,
+    /// Takes what has arrived by now; whether that was anything.
+    fn receive_now(&mut self, peer: &Peer) -> Result<bool, SessionError> {
+        match self.receive(peer).now_or_never() {
+            Some(received) => received.map(|()| true),
+            None => Ok(false),
         }
     }
+}
 
-    fn timed_out(&self, request: &ReadRequest, stale_before: u64) -> SessionError {
-        let stale = self.stale_dropped_total - stale_before;
-        let request = match stale {
-            0 => request.to_string(),
-            // A device that makes up its transaction ids looks silent; this tells the two apart.
-            _ => format!("{request} (replies with another transaction id: {stale})"),
-        };
-        SessionError::Timeout {
-            device: self.peer.device.clone(),
-            request,
-            timeout: self.peer.timeout,
-        }
+fn lost(peer: &Peer, source: std::io::Error) -> SessionError {
+    SessionError::Lost {
+        device: peer.device.clone(),
+        source,
+    }
+}
+
+fn not_an_answer(peer: &Peer, mismatch: Mismatch) -> SessionError {
+    SessionError::Protocol {
+        device: peer.device.clone(),
+        found: mismatch.found,
+        expected: mismatch.expected,
     }
 }
 

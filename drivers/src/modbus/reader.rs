@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use millrace_tags::{Clock, Moment, Reading, Reason, Sample, TagId};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_modbus::ExceptionCode;
 
 use super::decode::Extract;
-use super::link::{Link, Reply};
-use super::pdu::{Answer, ReadRequest};
-use super::plan::{Barrier, Limits, Request, plan_around, request, span};
+use super::exchange::Exchange;
+use super::pace::Pace;
+use super::plan::{self, Barrier, Limits, plan_around, span};
 use super::point::{Point, PointSpec};
+use super::reply::{Answer, Reply};
+use super::request::{ReadRequest, Request};
 use crate::SessionError;
 
 /// How long an illegal address is left out before it is tried again: often enough that a device whose
@@ -47,7 +48,7 @@ struct Points {
 /// One request, ready to be sent and decoded.
 #[derive(Debug, Clone)]
 struct Step {
-    request: ReadRequest,
+    request: Request,
     slots: Vec<Slot>,
 }
 
@@ -89,37 +90,48 @@ impl GroupReader {
         reader
     }
 
+    /// What a read would ask first.
+    pub(crate) fn first_request(&self) -> Option<&Request> {
+        self.steps.first().map(|step| &step.request)
+    }
+
+    /// The time that one read takes of a line.
+    pub(crate) fn line_time(&self, pace: &Pace) -> Duration {
+        let requests = self.steps.iter().map(|step| &step.request);
+        requests.map(|request| request.line_time(pace)).sum()
+    }
+
     /// One sample for each point, in order of arrival.
-    pub(crate) async fn read<S>(
+    pub(crate) async fn read(
         &mut self,
-        link: &mut Link<S>,
+        line: &mut impl Exchange,
         clock: &dyn Clock,
-    ) -> Result<Reading, SessionError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-    {
+    ) -> Result<Reading, SessionError> {
         let mut samples = Vec::with_capacity(self.points.tags.len());
         let mut findings = Findings::default();
-        for step in &self.steps {
-            let Reply { answer, at } = link.exchange(&step.request, clock).await?;
+        let mut refused = Vec::new();
+        let steps = &self.steps;
+        let requests: Vec<&Request> = steps.iter().map(|step| &step.request).collect();
+        let mut take = |index: usize, Reply { answer, at }: Reply<'_>| {
+            let step: &Step = &steps[index];
             match answer {
-                Answer::Data(data) => step.deliver(data, at, &mut samples),
-                Answer::Exception(code) if is_illegal(code) => {
-                    let row: Vec<usize> = step.slots.iter().map(|slot| slot.point).collect();
-                    let mut isolation = Isolation {
-                        points: &self.points,
-                        link,
-                        clock,
-                        samples: &mut samples,
-                        findings: &mut findings,
-                    };
-                    isolation.divide(&row, at).await?;
-                }
-                Answer::Exception(code) => step.fail(reason(code), at, &mut samples),
+                Answer::Exception(code) if is_illegal(code) => refused.push((index, at)),
+                answer => step.settle(answer, at, &mut samples),
             }
+        };
+        line.exchange_all(&requests, &mut take).await?;
+        for (index, at) in refused {
+            let row: Vec<usize> = steps[index].slots.iter().map(|slot| slot.point).collect();
+            let mut isolation = Isolation {
+                points: &self.points,
+                line,
+                samples: &mut samples,
+                findings: &mut findings,
+            };
+            isolation.divide(&row, at).await?;
         }
         let refused_all = self.refuses_all();
-        let regained = self.retry_excluded(link, clock, &mut samples).await?;
+        let regained = self.retry_excluded(line, clock, &mut samples).await?;
         if regained && refused_all {
             self.excluded.clear();
             self.barriers.clear();
@@ -148,15 +160,12 @@ impl GroupReader {
     }
 
     /// Samples for the excluded points; asks again for those whose time has come. Whether one is back.
-    async fn retry_excluded<S>(
+    async fn retry_excluded(
         &mut self,
-        link: &mut Link<S>,
+        line: &mut impl Exchange,
         clock: &dyn Clock,
         samples: &mut Vec<Sample>,
-    ) -> Result<bool, SessionError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-    {
+    ) -> Result<bool, SessionError> {
         let mut regained = Vec::new();
         let mut retries = 0;
         if self.refuses_all() {
@@ -175,17 +184,13 @@ impl GroupReader {
             let Some(step) = self.points.step(&[excluded.point]) else {
                 continue;
             };
-            let Reply { answer, at } = link.exchange(&step.request, clock).await?;
+            let Reply { answer, at } = line.exchange(&step.request).await?;
             match answer {
-                Answer::Data(data) => {
-                    step.deliver(data, at, samples);
-                    regained.push(excluded.point);
-                }
-                Answer::Exception(code) => {
-                    excluded.retry_at = at + ILLEGAL_RETRY;
-                    step.fail(reason(code), at, samples);
-                }
+                Answer::Data(_) => regained.push(excluded.point),
+                Answer::Spoilt(_) => {}
+                Answer::Exception(_) | Answer::Written => excluded.retry_at = at + ILLEGAL_RETRY,
             }
+            step.settle(answer, at, samples);
         }
         self.excluded.retain(|e| !regained.contains(&e.point));
         for point in &regained {
@@ -225,25 +230,25 @@ impl GroupReader {
 }
 
 impl Points {
-    fn prepare(&self, request: &Request) -> Step {
+    fn prepare(&self, request: &plan::Request) -> Step {
         let slot = |&point: &usize| Slot {
             point,
             tag: self.tags[point],
             extract: Extract::new(&self.specs[point], request),
         };
         Step {
-            request: ReadRequest {
+            request: Request::Read(ReadRequest {
                 table: request.table,
                 start: request.start,
                 count: request.count,
-            },
+            }),
             slots: request.points.iter().map(slot).collect(),
         }
     }
 
     /// The step that reads these points alone.
     fn step(&self, row: &[usize]) -> Option<Step> {
-        request(&self.specs, row).map(|request| self.prepare(&request))
+        plan::request(&self.specs, row).map(|request| self.prepare(&request))
     }
 
     /// No request may read across a point that the device does not have.
@@ -255,6 +260,17 @@ impl Points {
 }
 
 impl Step {
+    /// Samples for what came of the request.
+    fn settle(&self, answer: Answer<'_>, at: Moment, samples: &mut Vec<Sample>) {
+        match answer {
+            Answer::Data(data) => self.deliver(data, at, samples),
+            Answer::Exception(code) => self.fail(reason(code), at, samples),
+            Answer::Spoilt(reason) => self.fail(reason, at, samples),
+            // A read is never answered so.
+            Answer::Written => self.fail(Reason::InvalidReply, at, samples),
+        }
+    }
+
     fn deliver(&self, data: &[u8], at: Moment, samples: &mut Vec<Sample>) {
         samples.extend(
             self.slots
@@ -276,15 +292,14 @@ impl Step {
 }
 
 /// The search for the illegal points of a refused request.
-struct Isolation<'a, S> {
+struct Isolation<'a, E> {
     points: &'a Points,
-    link: &'a mut Link<S>,
-    clock: &'a dyn Clock,
+    line: &'a mut E,
     samples: &'a mut Vec<Sample>,
     findings: &'a mut Findings,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Isolation<'_, S> {
+impl<E: Exchange> Isolation<'_, E> {
     /// Delivers the points of `row`, a request for which was refused at `refused_at`.
     ///
     /// Ends because each half is smaller; costs two requests a halving, 2 n at the very worst.
@@ -319,16 +334,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Isolation<'_, S> {
         let Some(step) = self.points.step(row) else {
             return Ok(true);
         };
-        let Reply { answer, at } = self.link.exchange(&step.request, self.clock).await?;
-        match answer {
-            Answer::Data(data) => {
-                step.deliver(data, at, self.samples);
-                return Ok(true);
-            }
-            Answer::Exception(code) if is_illegal(code) => self.divide(row, at).await?,
-            Answer::Exception(code) => step.fail(reason(code), at, self.samples),
+        let Reply { answer, at } = self.line.exchange(&step.request).await?;
+        if let Answer::Exception(code) = answer
+            && is_illegal(code)
+        {
+            self.divide(row, at).await?;
+            return Ok(false);
         }
-        Ok(false)
+        step.settle(answer, at, self.samples);
+        Ok(matches!(answer, Answer::Data(_)))
     }
 }
 

@@ -1,20 +1,25 @@
 //! Modbus TCP: the driver and its session.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millrace_tags::{Clock, Reading, Receipt, Sample, TagId};
+use millrace_tags::{Clock, Sample, TagId};
 use tokio::net::TcpStream;
 
 use super::decode::Extract;
-use super::link::{Link, Peer, Reply};
-use super::pdu::{Answer, ReadRequest};
+use super::dial_in::DialIn;
+use super::exchange::{Exchange, Wire};
+use super::fault::FaultCounts;
+use super::link::{Framing, Link, Peer, Transport};
 use super::plan::{self, Limits};
 use super::point::{Point, PointSpec};
-use super::reader::{GroupReader, reason};
+use super::reader::reason;
+use super::reply::{Answer, Reply};
+use super::request::{ReadRequest, Request};
+use super::session::{Groups, UnitSession};
+use super::tls::TlsSettings;
 use crate::{Driver, PollGroup, Session, SessionError};
 
 /// The unit id of a device that is not behind a gateway, as most of them have it from the factory.
@@ -36,10 +41,16 @@ pub struct TcpSettings {
     pub timeout: Duration,
     /// What the device can do in one request.
     pub limits: Limits,
+    /// Requests that may wait for their replies at the same time. More than one only helps with devices
+    /// that work on several at once, or are far away.
+    pub max_in_flight: usize,
+    /// Modbus Security; plain TCP where `None`.
+    pub tls: Option<TlsSettings>,
 }
 
 impl TcpSettings {
-    /// Settings with unit id 1, a timeout of 1 s and the limits of the specification.
+    /// Settings with unit id 1, a timeout of 1 s, one request in flight and the limits of the
+    /// specification.
     pub fn new(device: impl Into<String>, address: impl Into<String>) -> Self {
         Self {
             device: device.into(),
@@ -47,134 +58,159 @@ impl TcpSettings {
             unit_id: UNIT_ID,
             timeout: TIMEOUT,
             limits: Limits::default(),
+            max_in_flight: 1,
+            tls: None,
         }
     }
 
-    async fn connect(&self) -> Result<Link<TcpStream>, SessionError> {
-        let failed = |source: io::Error| SessionError::Connect {
+    fn peer(&self) -> Peer {
+        Peer {
+            device: self.device.clone(),
+            unit: self.unit_id,
+            timeout: self.timeout,
+        }
+    }
+
+    fn cannot_connect(&self, source: io::Error) -> SessionError {
+        SessionError::Connect {
             address: self.address.clone(),
             source,
-        };
-        let connecting = TcpStream::connect(&self.address);
-        let stream = match tokio::time::timeout(self.timeout, connecting).await {
-            Ok(connected) => connected.map_err(failed)?,
-            Err(_) => return Err(failed(io::ErrorKind::TimedOut.into())),
-        };
-        // Requests are small and each waits for its reply: there is nothing to collect.
-        stream.set_nodelay(true).map_err(failed)?;
-        Ok(Link::new(
-            stream,
-            Peer {
-                device: self.device.clone(),
-                unit: self.unit_id,
-                timeout: self.timeout,
-            },
-        ))
+        }
     }
+
+    /// Connects, and inside of TLS where the settings ask for it; what the handshake showed comes with it.
+    async fn connect(&self) -> Result<(Box<dyn Transport>, Vec<String>), SessionError> {
+        let stream = connect(&self.address, self.timeout).await?;
+        let Some(tls) = &self.tls else {
+            return Ok((Box::new(stream), Vec::new()));
+        };
+        let shaking = tls.handshake(&self.device, &self.address, stream);
+        match tokio::time::timeout(self.timeout, shaking).await {
+            Ok(shaken) => shaken,
+            Err(_) => Err(self.cannot_connect(io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    fn wire(
+        &self,
+        stream: Box<dyn Transport>,
+        remarks: Vec<String>,
+        faults: &FaultCounts,
+        clock: &Arc<dyn Clock>,
+    ) -> Wire {
+        Wire {
+            link: Link::new(stream, Framing::Tcp, faults.clone()),
+            peer: self.peer(),
+            depth: self.max_in_flight,
+            clock: Arc::clone(clock),
+            remarks,
+        }
+    }
+}
+
+/// Opens a TCP connection within `timeout`.
+pub(crate) async fn connect(address: &str, timeout: Duration) -> Result<TcpStream, SessionError> {
+    let failed = |source: io::Error| SessionError::Connect {
+        address: address.to_owned(),
+        source,
+    };
+    let stream = match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(failed)?,
+        Err(_) => return Err(failed(io::ErrorKind::TimedOut.into())),
+    };
+    // Requests are small and each waits for its reply: there is nothing to collect.
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
 }
 
 /// A Modbus TCP device and its tags.
 pub struct TcpDriver {
     settings: TcpSettings,
-    groups: Vec<PollGroup>,
-    /// One a poll group, planned and without knowledge of the device; sessions begin with a copy.
-    readers: Vec<GroupReader>,
+    dial_in: Option<DialIn>,
+    groups: Groups,
+    faults: FaultCounts,
     clock: Arc<dyn Clock>,
 }
 
 impl TcpDriver {
     /// Groups the points by interval, shortest first, and plans each group's requests.
     pub fn new(settings: TcpSettings, points: Vec<Point>, clock: Arc<dyn Clock>) -> Self {
-        let mut by_interval: BTreeMap<Duration, Vec<Point>> = BTreeMap::new();
-        for point in points {
-            by_interval.entry(point.interval).or_default().push(point);
-        }
-        let groups = by_interval.iter().map(|(interval, points)| PollGroup {
-            interval: *interval,
-            tags: points.iter().map(|point| point.tag).collect(),
-        });
-        let readers = by_interval.values();
         Self {
-            groups: groups.collect(),
-            readers: readers
-                .map(|points| GroupReader::new(points, settings.limits))
-                .collect(),
+            groups: Groups::new(points, settings.limits),
             settings,
+            dial_in: None,
+            faults: FaultCounts::default(),
             clock,
         }
     }
+
+    /// The same for a device that connects to us.
+    pub fn dialled_in(self, dial_in: DialIn) -> Self {
+        Self {
+            dial_in: Some(dial_in),
+            ..self
+        }
+    }
+
+    /// A connection that dialled in, and answers as this unit where its source does not say whose it is.
+    async fn take_dialled(&self, dial_in: &DialIn) -> Result<Wire, SessionError> {
+        let TcpSettings {
+            device, timeout, ..
+        } = &self.settings;
+        let dialled = dial_in.take(device, *timeout).await?;
+        let is_known = dialled.is_known();
+        let Some(request) = self.groups.first_request().filter(|_| !is_known) else {
+            let stream = Box::new(dialled.accept());
+            return Ok(self
+                .settings
+                .wire(stream, Vec::new(), &self.faults, &self.clock));
+        };
+        let mut dialled = dialled;
+        let link = &mut Link::new(dialled.stream(), Framing::Tcp, self.faults.clone());
+        let peer = self.settings.peer();
+        match link.exchange(&peer, request, &*self.clock).await {
+            Ok(_) => {
+                let stream = Box::new(dialled.accept());
+                let wire = self
+                    .settings
+                    .wire(stream, Vec::new(), &self.faults, &self.clock);
+                Ok(wire)
+            }
+            Err(error) => {
+                dialled
+                    .give_back(matches!(error, SessionError::Timeout { .. }) || is_foreign(&error));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Whether the connection lives and is only not ours.
+fn is_foreign(error: &SessionError) -> bool {
+    matches!(error, SessionError::Protocol { .. })
 }
 
 #[async_trait]
 impl Driver for TcpDriver {
     fn poll_groups(&self) -> &[PollGroup] {
-        &self.groups
+        &self.groups.polled
     }
 
     fn tags(&self) -> Vec<TagId> {
-        self.groups.iter().flat_map(|g| g.tags.clone()).collect()
+        self.groups.tags()
     }
 
     async fn open(&self) -> Result<Box<dyn Session>, SessionError> {
-        Ok(Box::new(TcpSession {
-            link: self.settings.connect().await?,
-            device: self.settings.device.clone(),
-            readers: self.readers.clone(),
-            clock: Arc::clone(&self.clock),
-            usable: true,
-        }))
-    }
-}
-
-struct TcpSession {
-    link: Link<TcpStream>,
-    device: String,
-    readers: Vec<GroupReader>,
-    clock: Arc<dyn Clock>,
-    /// False from the start of an exchange to its good end: an error or a dropped read leaves it so.
-    usable: bool,
-}
-
-#[async_trait]
-impl Session for TcpSession {
-    async fn read(&mut self, group: usize) -> Result<Reading, SessionError> {
-        let Some(reader) = self.readers.get_mut(group) else {
-            return Ok(Reading::default());
+        let settings = &self.settings;
+        let wire = match &self.dial_in {
+            Some(dial_in) => self.take_dialled(dial_in).await?,
+            None => {
+                let (stream, remarks) = settings.connect().await?;
+                settings.wire(stream, remarks, &self.faults, &self.clock)
+            }
         };
-        if !std::mem::take(&mut self.usable) {
-            return Err(SessionError::Lost {
-                device: self.device.clone(),
-                source: io::ErrorKind::NotConnected.into(),
-            });
-        }
-        let reading = reader.read(&mut self.link, &*self.clock).await?;
-        self.usable = true;
-        Ok(reading)
-    }
-
-    async fn notified(&mut self) -> Result<Reading, SessionError> {
-        std::future::pending().await
-    }
-
-    fn settle(&mut self, _receipt: Receipt) {
-        // A polled device keeps nothing back, so that no reading carries a receipt.
-    }
-
-    fn remarks(&self) -> Vec<String> {
-        let now = self.clock.now();
-        let readers = self.readers.iter();
-        let mut remarks: Vec<String> = readers.flat_map(|reader| reader.remarks(now)).collect();
-        let stale = self.link.stale_dropped_total();
-        if stale > 0 {
-            remarks.push(format!(
-                "replies that belonged to no open request and were dropped: {stale}"
-            ));
-        }
-        remarks
-    }
-
-    async fn close(&mut self) {
-        self.link.shutdown().await;
+        let session = UnitSession::new(wire, &settings.device, &self.groups, &self.clock);
+        Ok(Box::new(session))
     }
 }
 
@@ -187,24 +223,51 @@ impl Session for TcpSession {
 pub async fn read_once(
     settings: &TcpSettings,
     spec: &PointSpec,
-    clock: &dyn Clock,
+    clock: &Arc<dyn Clock>,
+) -> Result<Sample, SessionError> {
+    let (stream, remarks) = settings.connect().await?;
+    let mut wire = settings.wire(stream, remarks, &FaultCounts::default(), clock);
+    let sample = read_point(&mut wire, spec).await;
+    wire.close().await;
+    sample
+}
+
+/// Reads one point over a way that is open.
+pub(crate) async fn read_point(
+    way: &mut impl Exchange,
+    spec: &PointSpec,
 ) -> Result<Sample, SessionError> {
     const NO_TAG: TagId = TagId(0);
-    let mut link = settings.connect().await?;
     let request = plan::single(spec);
-    let read = ReadRequest {
+    let read = Request::Read(ReadRequest {
         table: request.table,
         start: request.start,
         count: request.count,
-    };
-    let Reply { answer, at } = link.exchange(&read, clock).await?;
+    });
+    let Reply { answer, at } = way.exchange(&read).await?;
     let value = match answer {
         Answer::Data(data) => Extract::new(spec, &request).value(data),
         Answer::Exception(code) => Err(reason(code)),
+        Answer::Spoilt(reason) => Err(reason),
+        Answer::Written => Err(millrace_tags::Reason::InvalidReply),
     };
-    link.shutdown().await;
     Ok(match value {
         Ok(value) => Sample::good(NO_TAG, value, at),
         Err(reason) => Sample::bad(NO_TAG, reason, at),
     })
+}
+
+#[cfg(test)]
+impl TcpDriver {
+    /// Waits for no longer than this.
+    pub(crate) fn shorten(&mut self, timeout: Duration) {
+        self.settings.timeout = timeout;
+    }
+
+    /// Trusts another authority.
+    pub(crate) fn trust(&mut self, ca_file: std::path::PathBuf) {
+        if let Some(tls) = &mut self.settings.tls {
+            tls.ca_file = ca_file;
+        }
+    }
 }

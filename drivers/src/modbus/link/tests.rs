@@ -4,24 +4,54 @@ use millrace_tags::{TestClock, Timestamp};
 use tokio::io::DuplexStream;
 
 use super::*;
-use crate::modbus::Table;
+use crate::modbus::frame::mbap::{HEADER_BYTES, Header};
+use crate::modbus::request::ReadRequest;
+use crate::modbus::{Answer, Table};
+
+mod rtu;
+
+/// Bytes of a read request's PDU.
+const READ_PDU_BYTES: usize = 5;
 
 const UNIT: u8 = 9;
 
-const TWO: ReadRequest = ReadRequest {
+const TWO: Request = Request::Read(ReadRequest {
     table: Table::Holding,
     start: 4,
     count: 2,
-};
+});
 
-fn pair(timeout: Duration) -> (Link<DuplexStream>, Device) {
-    let (near, far) = tokio::io::duplex(4096);
-    let peer = Peer {
+fn peer(timeout: Duration) -> Peer {
+    Peer {
         device: "pump".to_owned(),
         unit: UNIT,
         timeout,
-    };
-    (Link::new(near, peer), Device(far))
+    }
+}
+
+/// A link and whom it asks.
+struct Asking {
+    link: Link<DuplexStream>,
+    peer: Peer,
+}
+
+impl Asking {
+    fn seen(&self, fault: Fault) -> u64 {
+        self.link.faults().get(fault)
+    }
+}
+
+fn pair(timeout: Duration) -> (Asking, Device) {
+    let (near, far) = tokio::io::duplex(4096);
+    let link = Link::new(near, Framing::Tcp, FaultCounts::default());
+    let peer = peer(timeout);
+    (Asking { link, peer }, Device(far))
+}
+
+fn encoded(request: &Request) -> Vec<u8> {
+    let mut pdu = Vec::new();
+    request.encode(&mut pdu);
+    pdu
 }
 
 /// The other end, which sends what a test tells it to.
@@ -32,7 +62,7 @@ impl Device {
     async fn asked(&mut self) -> u16 {
         let mut frame = [0; HEADER_BYTES + READ_PDU_BYTES];
         self.0.read_exact(&mut frame).await.unwrap();
-        assert_eq!(frame[HEADER_BYTES..], TWO.encode());
+        assert_eq!(frame[HEADER_BYTES..], encoded(&TWO));
         Header::parse(&frame).unwrap().unwrap().transaction
     }
 
@@ -61,14 +91,15 @@ fn clock() -> TestClock {
 
 /// What an exchange brings while the device does its part.
 async fn exchange_with(
-    link: &mut Link<DuplexStream>,
+    asking: &mut Asking,
     device: impl Future<Output = ()>,
 ) -> Result<Vec<u8>, SessionError> {
     let clock = clock();
-    let (reply, ()) = tokio::join!(link.exchange(&TWO, &clock), device);
+    let (reply, ()) = tokio::join!(asking.link.exchange(&asking.peer, &TWO, &clock), device);
     reply.map(|reply| match reply.answer {
         Answer::Data(data) => data.to_vec(),
         Answer::Exception(code) => vec![code.into()],
+        other => panic!("{other:?}"),
     })
 }
 
@@ -89,7 +120,7 @@ async fn late_reply_is_not_the_next_one() {
         device.send(&reply(transaction, [1, 2, 3, 4])).await;
     });
     assert_eq!(second.await.unwrap(), [1, 2, 3, 4]);
-    assert_eq!(link.stale_dropped_total(), 1);
+    assert_eq!(link.seen(Fault::Stale), 1);
 }
 
 #[tokio::test]
@@ -107,7 +138,7 @@ async fn doubled_reply_is_drained_even_in_pieces() {
         device.send(&reply(transaction, [2, 2, 2, 2])).await;
     });
     assert_eq!(next.await.unwrap(), [2, 2, 2, 2]);
-    assert_eq!(link.stale_dropped_total(), 1);
+    assert_eq!(link.seen(Fault::Stale), 1);
 }
 
 #[tokio::test]
@@ -198,6 +229,44 @@ async fn closed_connection_is_lost() {
         matches!(closed, Err(SessionError::Lost { .. })),
         "{closed:?}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_requests_in_flight_find_their_replies_in_any_order() {
+    let (mut asking, mut device) = pair(LONG);
+    let clock = clock();
+    let requests = vec![&TWO; 9];
+    let mut taken = Vec::new();
+    let mut take = |index: usize, reply: Reply<'_>| match reply.answer {
+        Answer::Data(data) => taken.push((index, data[0])),
+        other => panic!("{other:?}"),
+    };
+    let all = asking
+        .link
+        .exchange_all(&asking.peer, &requests, 4, &clock, &mut take);
+    let answering = async {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let (mut waiting, mut asked) = (Vec::new(), 0u8);
+        while asked < 9 || !waiting.is_empty() {
+            while asked < 9 && waiting.len() < 4 {
+                waiting.push((asked, device.asked().await));
+                asked += 1;
+            }
+            let (index, transaction) = waiting.swap_remove(rng.usize(..waiting.len()));
+            device.send(&reply(transaction, [index; 4])).await;
+        }
+    };
+    let (done, ()) = tokio::join!(all, answering);
+    done.unwrap();
+    assert_eq!(taken.len(), 9);
+    taken.sort_unstable();
+    assert!(
+        taken
+            .iter()
+            .all(|(index, value)| *index == usize::from(*value))
+    );
+    // A fifth is not asked while four wait.
+    assert_eq!(asking.seen(Fault::Stale), 0);
 }
 
 /// Replies, late ones, foreign ones and noise in random order: what comes out is the right value or an

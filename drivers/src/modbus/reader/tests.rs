@@ -259,9 +259,9 @@ async fn nan_and_wrong_digits_are_bad_samples() {
     let map = RegisterMap::from_csv(csv.as_bytes()).unwrap();
     let sim = SimModbus::bind("127.0.0.1:0", map, Faults::default()).unwrap();
     let settings = TcpSettings::new("sim", sim.local_addr().to_string());
-    let clock = clock();
+    let clock: Arc<dyn Clock> = clock();
     let read = async |spec| {
-        crate::modbus::read_once(&settings, &spec, &*clock)
+        crate::modbus::read_once(&settings, &spec, &clock)
             .await
             .unwrap()
     };

@@ -1,0 +1,177 @@
+//! A write: the old value, the value, and what the device holds then.
+
+use millrace_tags::Value;
+use tokio_modbus::ExceptionCode;
+
+use super::decode::Extract;
+use super::encode::{EncodeError, Encoded, encode};
+use super::exchange::Exchange;
+use super::plan;
+use super::point::PointSpec;
+use super::reply::Answer;
+use super::request::{ReadRequest, Request};
+use crate::{SessionError, WriteError, WriteReport};
+
+/// Writes one point. A broadcast is only sent: nobody answers.
+pub(crate) async fn write(
+    way: &mut impl Exchange,
+    spec: &PointSpec,
+    value: &Value,
+    broadcast: bool,
+) -> Result<WriteReport, WriteError> {
+    let mut writing = Writing { way, spec };
+    // Before anything is sent: a value that does not fit costs no traffic.
+    let encoded = encode(spec, value).map_err(unfit)?;
+    if broadcast {
+        writing.send(&encoded, &[]).await?;
+        return Ok(WriteReport {
+            old: None,
+            read_back: None,
+        });
+    }
+    let (old_bytes, old) = writing.read().await?;
+    writing.send(&encoded, &old_bytes).await?;
+    let (bytes, read_back) = writing.read().await?;
+    if !holds(&bytes, &encoded) {
+        return Err(WriteError::ReadBack {
+            address: spec.address().to_string(),
+            wrote: format!("{value:?}"),
+            found: match read_back {
+                Some(found) => format!("{found:?}"),
+                None => format!("{bytes:02X?}"),
+            },
+            old,
+        });
+    }
+    Ok(WriteReport { old, read_back })
+}
+
+fn unfit(error: EncodeError) -> WriteError {
+    match error {
+        EncodeError::ReadOnly { address } => WriteError::ReadOnly {
+            address: address.to_string(),
+        },
+        error => WriteError::Unfit {
+            message: match std::error::Error::source(&error) {
+                Some(source) => format!("{error}: {source}"),
+                None => error.to_string(),
+            },
+        },
+    }
+}
+
+struct Writing<'a, E> {
+    way: &'a mut E,
+    spec: &'a PointSpec,
+}
+
+impl<E: Exchange> Writing<'_, E> {
+    /// The bytes of the point and their value, where they are one.
+    async fn read(&mut self) -> Result<(Vec<u8>, Option<Value>), WriteError> {
+        let planned = plan::single(self.spec);
+        let request = Request::Read(ReadRequest {
+            table: planned.table,
+            start: planned.start,
+            count: planned.count,
+        });
+        let answer = self.way.exchange(&request).await?.answer;
+        let Answer::Data(data) = answer else {
+            let message = said(answer);
+            return Err(self.refused(message));
+        };
+        let value = Extract::new(self.spec, &planned).value(data).ok();
+        Ok((data.to_vec(), value))
+    }
+
+    /// By the function for one place; where the device lacks that, by the one for several.
+    async fn send(&mut self, encoded: &Encoded, old: &[u8]) -> Result<(), WriteError> {
+        let address = self.spec.address().offset;
+        let (request, instead) = match encoded {
+            Encoded::Bits(bits) => {
+                let several = Request::WriteCoils {
+                    start: address,
+                    bits: bits.clone(),
+                };
+                match bits[..] {
+                    [on] => (Request::WriteCoil { address, on }, Some(several)),
+                    _ => (several, None),
+                }
+            }
+            Encoded::Masked { and, or } => {
+                let old = old.first_chunk().copied().map(u16::from_be_bytes);
+                let whole = old.map(|old| Request::WriteRegister {
+                    address,
+                    value: old & and | or & !and,
+                });
+                let (and, or) = (*and, *or);
+                (Request::MaskWrite { address, and, or }, whole)
+            }
+            Encoded::Registers(values) => {
+                let several = Request::WriteRegisters {
+                    start: address,
+                    values: values.clone(),
+                };
+                match values[..] {
+                    [value] => (Request::WriteRegister { address, value }, Some(several)),
+                    _ => (several, None),
+                }
+            }
+        };
+        let lacks = Answer::Exception(ExceptionCode::IllegalFunction);
+        let mut answer = self.way.exchange(&request).await?.answer;
+        if answer == lacks
+            && let Some(instead) = instead
+        {
+            answer = self.way.exchange(&instead).await?.answer;
+        }
+        match answer {
+            Answer::Written => Ok(()),
+            Answer::Spoilt(_) => Err(self.cut_off()),
+            answer => {
+                let message = said(answer);
+                Err(self.refused(message))
+            }
+        }
+    }
+
+    fn refused(&self, message: String) -> WriteError {
+        WriteError::Refused {
+            address: self.spec.address().to_string(),
+            message,
+        }
+    }
+
+    fn cut_off(&self) -> WriteError {
+        WriteError::Session(SessionError::Protocol {
+            device: self.spec.address().to_string(),
+            found: "no usable answer".to_owned(),
+            expected: "the confirmation of the write".to_owned(),
+        })
+    }
+}
+
+fn said(answer: Answer<'_>) -> String {
+    match answer {
+        Answer::Exception(code) => format!("exception {:02}, {code}", u8::from(code)),
+        Answer::Spoilt(reason) => format!("no usable answer ({})", reason.name()),
+        Answer::Data(_) | Answer::Written => "an answer to something else".to_owned(),
+    }
+}
+
+/// Whether these bytes, as read, are what was written.
+fn holds(bytes: &[u8], encoded: &Encoded) -> bool {
+    match encoded {
+        Encoded::Bits(bits) => bits.iter().enumerate().all(|(i, on)| {
+            let byte = bytes.get(i / 8).copied().unwrap_or(0);
+            (byte >> (i % 8) & 1 == 1) == *on
+        }),
+        Encoded::Masked { and, or } => {
+            let register = bytes.first_chunk().copied().map(u16::from_be_bytes);
+            register.is_some_and(|register| register & !and == or & !and)
+        }
+        Encoded::Registers(values) => {
+            let written = values.iter().flat_map(|value| value.to_be_bytes());
+            written.eq(bytes.iter().copied())
+        }
+    }
+}
