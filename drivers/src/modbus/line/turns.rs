@@ -145,11 +145,10 @@ impl Turns {
         let writes_wait = ready.iter().any(|(_, _, writing, _)| *writing);
         let reads_wait = ready.iter().any(|(_, _, writing, _)| !*writing);
         let write = writes_wait && (self.writes_in_a_row < WRITES_IN_A_ROW || !reads_wait);
-        if !write && !self.leases.is_empty() && (!self.leased || ready.is_empty()) {
-            if let Some((granted, longest)) = self.leases.pop_front() {
-                self.leased = true;
-                return Turn::Lease { granted, longest };
-            }
+        let lease_turn = !write && (!self.leased || ready.is_empty());
+        if lease_turn && let Some((granted, longest)) = self.leases.pop_front() {
+            self.leased = true;
+            return Turn::Lease { granted, longest };
         }
         let candidates = ready.iter().filter(|(_, _, writing, _)| *writing == write);
         let next = candidates.min_by(|(_, a, ..), (_, b, ..)| a.total_cmp(b));
