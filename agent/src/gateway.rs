@@ -1,10 +1,11 @@
 //! The gateway as it runs under one configuration: what the local API and the cloud may look into.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use millrace_buffer::Buffer;
-use millrace_tags::{Clock, Sample, TagId};
+use millrace_buffer::{Buffer, Ledger};
+use millrace_tags::{Clock, DropReason, Sample, TagId};
 use serde::Serialize;
 
 use crate::config::{Config, Pattern};
@@ -14,8 +15,8 @@ use crate::events::EventLog;
 use crate::live::{LiveTable, TagLabel, tag_row};
 use crate::model::Model;
 use crate::report::{
-    BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, DeviceStatus, DeviceTest, Status,
-    TagRow,
+    BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, DeviceStatus, DeviceTest, Lanes,
+    LogStatus, Status, TagRow,
 };
 
 /// Everything that runs, by name.
@@ -231,7 +232,25 @@ impl Gateway {
             .uplinks
             .iter()
             .map(|(name, queued)| (name.clone(), queued.alarm + queued.live + queued.backlog));
+        let lanes = status.uplinks.iter().map(|(name, queued)| {
+            let lanes = Lanes {
+                alarm: queued.alarm,
+                live: queued.live,
+                backlog: queued.backlog,
+            };
+            (name.clone(), lanes)
+        });
+        let logs = [("data", &status.data), ("alarm", &status.alarm)];
         BufferStatus {
+            lanes: lanes.collect(),
+            poison: poison(&self.buffer.ledger()),
+            logs: logs
+                .map(|(name, log)| (name.to_owned(), log_status(log)))
+                .into(),
+            runway_s: status.runway.map(|left| left.as_secs()),
+            free_bytes: status.free_bytes,
+            reserve_bytes: status.reserve_bytes,
+            uncommitted: status.uncommitted,
             dir: self.config.buffer_dir().display().to_string(),
             bytes: status.bytes,
             max_bytes: self.config.buffer.max_bytes,
@@ -265,4 +284,28 @@ impl Gateway {
             utc: rfc3339,
         }
     }
+}
+
+fn log_status(log: &millrace_buffer::LogStatus) -> LogStatus {
+    LogStatus {
+        bytes: log.bytes,
+        max_bytes: log.max_bytes,
+        kept_bytes: log.kept_bytes,
+        epochs: log.epochs,
+        chunks: log.chunks,
+        full: log.full,
+        bytes_per_hour: log.bytes_per_hour,
+        runway_s: log.runway.map(|left| left.as_secs()),
+        oldest: log.oldest.map(|time| time.unix_ms()),
+    }
+}
+
+/// What each uplink has given up, where that is anything.
+fn poison(ledger: &Ledger) -> BTreeMap<String, u64> {
+    let given_up = ledger.uplinks.iter().map(|(name, uplink)| {
+        let rows = uplink.devices.values().chain(uplink.events.values());
+        let count = rows.filter_map(|row| row.dropped.get(&DropReason::Poison));
+        (name.clone(), count.sum())
+    });
+    given_up.filter(|(_, count)| *count > 0).collect()
 }

@@ -1,9 +1,11 @@
 //! What the agent tells about itself: the shapes of the local API, of `--json` and of the cloud's
 //! `status` command. One definition, so that the three never differ.
 
-use std::collections::BTreeMap;
+mod buffer;
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use buffer::{BufferStatus, Lanes, LogStatus, about_duration};
 
 /// `GET /v1/status`: everything in one screen.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -133,27 +135,6 @@ pub(crate) struct UplinkStatus {
     pub(crate) connects_total: u64,
 }
 
-/// `GET /v1/buffer`: the store.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct BufferStatus {
-    /// Where it is.
-    pub(crate) dir: String,
-    /// Bytes on disk.
-    pub(crate) bytes: u64,
-    /// The limit.
-    pub(crate) max_bytes: u64,
-    /// Epochs on disk.
-    pub(crate) epochs: u64,
-    /// Samples and events that no uplink has settled, by uplink.
-    pub(crate) queued: BTreeMap<String, u64>,
-    /// Seconds since the last commit.
-    pub(crate) commit_age_s: Option<f64>,
-    /// Why the last commit failed.
-    pub(crate) commit_error: Option<String>,
-    /// What opening the store found.
-    pub(crate) recovery: Vec<String>,
-}
-
 /// The clock.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct ClockStatus {
@@ -273,13 +254,31 @@ pub(crate) struct ApiError {
 pub(crate) fn problems(status: &Status) -> Vec<String> {
     let disk = status.buffer.commit_error.iter();
     let disk = disk.map(|error| format!("samples are not on disk: {error}"));
-    disk.chain(config_problem(&status.config))
+    disk.chain(status.buffer.full_problem())
+        .chain(runway_problem(status))
+        .chain(config_problem(&status.config))
         .chain(status.devices.iter().filter_map(device_problem))
         .chain(status.uplinks.iter().filter_map(uplink_problem))
         .chain(status.models.iter().filter_map(model_problem))
         .chain(status.bootstrap.as_ref().and_then(bootstrap_problem))
         .chain(clock_problem(&status.clock))
         .collect()
+}
+
+/// While an uplink is down, less room than for this is a problem.
+const RUNWAY_SHORT_S: u64 = 24 * 3600;
+
+/// What will be lost if an uplink stays down.
+pub(crate) fn runway_problem(status: &Status) -> Option<String> {
+    let runway = status.buffer.runway_s?;
+    let down = status.uplinks.iter().find(|u| u.state == "down")?;
+    (runway < RUNWAY_SHORT_S).then(|| {
+        format!(
+            "the store is full in about {} if uplink {} stays down",
+            about_duration(runway),
+            down.name
+        )
+    })
 }
 
 fn config_problem(config: &ConfigStatus) -> Option<String> {
@@ -366,6 +365,23 @@ mod tests {
         let said = problems(&status);
         assert_eq!(said.len(), 2, "{said:?}");
         assert!(said[0].contains("lost") && said[1].contains("1 of 2"));
+
+        let down = UplinkStatus {
+            name: "cloud".to_owned(),
+            state: "down".to_owned(),
+            ..UplinkStatus::default()
+        };
+        status.uplinks = vec![down];
+        status.buffer.runway_s = Some(30 * 3600);
+        assert_eq!(runway_problem(&status), None);
+        status.buffer.runway_s = Some(5 * 3600 + 70);
+        let said = problems(&status);
+        assert_eq!(
+            said[0],
+            "the store is full in about 5 h if uplink cloud stays down"
+        );
+        status.uplinks.clear();
+        assert_eq!(runway_problem(&status), None);
 
         status.config.problems = vec!["bad".to_owned()];
         status.buffer.commit_error = Some("no space left".to_owned());

@@ -6,6 +6,7 @@
 mod build;
 mod driver;
 mod run;
+mod runway;
 mod watchdog;
 
 use std::panic::AssertUnwindSafe;

@@ -98,6 +98,10 @@ pub(crate) struct Figures {
     pub(crate) oldest: Option<Timestamp>,
     /// Of the bytes: what every uplink has settled, kept for a replay.
     pub(crate) kept: u64,
+    /// How fast it grows.
+    pub(crate) bytes_per_hour: Option<u64>,
+    /// How much it may grow before something has to give way; settled data do not count.
+    pub(crate) room: u64,
 }
 
 pub(crate) struct Core {

@@ -382,9 +382,19 @@ impl Keeper {
     }
 
     pub(crate) fn publish_figures(&mut self, kind: LogKind) {
-        let mut figures = self.store(kind).figures();
+        let now = self.shared.clock.now();
+        let store = self.store(kind);
+        store.growth.note(now, store.bytes());
+        let mut figures = store.figures();
         figures.bytes = self.log_bytes(kind);
         let (space, reserve) = (self.space, self.reserve());
+        // One epoch stays free for the rotation.
+        let cap = self.settings.log_bytes_max(kind) - self.epoch_bytes(kind);
+        let waiting = figures.bytes.saturating_sub(figures.kept);
+        let disk = space.map_or(u64::MAX, |s| s.free.saturating_sub(reserve));
+        figures.room = cap
+            .saturating_sub(waiting)
+            .min(disk.saturating_add(figures.kept));
         let mut core = self.shared.lock();
         *core.figures(kind) = figures;
         (core.space, core.reserve) = (space, reserve);

@@ -123,6 +123,7 @@ mod commit;
 mod core;
 mod disk;
 mod epoch;
+mod growth;
 mod keeper;
 mod ledger;
 mod log;

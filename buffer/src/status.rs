@@ -7,6 +7,7 @@ use millrace_tags::{LogKind, Moment, Timestamp};
 use serde::Serialize;
 
 use crate::core::Core;
+use crate::growth::runway;
 use crate::settings::Settings;
 use crate::uplink::Reader;
 
@@ -19,7 +20,10 @@ pub struct Status {
     pub max_bytes: u64,
     /// What the file system has left; `None` where it does not say.
     pub free_bytes: Option<u64>,
-    /// What of that the buffer leaves free.
+    /// How long the room of the log that is full first lasts at its present growth, if nothing is settled
+    /// from now on; `None` where nothing grows or it is not known yet.
+    pub runway: Option<Duration>,
+    /// What of `free_bytes` the buffer leaves free.
     pub reserve_bytes: u64,
     /// Whether sources that can wait are held back.
     pub held_back: bool,
@@ -48,6 +52,10 @@ pub struct LogStatus {
     pub max_bytes: u64,
     /// Of the bytes: what every uplink has settled, kept for a replay.
     pub kept_bytes: u64,
+    /// What is added to it in an hour, measured over the last hour; `None` in the first minute.
+    pub bytes_per_hour: Option<u64>,
+    /// How long its room lasts at that; settled data that are kept give way and count as room.
+    pub runway: Option<Duration>,
     /// There is no room, and what is appended is refused.
     pub full: bool,
     /// Epochs, the one that is written included.
@@ -75,6 +83,8 @@ impl Status {
             bytes: figures.bytes,
             max_bytes: settings.log_bytes_max(kind),
             kept_bytes: figures.kept,
+            bytes_per_hour: figures.bytes_per_hour,
+            runway: runway(figures.room, figures.bytes_per_hour),
             full: core.log(kind).full.is_some(),
             epochs: figures.epochs,
             chunks: figures.chunks,
@@ -90,14 +100,17 @@ impl Status {
             };
             (name.to_string(), queued)
         });
+        let alarm = log(LogKind::Alarm, &core.alarm_figures);
+        let data = log(LogKind::Data, &core.data_figures);
         Status {
+            runway: [alarm.runway, data.runway].into_iter().flatten().min(),
             bytes: core.alarm_figures.bytes + core.data_figures.bytes,
             max_bytes: settings.max_bytes,
             free_bytes: core.space.map(|space| space.free),
             reserve_bytes: core.reserve,
             held_back: !core.has_room(settings.when_full),
-            alarm: log(LogKind::Alarm, &core.alarm_figures),
-            data: log(LogKind::Data, &core.data_figures),
+            alarm,
+            data,
             uplinks: uplinks.collect(),
             uncommitted: core.alarm.open_records + core.data.open_records,
             last_commit_age: core.last_commit.map(|at| now.since(at)),

@@ -16,6 +16,7 @@ use crate::catalogue::{Catalogue, Registry, SourceInfo, StoredSource};
 use crate::chunk::{FRAME_BYTES_MAX, Frame};
 use crate::commit::Packed;
 use crate::epoch::{self, Epoch, StoreError, disk_bytes, log_file, sync_directory};
+use crate::growth::Growth;
 use crate::log::{LineKey, Log};
 use crate::manifest::{self, Summary, Table, seal};
 use crate::scan::Found;
@@ -165,6 +166,7 @@ pub(crate) struct LogStore {
     positions: Vec<(u64, u64)>,
     stream: Option<StreamId>,
     open: Vec<OpenEpoch>,
+    pub(crate) growth: Growth,
 }
 
 impl LogStore {
@@ -177,6 +179,7 @@ impl LogStore {
             positions: Vec::new(),
             stream: None,
             open: Vec::new(),
+            growth: Growth::default(),
         }
     }
 
@@ -266,6 +269,8 @@ impl LogStore {
                 + active.map_or(0, |a| a.chunks),
             oldest: self.sealed.front().and_then(|s| s.newest),
             kept: kept.map(|s| s.bytes).sum(),
+            bytes_per_hour: self.growth.bytes_per_hour(),
+            room: 0,
         }
     }
 

@@ -8,7 +8,7 @@ use super::table::Table;
 use super::{Global, output, show};
 use crate::report::{
     BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, DeviceState, DeviceStatus,
-    ModelStatus, Status, UplinkStatus,
+    ModelStatus, Status, UplinkStatus, about_duration,
 };
 
 /// Asks the agent and prints.
@@ -160,10 +160,13 @@ fn buffer_line(buffer: &BufferStatus) -> String {
         (None, Some(age)) => format!("committed {} ago", show::millis(age * 1000.0)),
         (None, None) => "nothing committed yet".into(),
     };
+    let runway = buffer.runway_s.map_or_else(String::new, |left| {
+        format!(", full in about {} without an uplink", about_duration(left))
+    });
     show::bullet(
         "BUFFER  ",
         &format!(
-            "{} of {} in {} epochs, {commit}",
+            "{} of {} in {} epochs, {commit}{runway}",
             show::bytes(buffer.bytes),
             show::bytes(buffer.max_bytes),
             buffer.epochs

@@ -349,6 +349,9 @@ impl Builder {
         for (settings, shown) in config.uplinks.iter().zip(&gateway.uplinks) {
             self.uplink(settings, shown, gateway, &journal);
         }
+        let shutdown = self.sending.shutdown.clone();
+        let watch = super::runway::watch(gateway.clone(), shutdown);
+        self.sending.spawn("the runway".to_owned(), watch);
     }
 
     /// Starts an uplink's session and the task that runs its commands.

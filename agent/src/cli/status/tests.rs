@@ -65,6 +65,7 @@ pub(crate) fn example() -> Status {
             epochs: 3,
             queued: BTreeMap::from([("cloud".into(), 120_400)]),
             commit_age_s: Some(0.4),
+            runway_s: Some(9 * 86_400),
             ..BufferStatus::default()
         },
         clock: ClockStatus {
