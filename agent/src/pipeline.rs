@@ -80,7 +80,19 @@ impl Pipeline {
 
     /// Takes the samples of one read or notification. Returns the ticket to wait for before the device
     /// may forget them; `None` where the filter kept them all back.
-    pub(crate) fn accept(&mut self, mut samples: Vec<Sample>) -> Option<Ticket> {
+    pub(crate) fn accept(&mut self, samples: Vec<Sample>) -> Option<Ticket> {
+        let samples = self.filter(samples);
+        (!samples.is_empty()).then(|| self.buffer.append(self.source, samples))
+    }
+
+    /// The same for what was read while the buffer had room, by a poller that reads no more without.
+    pub(crate) fn accept_held(&mut self, samples: Vec<Sample>) -> Option<Ticket> {
+        let samples = self.filter(samples);
+        (!samples.is_empty()).then(|| self.buffer.append_held(self.source, samples))
+    }
+
+    /// Scales, shows and taps the samples; returns those that say something new.
+    fn filter(&mut self, mut samples: Vec<Sample>) -> Vec<Sample> {
         for sample in &mut samples {
             if let Some(scaling) = self.stage(sample.tag).and_then(|s| s.treatment.scaling) {
                 scale(sample, scaling);
@@ -94,7 +106,7 @@ impl Pipeline {
             Some(stage) => stage.passes(sample),
             None => false,
         });
-        (!samples.is_empty()).then(|| self.buffer.append(self.source, samples))
+        samples
     }
 
     /// A poll cycle of the device is over: models that take one row a cycle may score.

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use millrace_buffer::Buffer;
+use millrace_buffer::{Buffer, Ticket};
 use millrace_drivers::{Session, SessionError};
 use millrace_tags::{
-    Clock, Event, EventDetail, EventState, Moment, Reading, Reason, Sample, SourceId,
+    Clock, Event, EventDetail, EventState, Moment, Reading, Reason, Receipt, Sample, SourceId,
 };
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -34,6 +34,8 @@ use schedule::Schedule;
 /// A stopping agent takes the samples of a read that is under way, but has 30 s in all.
 const LAST_READ_MAX: Duration = Duration::from_secs(3);
 
+const HELD_BACK: &str = "not read: the buffer has no room, and when_full is block";
+
 /// Everything that one device's poller owns.
 pub(crate) struct Poller {
     /// Whom to poll.
@@ -46,6 +48,8 @@ pub(crate) struct Poller {
     pub(crate) buffer: Buffer,
     /// Turns at each commit.
     pub(crate) commits: watch::Receiver<u64>,
+    /// Whether the buffer has room for what a device sends by itself.
+    pub(crate) room: watch::Receiver<bool>,
     /// Where comms events go.
     pub(crate) events: Arc<EventLog>,
     /// Stamps bad samples and events.
@@ -164,8 +168,14 @@ impl Poller {
         let mut paused = self.device.pause_switch();
         // What was committed between two sessions settles at once.
         self.commits.mark_changed();
+        let (mut subscribed, mut held) = (false, false);
         loop {
             let due = schedule.next_due();
+            let room = *self.room.borrow_and_update();
+            if subscribed && (held || !room) {
+                held = !room;
+                self.say_held(session, held);
+            }
             let step = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Served::Shutdown,
@@ -175,10 +185,14 @@ impl Poller {
                     continue;
                 }
                 () = sleep_until(due) => schedule.take(Instant::now()),
-                notified = session.notified() => {
+                Ok(()) = self.room.changed() => continue,
+                // What is not read waits with the device, which keeps what is not acknowledged.
+                notified = session.notified(), if room => {
                     match notified {
                         Ok(reading) => {
-                            self.take(session, reading, memory);
+                            subscribed = true;
+                            let ticket = self.pipeline.accept_held(reading.samples);
+                            self.taken(session, ticket, reading.receipt, memory);
                         }
                         Err(error) => return Served::Broken(error),
                     }
@@ -203,7 +217,26 @@ impl Poller {
     /// Hands a reading to the pipeline and keeps its receipt until the commit.
     fn take(&mut self, session: &mut dyn Session, reading: Reading, memory: &mut Memory) {
         let ticket = self.pipeline.accept(reading.samples);
-        if let Some(receipt) = reading.receipt {
+        self.taken(session, ticket, reading.receipt, memory);
+    }
+
+    /// Says whether the device is left waiting for the buffer.
+    fn say_held(&self, session: &dyn Session, held: bool) {
+        let mut remarks = session.remarks();
+        if held {
+            remarks.push(HELD_BACK.to_owned());
+        }
+        self.device.update(|status| status.remarks = remarks);
+    }
+
+    fn taken(
+        &mut self,
+        session: &mut dyn Session,
+        ticket: Option<Ticket>,
+        receipt: Option<Receipt>,
+        memory: &mut Memory,
+    ) {
+        if let Some(receipt) = receipt {
             memory.receipts.keep(ticket, receipt);
             memory.receipts.settle(&self.buffer, session);
         }

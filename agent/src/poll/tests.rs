@@ -1,10 +1,11 @@
 //! The poller over a device that follows a script.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
-use millrace_buffer::{Registration, Settings, TagSpec};
+use millrace_buffer::{Registration, Settings, Space, TagSpec, WhenFull};
 use millrace_drivers::{Driver, PollGroup};
 use millrace_tags::{Quality, Receipt, SourceKind, SystemClock, TagId, Value, ValueType};
 
@@ -36,6 +37,8 @@ struct Script {
     settled_early: Mutex<u64>,
     commits: Mutex<u64>,
     opened: Mutex<u64>,
+    /// The last value that the device sent by itself; `None`: it does not.
+    sent: Mutex<Option<u64>>,
 }
 
 impl Script {
@@ -118,7 +121,21 @@ impl Session for ScriptedSession {
     }
 
     async fn notified(&mut self) -> Result<Reading, SessionError> {
-        std::future::pending().await
+        if lock(&self.script.sent).is_none() {
+            return std::future::pending().await;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut sent = lock(&self.script.sent);
+        let value = sent.map_or(0, |sent| sent + 1);
+        *sent = Some(value);
+        Ok(Reading {
+            samples: vec![Sample::good(
+                self.tags[0],
+                Value::U64(value),
+                self.clock.now(),
+            )],
+            receipt: Some(Receipt(value)),
+        })
     }
 
     fn settle(&mut self, receipt: Receipt) {
@@ -136,6 +153,8 @@ impl Session for ScriptedSession {
 
 /// A poller of two tags at work.
 struct Scene {
+    /// Free bytes of the buffer's disk.
+    free: Arc<AtomicU64>,
     script: Arc<Script>,
     device: Arc<Device>,
     live: Arc<LiveTable>,
@@ -153,9 +172,18 @@ impl Scene {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let settings = Settings {
             commit_interval,
+            when_full: WhenFull::Block,
             ..Settings::new(dir.path())
         };
-        let buffer = Buffer::open(settings, clock.clone()).unwrap();
+        let free = Arc::new(AtomicU64::new(1 << 40));
+        let gauge = free.clone();
+        let space = move || {
+            Some(Space {
+                free: gauge.load(Ordering::Relaxed),
+                total: 1 << 40,
+            })
+        };
+        let buffer = Buffer::open_on(settings, clock.clone(), space).unwrap();
         let live = Arc::new(LiveTable::default());
         let registration = register(&buffer, &live);
         let script = Arc::new(Script {
@@ -180,6 +208,7 @@ impl Scene {
         let device = Arc::new(device);
         let events = Arc::new(EventLog::new(clock.clone()));
         let commits = watch::Sender::new(0);
+        let room = watch::Sender::new(true);
         let poller = Poller {
             device: device.clone(),
             source: registration.source,
@@ -196,6 +225,7 @@ impl Scene {
             ),
             buffer: buffer.clone(),
             commits: commits.subscribe(),
+            room: room.subscribe(),
             events: events.clone(),
             clock,
         };
@@ -204,8 +234,12 @@ impl Scene {
             *lock(&counted.commits) += 1;
             commits.send_modify(|count| *count += 1);
         }));
+        buffer.on_room(Box::new(move |has_room| {
+            room.send_replace(has_room);
+        }));
         let shutdown = CancellationToken::new();
         Self {
+            free,
             script,
             device,
             live,
@@ -215,6 +249,13 @@ impl Scene {
             shutdown,
             _dir: dir,
         }
+    }
+
+    /// Sets the disk's free bytes and lets the buffer see to it.
+    fn leave(&self, free: u64) {
+        self.free.store(free, Ordering::Relaxed);
+        self.buffer.retain_uplinks(&[]);
+        self.buffer.commit().unwrap();
     }
 
     fn status(&self) -> DeviceStatus {
@@ -411,5 +452,37 @@ async fn bad_samples_have_the_reason_of_the_failure() {
         rows.iter()
             .all(|row| row.reason.as_deref() == Some("not-connected"))
     );
+    scene.stop().await;
+}
+
+#[tokio::test]
+async fn a_device_that_sends_by_itself_waits_for_room() {
+    let acts = [Act::Open, Act::Value(0)];
+    let scene = Scene::start(&acts, 3_600_000, Duration::from_millis(10));
+    *lock(&scene.script.sent) = Some(0);
+    // The poller asks again once something else has happened.
+    scene.leave(1 << 40);
+    let sent = |scene: &Scene| lock(&scene.script.sent).unwrap();
+    let settled = |scene: &Scene| lock(&scene.script.settled).last().copied();
+    scene.until("values", |scene| sent(scene) > 3).await;
+    scene.leave(0);
+    assert!(!scene.buffer.has_room());
+    let held = |scene: &Scene| scene.status().remarks.iter().any(|r| r == HELD_BACK);
+    scene.until("held back", held).await;
+    let last = sent(&scene);
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    assert_eq!(sent(&scene), last);
+    // What had been read is stored, nothing was refused, and the device is told.
+    scene.buffer.commit().unwrap();
+    scene
+        .until("settled", |scene| settled(scene) == Some(Receipt(last)))
+        .await;
+    let row = scene.buffer.ledger().devices["pump"].clone();
+    assert!(row.dropped.is_empty(), "{row:?}");
+    scene.leave(1 << 40);
+    scene
+        .until("more values", |scene| sent(scene) > last + 3)
+        .await;
+    assert!(!held(&scene));
     scene.stop().await;
 }

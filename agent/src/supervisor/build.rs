@@ -75,6 +75,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         events: Arc::new(EventLog::new(clock.clone())),
         live: Arc::default(),
         commits: commits(&buffer),
+        room: room(&buffer),
         clock: clock.clone(),
         buffer: buffer.clone(),
         polling: Stage::default(),
@@ -137,12 +138,25 @@ fn commits(buffer: &Buffer) -> watch::Sender<u64> {
     commits
 }
 
+/// Whether the buffer has room for what devices send by themselves.
+fn room(buffer: &Buffer) -> watch::Sender<bool> {
+    let room = watch::Sender::new(true);
+    let turn = room.clone();
+    buffer.on_room(Box::new(move |has_room| {
+        turn.send_replace(has_room);
+    }));
+    // It may have been full from the start.
+    room.send_replace(buffer.has_room());
+    room
+}
+
 struct Builder {
     clock: Arc<dyn Clock>,
     buffer: Buffer,
     live: Arc<LiveTable>,
     events: Arc<EventLog>,
     commits: watch::Sender<u64>,
+    room: watch::Sender<bool>,
     polling: Stage,
     scoring: Vec<std::thread::JoinHandle<()>>,
     sending: Stage,
@@ -327,6 +341,7 @@ impl Builder {
             ),
             buffer: self.buffer.clone(),
             commits: self.commits.subscribe(),
+            room: self.room.subscribe(),
             events: self.events.clone(),
             clock: self.clock.clone(),
         };
