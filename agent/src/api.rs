@@ -3,6 +3,7 @@
 //! The peer's uid decides what a caller may do: root and the service user everything, members of group
 //! `millrace` everything that an engineer needs, others nothing. Each change is logged with its uid.
 
+mod buffer;
 mod peer;
 mod routes;
 mod socket;

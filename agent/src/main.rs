@@ -18,6 +18,7 @@ mod model;
 mod pipeline;
 mod poll;
 mod remote;
+mod replay;
 mod report;
 mod stored;
 mod supervisor;

@@ -7,14 +7,32 @@ use serde_json::{Value, json};
 use crate::command::RunCommand;
 use crate::device::chain;
 use crate::gateway::Gateway;
+use crate::replay::{ReplayRequest, brief};
 
 /// Operations of this version.
-const OPERATIONS: [&str; 4] = ["read", "status", "ledger", "buffer.status"];
+const OPERATIONS: [&str; 5] = ["read", "status", "ledger", "buffer.status", "replay"];
 
 /// Runs operations on this gateway.
 pub(crate) struct Remote {
     /// What they look into.
     pub(crate) gateway: Arc<Gateway>,
+    /// The uplink that the commands come from.
+    pub(crate) uplink: String,
+}
+
+impl Remote {
+    /// Sends again what the core has lost: to the core that asks, unless it names another uplink.
+    async fn replay(&self, args: &Value) -> Result<Value, String> {
+        let request: ReplayRequest = serde_json::from_value(args.clone())
+            .map_err(|error| format!("args: {}", chain(&error)))?;
+        let replay = request.replay()?;
+        let uplink = request.uplink.unwrap_or_else(|| self.uplink.clone());
+        let buffer = self.gateway.buffer.clone();
+        let work = move || buffer.replay(Some(&uplink), replay);
+        let replayed = tokio::task::spawn_blocking(work).await;
+        let replayed = replayed.map_err(|error| error.to_string())?;
+        replayed.map(brief).map_err(|error| chain(&error))
+    }
 }
 
 impl RunCommand for Remote {
@@ -29,6 +47,7 @@ impl RunCommand for Remote {
             "status" => json!(self.gateway.status()),
             "ledger" => json!(self.gateway.buffer.ledger()),
             "buffer.status" => json!(self.gateway.buffer_report()),
+            "replay" => self.replay(args).await?,
             _ => return Err(format!("`{op}` is not in this version")),
         };
         Ok(result)

@@ -3,6 +3,7 @@
 
 mod buffer;
 
+use millrace_tags::LogKind;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use buffer::{BufferStatus, Lanes, LogStatus, about_duration};
@@ -191,6 +192,16 @@ pub(crate) struct EventRow {
     pub(crate) end: Option<f64>,
     /// Everything else.
     pub(crate) detail: serde_json::Value,
+}
+
+/// `POST /v1/buffer/purge`: what of the store is to go; all of it where nothing is said.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PurgeRequest {
+    /// Only what is older, in Unix milliseconds.
+    pub(crate) before_ms: Option<i64>,
+    /// Only this log.
+    pub(crate) log: Option<LogKind>,
 }
 
 /// `POST /v1/device`: what to do with a device.

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use millrace_tags::{DropReason, LogKind, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::keeper::{Keeper, LOGS};
@@ -22,7 +22,7 @@ pub struct Purge {
 }
 
 /// What went.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Purged {
     /// Epochs.
     pub epochs: u64,

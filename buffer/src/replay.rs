@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use millrace_tags::{LogKind, SourceId, StreamId, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::core::{CommitError, StoreFailure};
@@ -36,7 +36,7 @@ pub enum Replay {
 }
 
 /// What is sent again.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replayed {
     /// For each uplink that was asked for.
     pub uplinks: BTreeMap<String, ReplayedTo>,
@@ -45,7 +45,7 @@ pub struct Replayed {
 }
 
 /// What is sent again to one uplink.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplayedTo {
     /// How many records are offered again.
     pub records: u64,
@@ -59,7 +59,7 @@ pub struct ReplayedTo {
 }
 
 /// Numbers of one line.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// The device or model.
     pub source: String,

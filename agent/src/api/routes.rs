@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::peer::{Peer, Role};
-use super::stored;
+use super::{buffer, stored};
 use crate::gateway::{Gateway, NotFound};
 use crate::report::{ApiError, DeviceAction, DeviceRequest, EventRow, ReadRequest, TagRow};
 use crate::supervisor::Current;
@@ -47,6 +47,8 @@ pub(crate) fn router(door: Door) -> Router {
             "/v1/buffer",
             get(async |State(door): State<Door>| Json(door.get().buffer_report())),
         )
+        .route("/v1/buffer/replay", post(buffer::replay))
+        .route("/v1/buffer/purge", post(buffer::purge))
         .route("/v1/buffer/records", get(stored::records))
         .route("/v1/buffer/chunks", get(stored::chunks))
         .route(

@@ -72,6 +72,11 @@ async fn routes_answer_over_the_socket_until_the_stop() {
     assert!(answer.contains("there is no tag a/b"), "{answer}");
     let answer = ask(&path, "POST /v1/device", &json!({"name": 7})).await;
     assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+    let answer = ask(&path, "POST /v1/buffer/replay", &json!({"since": "soon"})).await;
+    assert!(answer.contains("expected Unix milliseconds"), "{answer}");
+    let elsewhere = json!({"since": 1, "uplink": "elsewhere"});
+    let answer = ask(&path, "POST /v1/buffer/replay", &elsewhere).await;
+    assert!(answer.contains("there is no uplink elsewhere"), "{answer}");
     let answer = ask(&path, "GET /v2/status", &Value::Null).await;
     assert!(answer.contains("no such route"), "{answer}");
 
@@ -114,6 +119,22 @@ async fn a_stranger_gets_nothing_but_a_way_in() {
                 status == "403"
             );
         }
+        let purge = ask(&path, "POST /v1/buffer/purge", &json!({"log": "data"})).await;
+        let granted = role == Role::Admin;
+        assert_eq!(
+            purge.starts_with("HTTP/1.1 200"),
+            granted,
+            "{role:?}: {purge}"
+        );
+        assert_eq!(purge.starts_with("HTTP/1.1 403"), !granted);
+        let replay = json!({"since": 1});
+        let replay = ask(&path, "POST /v1/buffer/replay", &replay).await;
+        let granted = role >= Role::Engineer;
+        assert_eq!(
+            replay.starts_with("HTTP/1.1 200"),
+            granted,
+            "{role:?}: {replay}"
+        );
         serving.abort();
     }
     running.stop().await.unwrap();

@@ -11,6 +11,8 @@ use crate::stored::Outcome;
 
 mod export;
 mod peek;
+mod purge;
+mod replay;
 mod status;
 mod store;
 
@@ -21,8 +23,8 @@ pub(crate) enum BufferCommand {
     Status,
     Peek(peek::PeekArgs),
     Export(export::ExportArgs),
-    /// Throw stored samples away
-    Purge(AnyArgs),
+    Replay(replay::ReplayArgs),
+    Purge(purge::PurgeArgs),
     /// Messages that the core refuses
     #[command(subcommand)]
     Poison(PoisonCommand),
@@ -46,11 +48,8 @@ impl BufferCommand {
             BufferCommand::Status => status::run(global),
             BufferCommand::Peek(args) => args.run(global),
             BufferCommand::Export(args) => args.run(global),
-            BufferCommand::Purge(_) => Later::new(
-                "buffer purge",
-                "stop the agent and remove DATA_DIR/buffer to lose what is queued",
-            )
-            .refuse(),
+            BufferCommand::Replay(args) => args.run(global),
+            BufferCommand::Purge(args) => args.run(global),
             BufferCommand::Poison(PoisonCommand::List(_)) => {
                 Later::new("buffer poison list", set_aside).refuse()
             }

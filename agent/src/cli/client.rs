@@ -77,6 +77,22 @@ impl Client {
         })
     }
 
+    /// [`Client::post`]. `None`: no agent listens.
+    pub(crate) fn post_if_running<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<Option<T>> {
+        let body = serde_json::to_vec(body)?;
+        block_on(async {
+            let Ok(stream) = self.find().await? else {
+                return Ok(None);
+            };
+            let answer = send_over(stream, Method::POST, path, Some(body)).await?;
+            decode(answer).await.map(Some)
+        })
+    }
+
     /// Copies an answer to `out` as it comes, and returns what the agent says at its end. `None`: no agent
     /// listens.
     pub(crate) fn copy<T: DeserializeOwned>(

@@ -8,10 +8,10 @@ use super::section::Section;
 const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];
 
 /// Operations of this version.
-const COMMANDS: [&str; 4] = ["read", "status", "ledger", "buffer.status"];
+const COMMANDS: [&str; 5] = ["read", "status", "ledger", "buffer.status", "replay"];
 
 /// Operations that are recognised and refused.
-const COMMANDS_LATER: [&str; 13] = [
+const COMMANDS_LATER: [&str; 12] = [
     "write",
     "config.get",
     "config.apply",
@@ -23,7 +23,6 @@ const COMMANDS_LATER: [&str; 13] = [
     "bootstrap",
     "restart",
     "log",
-    "replay",
     "ack",
 ];
 
@@ -34,7 +33,8 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
         KeyDoc::new(
             "commands",
             Kind::Texts,
-            "The commands that the cloud may send: `read`, `status`, `ledger`, `buffer.status`.",
+            "The commands that the cloud may send: `read`, `status`, `ledger`, `buffer.status`, \
+             `replay`.",
         )
         .means("`[\"read\", \"status\", \"ledger\"]`"),
         KeyDoc::new(

@@ -380,6 +380,7 @@ impl Builder {
         let profile = Arc::new(Generic::new(&*gateway.config.gateway.id));
         let remote = Remote {
             gateway: gateway.clone(),
+            uplink: settings.name.clone(),
         };
         let (commands, task) = Commands::channel(
             gateway.config.local.commands.clone(),

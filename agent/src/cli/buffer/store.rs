@@ -57,7 +57,7 @@ pub(super) fn chunks(
 }
 
 /// The agent that has the store: with --data-dir it is the one of that directory and no other.
-fn client(global: &Global) -> Client {
+pub(super) fn client(global: &Global) -> Client {
     Client::new(&Global {
         socket: global.socket.clone().or_else(|| {
             let dir = global.data_dir.as_ref()?;
@@ -77,7 +77,7 @@ fn directory(global: &Global) -> anyhow::Result<Archive> {
 }
 
 /// The store's directory: as the options say, or the configuration, or by default.
-fn buffer_dir(global: &Global) -> PathBuf {
+pub(super) fn buffer_dir(global: &Global) -> PathBuf {
     let named = global.data_dir.clone();
     let data_dir = named.or_else(|| {
         let loaded = config::load(global.config.as_deref(), None).ok()?;
