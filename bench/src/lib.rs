@@ -1,12 +1,30 @@
-//! Load generators: the figures of the design, measured on the program as a real process.
+//! Load generators: the figures of the design, measured.
 //!
-//! [`Load`] is one of the named loads; [`measure`] runs it: simulated Modbus TCP devices in this process,
-//! the agent as a child with its durable buffer on, mosquitto as another, a subscriber here that counts.
+//! The buffer by itself: [`Rig`] feeds a store with [`Signals`] and drains it, [`Segment`] is the plain
+//! file beside it. The whole program, with the feature `agent`: `Load` is one of the named loads,
+//! `measure` runs it with simulated Modbus TCP devices in this process, the agent as a child with its
+//! durable buffer on, mosquitto as another, and a subscriber here that counts.
 
+mod backlog;
+mod life;
+#[cfg(feature = "agent")]
 mod load;
+#[cfg(feature = "agent")]
 mod measure;
+mod rig;
+mod row;
+mod segment;
+mod signals;
 mod usage;
 
+#[cfg(feature = "agent")]
 pub use load::Load;
+#[cfg(feature = "agent")]
 pub use measure::{Figures, measure};
-pub use usage::Usage;
+pub use rig::Rig;
+pub use backlog::{Backlog, Part};
+pub use life::Life;
+pub use row::{Row, Target};
+pub use segment::{Segment, raw_records};
+pub use signals::{Signals, TAGS};
+pub use usage::{Usage, cpu_time};

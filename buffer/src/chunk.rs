@@ -12,10 +12,12 @@ mod values;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use millrace_tags::{Event, LogKind, Sample};
 use thiserror::Error;
+use zstd::bulk::{Compressor, Decompressor};
 
 pub(crate) use columns::Columns;
 pub(crate) use frame::{
@@ -69,11 +71,23 @@ pub(crate) enum Records<'a> {
 }
 
 /// Packs chunks; keeps its memory from one chunk to the next.
-#[derive(Default)]
 pub(crate) struct Packer {
     columns: Columns,
     body: Vec<u8>,
     packed: Vec<u8>,
+    /// Making one costs as much as packing a small chunk. `None` where memory was short.
+    zstd: Option<Compressor<'static>>,
+}
+
+impl Default for Packer {
+    fn default() -> Self {
+        Self {
+            columns: Columns::default(),
+            body: Vec::new(),
+            packed: Vec::new(),
+            zstd: Compressor::new(ZSTD_LEVEL).ok(),
+        }
+    }
 }
 
 impl Packer {
@@ -103,30 +117,41 @@ impl Packer {
             self.columns.finish(&mut self.body);
         }
         self.packed.clear();
-        let bound = zstd::zstd_safe::compress_bound(self.body.len());
-        self.packed.resize(bound, 0);
-        match zstd::bulk::compress_to_buffer(&self.body, &mut self.packed, ZSTD_LEVEL) {
-            Ok(len) if len < self.body.len() => {
-                frame::write(header, entries, true, self.body.len(), &self.packed[..len])
+        self.packed.reserve(zstd::zstd_safe::compress_bound(self.body.len()));
+        let zstd = self.zstd.as_mut();
+        let packed = zstd.map(|z| z.compress_to_buffer(&self.body, &mut self.packed));
+        match packed {
+            Some(Ok(len)) if len < self.body.len() => {
+                frame::write(header, entries, true, self.body.len(), &self.packed)
             }
             _ => frame::write(header, entries, false, self.body.len(), &self.body),
         }
     }
 }
 
+thread_local! {
+    /// Making one costs more than unpacking a small chunk.
+    static UNPACKER: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
+}
+
 /// Unpacks the records of every entry that has any, in the order of the directory.
 pub(crate) fn unpack(frame: &Frame<'_>) -> Result<Vec<Run>, FrameError> {
-    let unpacked;
-    let body = if frame.packed {
-        if frame.unpacked_len > UNPACKED_BYTES_MAX {
-            return Err(Malformed("a length is beyond its limit").into());
-        }
-        unpacked = zstd::bulk::decompress(frame.body, frame.unpacked_len)
+    if !frame.packed {
+        return read(frame, frame.body);
+    }
+    if frame.unpacked_len > UNPACKED_BYTES_MAX {
+        return Err(Malformed("a length is beyond its limit").into());
+    }
+    UNPACKER.with_borrow_mut(|unpacker| {
+        let zstd = unpacker.as_mut().ok_or(FrameError::Packing)?;
+        let body = zstd
+            .decompress(frame.body, frame.unpacked_len)
             .map_err(|_| FrameError::Packing)?;
-        unpacked.as_slice()
-    } else {
-        frame.body
-    };
+        read(frame, &body)
+    })
+}
+
+fn read(frame: &Frame<'_>, body: &[u8]) -> Result<Vec<Run>, FrameError> {
     let counts = frame
         .entries
         .iter()

@@ -115,6 +115,8 @@
 
 mod anchor;
 mod archive;
+#[doc(hidden)]
+pub mod bare;
 mod boots;
 mod buffer;
 mod catalogue;

@@ -1,0 +1,147 @@
+//! A store to be measured.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use millrace_buffer::{Budget, Buffer, Item, Settings, Start, TagSpec};
+use millrace_tags::{Records, Sample, SourceId, SourceKind, SystemClock, TagId, ValueType};
+
+use crate::signals::TAGS;
+
+/// The uplink that drains it.
+const UPLINK: &str = "cloud";
+
+/// The buffer removes every few seconds.
+const REMOVAL_MAX: Duration = Duration::from_secs(60);
+
+/// A buffer with one source of [`TAGS`] tags and one uplink. Commits are made when asked for.
+pub struct Rig {
+    /// The buffer.
+    pub buffer: Buffer,
+    /// The source.
+    pub source: SourceId,
+    /// Its tags.
+    pub tags: Vec<TagId>,
+}
+
+/// What a drain brought.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Drained {
+    /// Samples.
+    pub samples: u64,
+    /// Parcels that they came in.
+    pub parcels: u64,
+}
+
+impl Rig {
+    /// Opens a buffer of epochs of that size. Settled epochs go at once.
+    ///
+    /// # Errors
+    /// The directory cannot be used.
+    pub fn open(dir: &Path, epoch_bytes: u64) -> Result<Self> {
+        let settings = Settings {
+            commit_interval: Duration::from_secs(3600),
+            max_bytes: 1 << 40,
+            epoch_bytes,
+            ..Settings::new(dir)
+        };
+        let buffer = Buffer::open(settings, Arc::new(SystemClock::new()))?;
+        let spec = |i: usize| TagSpec {
+            name: format!("tag-{i}").into(),
+            value_type: ValueType::Any,
+            unit: None,
+        };
+        let specs: Vec<TagSpec> = (0..TAGS).map(spec).collect();
+        let registration = buffer.register("plant", SourceKind::Device, &specs);
+        drop(buffer.outbox(UPLINK, Start::Oldest));
+        Ok(Self {
+            buffer,
+            source: registration.source,
+            tags: registration.tags,
+        })
+    }
+
+    /// Appends scans and commits them.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn ingest(&self, scans: Vec<Vec<Sample>>) -> Result<()> {
+        for samples in scans {
+            self.buffer.append(self.source, samples);
+        }
+        self.buffer.commit().context("the commit failed")
+    }
+
+    /// Takes and acks everything that is queued.
+    ///
+    /// # Errors
+    /// Nothing comes any more, although something is queued.
+    pub fn drain(&self) -> Result<Drained> {
+        let mut outbox = self.buffer.outbox(UPLINK, Start::Oldest);
+        let (wake, woken): (_, Receiver<()>) = channel();
+        // Whoever drains may have gone.
+        outbox.set_wake(Box::new(move || drop(wake.send(()))));
+        let budget = Budget {
+            records: 1000,
+            backlog: true,
+        };
+        let mut drained = Drained::default();
+        loop {
+            while let Some(offer) = outbox.next(budget) {
+                if let Item::Parcel(parcel) = &offer.item {
+                    drained.samples += match &parcel.records {
+                        Records::Samples(samples) => samples.len() as u64,
+                        Records::Events(_) => 0,
+                    };
+                    drained.parcels += 1;
+                }
+                outbox.acked(offer.id);
+            }
+            if self.queued() == 0 {
+                break;
+            }
+            woken
+                .recv_timeout(Duration::from_secs(60))
+                .context("the drain stands still")?;
+        }
+        self.until_removed()?;
+        Ok(drained)
+    }
+
+    /// Waits until what is settled has been removed.
+    fn until_removed(&self) -> Result<()> {
+        let deadline = Instant::now() + REMOVAL_MAX;
+        while self.buffer.status().data.epochs > 1 {
+            anyhow::ensure!(Instant::now() < deadline, "settled epochs are not removed");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }
+
+    fn queued(&self) -> u64 {
+        let status = self.buffer.status();
+        let uplink = status.uplinks.get(UPLINK).copied().unwrap_or_default();
+        uplink.alarm + uplink.live + uplink.backlog
+    }
+}
+
+/// What a directory takes on the disk.
+///
+/// # Errors
+/// It cannot be read.
+pub fn directory_bytes(dir: &Path) -> Result<u64> {
+    let mut sum = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        sum += match meta.is_dir() {
+            true => directory_bytes(&entry.path())?,
+            false => meta.blocks() * 512,
+        };
+    }
+    Ok(sum)
+}
