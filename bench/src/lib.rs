@@ -17,13 +17,13 @@ mod segment;
 mod signals;
 mod usage;
 
+pub use backlog::{Backlog, Part};
+pub use life::Life;
 #[cfg(feature = "agent")]
 pub use load::Load;
 #[cfg(feature = "agent")]
 pub use measure::{Figures, measure};
 pub use rig::Rig;
-pub use backlog::{Backlog, Part};
-pub use life::Life;
 pub use row::{Row, Target};
 pub use segment::{Segment, raw_records};
 pub use signals::{Signals, TAGS};

@@ -2,18 +2,21 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use millrace_buffer::{Budget, Buffer, Item, Settings, Start, TagSpec};
-use millrace_tags::{Records, Sample, SourceId, SourceKind, SystemClock, TagId, ValueType};
+use millrace_tags::{Sample, SourceId, SourceKind, SystemClock, TagId, ValueType};
 
 use crate::signals::TAGS;
 
 /// The uplink that drains it.
 const UPLINK: &str = "cloud";
+
+/// Samples that are taken at a time.
+pub(crate) const PARCEL_SAMPLES: usize = 1000;
 
 /// The buffer removes every few seconds.
 const REMOVAL_MAX: Duration = Duration::from_secs(60);
@@ -28,15 +31,6 @@ pub struct Rig {
     pub tags: Vec<TagId>,
 }
 
-/// What a drain brought.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Drained {
-    /// Samples.
-    pub samples: u64,
-    /// Parcels that they came in.
-    pub parcels: u64,
-}
-
 impl Rig {
     /// Opens a buffer of epochs of that size. Settled epochs go at once.
     ///
@@ -47,6 +41,7 @@ impl Rig {
             commit_interval: Duration::from_secs(3600),
             max_bytes: 1 << 40,
             epoch_bytes,
+            keep: Duration::ZERO,
             ..Settings::new(dir)
         };
         let buffer = Buffer::open(settings, Arc::new(SystemClock::new()))?;
@@ -76,40 +71,38 @@ impl Rig {
         self.buffer.commit().context("the commit failed")
     }
 
-    /// Takes and acks everything that is queued.
+    /// Takes and acks that many samples, which are all that are queued, and waits until they are removed.
     ///
     /// # Errors
     /// Nothing comes any more, although something is queued.
-    pub fn drain(&self) -> Result<Drained> {
+    pub fn drain(&self, samples: u64) -> Result<()> {
         let mut outbox = self.buffer.outbox(UPLINK, Start::Oldest);
         let (wake, woken): (_, Receiver<()>) = channel();
-        // Whoever drains may have gone.
-        outbox.set_wake(Box::new(move || drop(wake.send(()))));
+        outbox.set_wake(Box::new(move || {
+            // Whoever drains may have gone.
+            let _ = wake.send(());
+        }));
         let budget = Budget {
-            records: 1000,
+            records: PARCEL_SAMPLES,
             backlog: true,
         };
-        let mut drained = Drained::default();
+        let mut drained = 0;
         loop {
             while let Some(offer) = outbox.next(budget) {
                 if let Item::Parcel(parcel) = &offer.item {
-                    drained.samples += match &parcel.records {
-                        Records::Samples(samples) => samples.len() as u64,
-                        Records::Events(_) => 0,
-                    };
-                    drained.parcels += 1;
+                    drained += parcel.records.len() as u64;
                 }
                 outbox.acked(offer.id);
             }
-            if self.queued() == 0 {
+            if drained >= samples {
                 break;
             }
             woken
                 .recv_timeout(Duration::from_secs(60))
                 .context("the drain stands still")?;
         }
-        self.until_removed()?;
-        Ok(drained)
+        anyhow::ensure!(drained == samples, "{drained} of {samples} samples came");
+        self.until_removed()
     }
 
     /// Waits until what is settled has been removed.
@@ -121,19 +114,13 @@ impl Rig {
         }
         Ok(())
     }
-
-    fn queued(&self) -> u64 {
-        let status = self.buffer.status();
-        let uplink = status.uplinks.get(UPLINK).copied().unwrap_or_default();
-        uplink.alarm + uplink.live + uplink.backlog
-    }
 }
 
 /// What a directory takes on the disk.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn directory_bytes(dir: &Path) -> Result<u64> {
+pub(crate) fn directory_bytes(dir: &Path) -> Result<u64> {
     let mut sum = 0;
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;

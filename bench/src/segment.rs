@@ -10,7 +10,7 @@ use millrace_tags::{Moment, Reason, Sample, TagId, Value};
 const HEAD_BYTES: usize = 8;
 
 /// Bytes of a raw record.
-pub const RECORD_BYTES: usize = 22;
+pub(crate) const RECORD_BYTES: usize = 22;
 
 /// One file; records with length and checksum; an fdatasync a commit.
 pub struct Segment {
@@ -83,7 +83,7 @@ pub fn raw_records(samples: &[Sample]) -> Vec<u8> {
 }
 
 /// What [`raw_records`] wrote; numbers come back as f64.
-pub fn raw_samples(records: &[u8]) -> Vec<Sample> {
+pub(crate) fn raw_samples(records: &[u8]) -> Vec<Sample> {
     let field = |record: &[u8], at: usize| {
         u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|i| record[at + i]))
     };
@@ -103,7 +103,7 @@ pub fn raw_samples(records: &[u8]) -> Vec<Sample> {
 ///
 /// # Errors
 /// A file cannot be read.
-pub fn frames(dir: &Path, mut each: impl FnMut(&[u8])) -> io::Result<()> {
+pub(crate) fn frames(dir: &Path, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     const MAGIC: [u8; 4] = [0xF1, b'M', b'R', b'c'];
     const HEADER_BYTES: usize = 86;
     for log in ["alarm", "data"] {

@@ -113,12 +113,14 @@ pub(crate) struct Filler {
 
 impl Filler {
     /// Bytes of one sample: four of them make a chunk.
-    pub const BYTES: usize = 20_000;
+    pub(crate) const BYTES: usize = 20_000;
 
     /// A filler for one tag.
-    pub fn new(seed: u64, tag: TagId) -> Self {
+    pub(crate) fn new(seed: u64, tag: TagId) -> Self {
         let mut rng = Rng::with_seed(seed);
-        let pool = std::iter::repeat_with(|| rng.u8(..)).take(1 << 18).collect();
+        let pool = std::iter::repeat_with(|| rng.u8(..))
+            .take(1 << 18)
+            .collect();
         Self {
             rng,
             pool,
@@ -128,7 +130,7 @@ impl Filler {
     }
 
     /// The next samples.
-    pub fn samples(&mut self, count: usize) -> Vec<Sample> {
+    pub(crate) fn samples(&mut self, count: usize) -> Vec<Sample> {
         let sample = |_| {
             self.made += 1;
             let from = self.rng.usize(0..self.pool.len() - Self::BYTES);

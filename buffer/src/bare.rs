@@ -40,12 +40,13 @@ impl Encoder {
     }
 }
 
-/// The samples of a chunk; `None` where it is damaged.
-pub fn decode(frame: &[u8]) -> Option<Vec<Vec<Sample>>> {
-    let runs = unpack(&Frame::parse(frame).ok()?).ok()?;
-    let samples = runs.into_iter().map(|run| match run {
-        Run::Samples(samples) => samples,
-        Run::Events(_) => Vec::new(),
-    });
-    Some(samples.collect())
+/// Hands out the samples of a chunk, at most `records` at a time; `None` where it is damaged.
+pub fn decode(frame: &[u8], records: usize, mut each: impl FnMut(Vec<Sample>)) -> Option<()> {
+    for run in unpack(&Frame::parse(frame).ok()?).ok()? {
+        let Run::Samples(rows) = run else { continue };
+        for from in (0..rows.len()).step_by(records) {
+            each(rows.cut(from..rows.len().min(from + records))?);
+        }
+    }
+    Some(())
 }

@@ -6,6 +6,7 @@
 
 mod columns;
 mod frame;
+mod rows;
 mod times;
 mod values;
 
@@ -13,9 +14,10 @@ mod values;
 mod tests;
 
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::Arc;
 
-use millrace_tags::{Event, LogKind, Sample};
+use millrace_tags::{self as tags, Event, LogKind, Sample};
 use thiserror::Error;
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -23,6 +25,7 @@ pub(crate) use columns::Columns;
 pub(crate) use frame::{
     Entry, FRAME_BYTES_MAX, Frame, Header, MAGIC, claimed_number, reason_code, reason_from_code,
 };
+pub(crate) use rows::Rows;
 
 use crate::wire::{Cursor, Malformed, put_bytes};
 
@@ -57,10 +60,20 @@ pub(crate) enum FrameError {
 pub(crate) const VERSION: u8 = 1;
 
 /// The records of one directory entry.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Run {
-    Samples(Vec<Sample>),
+    Samples(Rows),
     Events(Vec<Event>),
+}
+
+impl Run {
+    /// Some of the records; `None` where there are fewer.
+    pub(crate) fn cut(&self, part: Range<usize>) -> Option<tags::Records> {
+        match self {
+            Run::Samples(rows) => rows.cut(part).map(tags::Records::Samples),
+            Run::Events(events) => Some(tags::Records::Events(events.get(part)?.to_vec())),
+        }
+    }
 }
 
 /// Records on their way into a chunk.
@@ -117,7 +130,8 @@ impl Packer {
             self.columns.finish(&mut self.body);
         }
         self.packed.clear();
-        self.packed.reserve(zstd::zstd_safe::compress_bound(self.body.len()));
+        self.packed
+            .reserve(zstd::zstd_safe::compress_bound(self.body.len()));
         let zstd = self.zstd.as_mut();
         let packed = zstd.map(|z| z.compress_to_buffer(&self.body, &mut self.packed));
         match packed {

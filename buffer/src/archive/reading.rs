@@ -3,11 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use millrace_tags::{Lane, LogKind, Parcel, Records, StreamId, Timestamp};
+use millrace_tags::{Lane, LogKind, Parcel, StreamId, Timestamp};
 
 use super::epoch::{Opened, Place};
 use super::{Archive, Order, Piece, Progress, Selection};
-use crate::chunk::{Frame, Run, unpack};
+use crate::chunk::{Frame, unpack};
 use crate::ranges::Ranges;
 use crate::scan::Found;
 
@@ -177,10 +177,7 @@ impl<'a> Reading<'a> {
             for (first, last) in given.free(entry.first, entry.last()) {
                 let from = (first - entry.first) as usize;
                 let to = (last - entry.first + 1) as usize;
-                let records = match &run {
-                    Run::Samples(samples) => Records::Samples(samples.get(from..to)?.to_vec()),
-                    Run::Events(events) => Records::Events(events.get(from..to)?.to_vec()),
-                };
+                let records = run.cut(from..to)?;
                 self.ready.push_back(Piece {
                     chunk: found.number,
                     parcel: Parcel {

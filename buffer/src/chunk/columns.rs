@@ -8,9 +8,10 @@
 
 use std::rc::Rc;
 
-use millrace_tags::{Moment, Quality, Reason, Sample, TagId, Timestamp, Value};
+use millrace_tags::{Quality, Reason, Sample, TagId, Timestamp, Value};
 
 use super::Run;
+use super::rows::{Group, Rows};
 use super::times::{TimesReader, TimesWriter};
 use super::values::{Scratch, bits, put_bits, put_values, read_values};
 use crate::wire::{Cursor, Malformed, put_bytes, put_varint};
@@ -202,8 +203,9 @@ fn read_qualities(
     count: usize,
     out: &mut Vec<Quality>,
 ) -> Result<(), Malformed> {
-    while out.len() < count {
-        let len = input.length(count - out.len())?;
+    let end = out.len() + count;
+    while out.len() < end {
+        let len = input.length(end - out.len())?;
         let severity = input.u8()?;
         let mut reason = || -> Result<Reason, Malformed> {
             let (code, status) = (input.u8()?, input.varint32()?);
@@ -234,15 +236,6 @@ struct Sections<'a> {
     source: TimesReader,
 }
 
-/// One group, decoded; the vectors are reused.
-#[derive(Default)]
-struct Group {
-    values: Vec<Value>,
-    present: Vec<bool>,
-    source_times: Vec<Option<Timestamp>>,
-    qualities: Vec<Quality>,
-}
-
 /// Reads runs of the given lengths.
 pub(super) fn read(
     body: &[u8],
@@ -259,9 +252,8 @@ pub(super) fn read(
         gateway: TimesReader::default(),
         source: TimesReader::default(),
     };
-    let mut group = Group::default();
     counts
-        .map(|count| Ok(Run::Samples(read_run(&mut sections, &mut group, count)?)))
+        .map(|count| Ok(Run::Samples(read_run(&mut sections, count)?)))
         .collect()
 }
 
@@ -270,6 +262,9 @@ pub(super) fn read(
 /// Tags share few columns of times, so the rank of each time is worked out once for each column.
 struct Places {
     columns: Vec<(Rc<Vec<i64>>, Vec<u32>)>,
+    /// Each time that occurs, ascending.
+    distinct: Vec<i64>,
+    /// Where the next sample of each time goes.
     next: Vec<u32>,
 }
 
@@ -304,12 +299,13 @@ impl Places {
                 rank as u32
             }));
         }
+        let mut counts = vec![0u32; distinct.len()];
         let mut places = Self {
             columns,
             next: vec![0; distinct.len()],
+            distinct,
         };
         let mut at = 0;
-        let mut counts = vec![0u32; distinct.len()];
         for column in times {
             for &rank in places.ranks(column) {
                 counts[rank as usize] += 1;
@@ -332,11 +328,7 @@ impl Places {
     }
 }
 
-fn read_run(
-    sections: &mut Sections<'_>,
-    group: &mut Group,
-    count: usize,
-) -> Result<Vec<Sample>, Malformed> {
+fn read_run(sections: &mut Sections<'_>, count: usize) -> Result<Rows, Malformed> {
     let groups = sections.shapes.length(count)?;
     let mut shapes = Vec::with_capacity(groups);
     let mut times = Vec::with_capacity(groups);
@@ -355,17 +347,14 @@ fn read_run(
         return Err(Malformed("the groups of a run do not add up"));
     }
     let mut places = Places::new(&times);
-    let blank = Sample {
-        tag: TagId(0),
-        value: None,
-        quality: Quality::Good,
-        source_time: None,
-        gateway_time: Moment(0),
+    let mut rows = Rows {
+        groups: Vec::with_capacity(groups),
+        order: vec![(0, 0); count],
+        values: Vec::with_capacity(count),
+        ..Rows::default()
     };
-    let mut samples = vec![blank; count];
     let mut cached: (Option<&Rc<Vec<i64>>>, usize) = (None, 0);
     for ((tag, form), column) in shapes.iter().zip(&times) {
-        read_group(sections, group, *form, column.len())?;
         if !cached.0.is_some_and(|c| Rc::ptr_eq(c, column)) {
             let at = places
                 .columns
@@ -373,80 +362,79 @@ fn read_run(
                 .rposition(|(c, _)| Rc::ptr_eq(c, column));
             cached = (Some(column), at.unwrap_or(0));
         }
-        let Places { columns, next } = &mut places;
-        let ranks = &columns[cached.1].1;
-        place_group(&mut samples, group, *tag, column, ranks, next);
+        let (group, start) = (rows.groups.len() as u32, rows.values.len() as u32);
+        let ranks = &places.columns[cached.1].1;
+        for (at, &rank) in (start..).zip(ranks) {
+            let place = &mut places.next[rank as usize];
+            rows.order[*place as usize] = (group, at);
+            *place += 1;
+        }
+        read_group(sections, &mut rows, *tag, *form, column.len())?;
     }
-    Ok(samples)
+    // Every row has its place, so each time's next place is the one behind its last row.
+    rows.times = places.distinct.into_iter().zip(places.next).collect();
+    Ok(rows)
 }
 
 fn read_group(
     sections: &mut Sections<'_>,
-    group: &mut Group,
+    rows: &mut Rows,
+    tag: TagId,
     form: u8,
     count: usize,
 ) -> Result<(), Malformed> {
-    group.values.clear();
-    group.present.clear();
-    group.source_times.clear();
-    group.qualities.clear();
-    let mut present = count;
+    let mut group = Group {
+        tag,
+        start: rows.values.len() as u32,
+        qualities: None,
+        source_times: None,
+    };
+    let start = rows.values.len();
     if form & HAS_ABSENT != 0 {
-        group.present.extend(bits(&mut sections.values, count)?);
-        present = group.present.iter().filter(|p| **p).count();
+        let present: Vec<bool> = bits(&mut sections.values, count)?.collect();
+        let len = present.iter().filter(|p| **p).count();
+        read_values(&mut sections.values, form & 0x0F, len, &mut rows.values)?;
+        spread(&mut rows.values, start, &present);
+    } else {
+        read_values(&mut sections.values, form & 0x0F, count, &mut rows.values)?;
     }
-    read_values(
-        &mut sections.values,
-        form & 0x0F,
-        present,
-        &mut group.values,
-    )?;
-    if group.values.len() != present {
+    if rows.values.len() != start + count {
         return Err(Malformed("a value column is too short"));
     }
     if form & NOT_ALL_GOOD != 0 {
-        read_qualities(&mut sections.qualities, count, &mut group.qualities)?;
+        group.qualities = Some(rows.qualities.len() as u32);
+        read_qualities(&mut sections.qualities, count, &mut rows.qualities)?;
     }
     let input = &mut sections.source_times;
+    if form & (ALL_SOURCE_TIMES | SOME_SOURCE_TIMES) != 0 {
+        group.source_times = Some(rows.source_times.len() as u32);
+    }
     if form & ALL_SOURCE_TIMES != 0 {
         let column = sections.source.next(input, count)?;
-        group
-            .source_times
+        rows.source_times
             .extend(column.iter().map(|&t| Some(Timestamp(t))));
     } else if form & SOME_SOURCE_TIMES != 0 {
         let len = input.length(count)?;
         let has: Vec<bool> = bits(input, count)?.collect();
         let column = sections.source.next(input, len)?;
         let mut column = column.iter();
-        group.source_times.extend(
+        rows.source_times.extend(
             has.into_iter()
                 .map(|has| has.then(|| column.next().map(|&t| Timestamp(t))).flatten()),
         );
     }
+    rows.groups.push(group);
     Ok(())
 }
 
-fn place_group(
-    samples: &mut [Sample],
-    group: &mut Group,
-    tag: TagId,
-    times: &[i64],
-    ranks: &[u32],
-    next: &mut [u32],
-) {
-    let mut values = group.values.drain(..);
-    for (i, (&time, &rank)) in times.iter().zip(ranks).enumerate() {
-        let place = &mut next[rank as usize];
-        let sample = &mut samples[*place as usize];
-        *place += 1;
-        sample.tag = tag;
-        sample.gateway_time = Moment(time);
-        if group.present.get(i).copied().unwrap_or(true) {
-            sample.value = values.next();
+/// Moves the values from `start` on to the places that have one.
+fn spread(values: &mut Vec<Option<Value>>, start: usize, present: &[bool]) {
+    let mut next = values.len();
+    values.resize(start + present.len(), None);
+    for (at, present) in present.iter().enumerate().rev() {
+        if *present && next > start {
+            next -= 1;
+            values.swap(start + at, next);
         }
-        if let Some(quality) = group.qualities.get(i) {
-            sample.quality = *quality;
-        }
-        sample.source_time = group.source_times.get(i).copied().flatten();
     }
 }

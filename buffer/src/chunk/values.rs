@@ -227,31 +227,33 @@ pub(crate) fn read_values(
     input: &mut Cursor<'_>,
     form: u8,
     count: usize,
-    values: &mut Vec<Value>,
+    values: &mut Vec<Option<Value>>,
 ) -> Result<(), Malformed> {
     match form {
         NONE if count == 0 => Ok(()),
         BOOL => {
-            values.extend(bits(input, count)?.map(Value::Bool));
+            values.extend(bits(input, count)?.map(|bit| Some(Value::Bool(bit))));
             Ok(())
         }
-        I64 => read_integers(input, count, |i| values.push(Value::I64(i))),
-        U64 => read_integers(input, count, |i| values.push(Value::U64(i as u64))),
+        I64 => read_integers(input, count, |i| values.push(Some(Value::I64(i)))),
+        U64 => read_integers(input, count, |i| values.push(Some(Value::U64(i as u64)))),
         F64_SCALED => {
             let power = power(input)?;
-            read_integers(input, count, |i| values.push(Value::F64(i as f64 / power)))
+            read_integers(input, count, |i| {
+                values.push(Some(Value::F64(i as f64 / power)));
+            })
         }
         F32_SCALED => {
             let power = power(input)?;
             read_integers(input, count, |i| {
-                values.push(Value::F32((i as f64 / power) as f32));
+                values.push(Some(Value::F32((i as f64 / power) as f32)));
             })
         }
         F64_XOR => read_xor(input, count, 8, |b| {
-            values.push(Value::F64(f64::from_bits(b)));
+            values.push(Some(Value::F64(f64::from_bits(b))));
         }),
         F32_XOR => read_xor(input, count, 4, |b| {
-            values.push(Value::F32(f32::from_bits(b as u32)));
+            values.push(Some(Value::F32(f32::from_bits(b as u32))));
         }),
         TEXT | BYTES | JSON => read_strings(input, form, count, values),
         MIXED => {
@@ -310,7 +312,7 @@ fn read_strings(
     input: &mut Cursor<'_>,
     form: u8,
     count: usize,
-    values: &mut Vec<Value>,
+    values: &mut Vec<Option<Value>>,
 ) -> Result<(), Malformed> {
     let text = |bytes: &[u8]| -> Result<Arc<str>, Malformed> {
         std::str::from_utf8(bytes)
@@ -335,7 +337,7 @@ fn read_strings(
             }
         };
         last = Some(value.clone());
-        values.push(value);
+        values.push(Some(value));
     }
     Ok(())
 }

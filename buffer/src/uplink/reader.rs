@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use millrace_tags::{DropReason, Event, Records, Sample, SourceId};
+use millrace_tags::{DropReason, Records, SourceId};
 
 use super::again::Refused;
 use super::marks::{Marks, Pending};
@@ -143,7 +143,7 @@ impl Reader {
             marks.taken.insert(a, b);
             let records = match void {
                 Some(reason) => Err(reason),
-                None => Ok(cut_run(chunk.runs.front_mut(), (first, last), (a, b))),
+                None => Ok(cut_run(chunk.runs.front(), first, (a, b))),
             };
             return Some(Taken {
                 line,
@@ -487,19 +487,10 @@ fn extend(records: &mut Records, shared: &Shared, positions: std::ops::Range<usi
     }
 }
 
-/// The numbers `part` of a run that holds the numbers `whole`; a run that is taken whole is not copied.
-fn cut_run(run: Option<&mut Option<Run>>, whole: (u64, u64), part: (u64, u64)) -> Records {
-    fn cut<T: Clone>(records: &mut Vec<T>, whole: (u64, u64), part: (u64, u64)) -> Vec<T> {
-        if whole == part {
-            return std::mem::take(records);
-        }
-        let from = (part.0 - whole.0) as usize;
-        let to = (part.1 - whole.0 + 1) as usize;
-        records.get(from..to).unwrap_or_default().to_vec()
-    }
-    match run.and_then(Option::as_mut) {
-        Some(Run::Samples(samples)) => Records::Samples(cut::<Sample>(samples, whole, part)),
-        Some(Run::Events(events)) => Records::Events(cut::<Event>(events, whole, part)),
-        None => Records::Samples(Vec::new()),
-    }
+/// The numbers `part` of a run that holds the numbers from `first` on.
+fn cut_run(run: Option<&Option<Run>>, first: u64, part: (u64, u64)) -> Records {
+    let run = run.and_then(Option::as_ref);
+    let rows = (part.0 - first) as usize..(part.1 - first + 1) as usize;
+    run.and_then(|run| run.cut(rows))
+        .unwrap_or(Records::Samples(Vec::new()))
 }
