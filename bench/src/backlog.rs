@@ -17,8 +17,8 @@ use crate::row::{Row, Target};
 use crate::signals::Filler;
 use crate::usage::{Usage, cpu_time};
 
-/// Samples of a commit: 2 MB.
-const COMMIT_SAMPLES: usize = 100;
+/// Samples of a commit: 0.5 MB.
+const COMMIT_SAMPLES: usize = 25;
 
 /// A backlog.
 #[derive(Debug, Clone, Copy)]

@@ -10,7 +10,7 @@ use millrace_tags::{
 };
 
 use crate::catalogue::TagSpec;
-use crate::chunk::{RECORDS_MAX, Shared as Batch};
+use crate::chunk::Shared as Batch;
 use crate::core::{CommitError, Core, Request, VerifyError};
 use crate::disk::Space;
 use crate::ledger::Ledger;
@@ -28,8 +28,9 @@ const VALUE_BYTES_MAX: usize = 64 * 1024;
 /// A message of an event is cut at this length.
 const MESSAGE_BYTES_MAX: usize = 16 * 1024;
 
-/// This many uncommitted bytes are committed at once instead of waiting for the interval.
-const COMMIT_BYTES: usize = 8 * 1024 * 1024;
+/// This many uncommitted bytes in memory, 65,000 samples, are committed at once instead of waiting for the
+/// interval.
+const COMMIT_BYTES: usize = 4 * 1024 * 1024;
 
 /// The buffer. Clones are handles on the same one.
 ///
@@ -198,7 +199,7 @@ impl Buffer {
         let numbers = *log.numbers(source);
         let deferred = log.only_refused();
         let ahead = !log.volatile && !deferred && numbers.last > numbers.limit;
-        let large = log.open_records >= RECORDS_MAX as u64 || log.open_bytes >= COMMIT_BYTES;
+        let large = log.open_bytes >= COMMIT_BYTES;
         if core.open_since.is_none() && !deferred {
             core.open_since = Some(Instant::now());
             signal = true;
