@@ -1,170 +1,152 @@
-//! Ingest and drain of the buffer beside a plain segment file that gets the same samples.
+//! Ingest and drain of the buffer beside a plain segment file, in CPU time.
 //!
-//! The segment file is the least that any durable log must do: append the raw records, one fdatasync a
-//! commit. What the buffer costs more is packing, numbering and bookkeeping.
+//! Wall time on a shared machine says little, and an fdatasync waits more than it works. What is measured
+//! here is the CPU time of the whole process, sled's threads included. The segment file holds the very same
+//! chunk frames: what the buffer costs more is numbering, bookkeeping and sled.
 
 #![allow(missing_docs)] // criterion's macros make public functions
 
-use std::fs::File;
-use std::io::Write;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use millrace_buffer::{Budget, Buffer, Item, Outbox, Settings, Start, TagSpec};
-use millrace_tags::{Moment, Sample, SourceId, SourceKind, SystemClock, TagId, Value, ValueType};
+use criterion::measurement::{Measurement, ValueFormatter, WallTime};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use millrace_bench::{Rig, Segment, Signals, TAGS, cpu_time};
+use millrace_buffer::bare::{Encoder, decode};
+use millrace_tags::{Clock, Sample, SystemClock};
 
-const TAGS: usize = 500;
+const EPOCH_BYTES: u64 = 16 << 20;
 
-/// Signals of a plant: quantised analog values with noise, counters, bools, setpoints.
-fn poll(tags: &[TagId], round: i64) -> Vec<Sample> {
-    let at = Moment(round * 1_000_000_000);
-    let sample = |(i, tag): (usize, &TagId)| {
-        let noise = (i as i64 * 7919 + round * 104_729) % 13;
-        let value = match i % 20 {
-            0..15 => Value::F64((i as i64 * 10 + noise) as f64 / 10.0),
-            15..17 => Value::U64((i as i64 + round) as u64),
-            17..19 => Value::Bool(round % 32 < 16),
-            _ => Value::F64(42.0),
-        };
-        Sample::good(*tag, value, at)
-    };
-    tags.iter().enumerate().map(sample).collect()
-}
+/// Samples of a chunk, as the buffer cuts them; of a parcel, as it is asked for them.
+const CHUNK_SAMPLES: usize = 32_000;
+const PARCEL_SAMPLES: usize = 1000;
 
-struct Rig {
-    buffer: Buffer,
-    source: SourceId,
-    tags: Vec<TagId>,
-    round: i64,
-    _dir: tempfile::TempDir,
-}
+/// CPU time of this process; formatted as any other time.
+struct CpuTime(WallTime);
 
-impl Rig {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
-        let settings = Settings {
-            commit_interval: Duration::from_secs(3600),
-            ..Settings::new(dir.path())
-        };
-        let buffer = Buffer::open(settings, Arc::new(SystemClock::new())).expect("a buffer");
-        let spec = |i: usize| TagSpec {
-            name: format!("tag-{i}").into(),
-            value_type: ValueType::Any,
-            unit: None,
-        };
-        let specs: Vec<TagSpec> = (0..TAGS).map(spec).collect();
-        let registration = buffer.register("plant", SourceKind::Device, &specs);
-        Self {
-            buffer,
-            source: registration.source,
-            tags: registration.tags,
-            round: 0,
-            _dir: dir,
-        }
+impl Measurement for CpuTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        cpu_time()
     }
 
-    fn polls(&mut self, count: usize) -> Vec<Vec<Sample>> {
-        let polls = (0..count).map(|_| {
-            self.round += 1;
-            poll(&self.tags, self.round)
-        });
-        polls.collect()
+    fn end(&self, start: Duration) -> Duration {
+        cpu_time() - start
     }
 
-    fn ingest(&self, polls: Vec<Vec<Sample>>) {
-        for samples in polls {
-            self.buffer.append(self.source, samples);
-        }
-        self.buffer.commit().expect("a commit");
+    fn add(&self, a: &Duration, b: &Duration) -> Duration {
+        *a + *b
+    }
+
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn to_f64(&self, value: &Duration) -> f64 {
+        self.0.to_f64(value)
+    }
+
+    fn formatter(&self) -> &dyn ValueFormatter {
+        self.0.formatter()
     }
 }
 
-fn drain(outbox: &mut Outbox, samples: usize) {
-    let budget = Budget {
-        records: 1000,
-        backlog: true,
-    };
-    let mut left = samples;
-    while left > 0 {
-        match outbox.next(budget) {
-            Some(offer) => {
-                if let Item::Parcel(parcel) = &offer.item {
-                    left = left.saturating_sub(parcel.records.len());
-                }
-                outbox.acked(offer.id);
-            }
-            None => std::thread::sleep(Duration::from_micros(50)),
-        }
-    }
+fn scans(signals: &mut Signals, samples: usize) -> Vec<Vec<Sample>> {
+    (0..samples / TAGS).map(|_| signals.scan()).collect()
 }
 
-/// Appends 22 bytes a sample and syncs.
-fn append_raw(file: &mut File, polls: &[Vec<Sample>]) {
-    let mut out = Vec::with_capacity(polls.len() * TAGS * 22);
-    for sample in polls.iter().flatten() {
-        out.extend_from_slice(&sample.tag.0.to_le_bytes());
-        out.extend_from_slice(&sample.gateway_time.0.to_le_bytes());
-        let value = sample.value.as_ref().and_then(Value::as_f64);
-        out.extend_from_slice(&value.unwrap_or(0.0).to_le_bytes());
-        out.extend_from_slice(&[0, 0]);
+/// CPU time of `run` over `iterations`, without what prepares them.
+fn spent<I>(iterations: u64, mut prepare: impl FnMut() -> I, mut run: impl FnMut(I)) -> Duration {
+    let mut spent = Duration::ZERO;
+    for _ in 0..iterations {
+        let input = prepare();
+        let start = cpu_time();
+        run(input);
+        spent += cpu_time() - start;
     }
-    file.write_all(&out).expect("a write");
-    file.sync_data().expect("a sync");
+    spent
 }
 
-fn ingest(c: &mut Criterion) {
-    for polls in [1, 100] {
-        let samples = polls * TAGS;
+fn ingest(c: &mut Criterion<CpuTime>) {
+    let dir = tempfile::tempdir_in(".").expect("a directory");
+    for samples in [500, 5_000, 50_000] {
         let mut group = c.benchmark_group(format!("ingest {samples} samples a commit"));
         group.throughput(Throughput::Elements(samples as u64));
         group.sample_size(20);
-        let mut rig = Rig::new();
+        let store = dir.path().join(samples.to_string());
+        let rig = Rig::open(&store, EPOCH_BYTES).expect("a buffer");
+        let mut signals = Signals::new(1, rig.tags.clone());
         group.bench_function("buffer", |b| {
-            b.iter_custom(|iterations| {
-                let mut spent = Duration::ZERO;
-                for _ in 0..iterations {
-                    let polls = rig.polls(polls);
-                    let start = Instant::now();
-                    rig.ingest(polls);
-                    spent += start.elapsed();
-                }
-                spent
+            b.iter_custom(|n| {
+                let prepare = || scans(&mut signals, samples);
+                spent(n, prepare, |scans| rig.ingest(scans).expect("a commit"))
             });
         });
-        let mut file = tempfile::tempfile().expect("a file");
-        let rows = rig.polls(polls);
-        group.bench_function("segment file", |b| b.iter(|| append_raw(&mut file, &rows)));
+        let mut segment = Segment::create(&dir.path().join("segment")).expect("a file");
+        let (mut encoder, timebase) = (Encoder::default(), SystemClock::new().timebase());
+        group.bench_function("segment file, frames", |b| {
+            b.iter_custom(|n| {
+                let prepare = || scans(&mut signals, samples);
+                spent(n, prepare, |scans| {
+                    let samples: Vec<&Sample> = scans.iter().flatten().collect();
+                    for chunk in samples.chunks(CHUNK_SAMPLES) {
+                        segment.put(&encoder.frame(chunk, timebase));
+                    }
+                    segment.commit().expect("a commit");
+                })
+            });
+        });
         group.finish();
     }
 }
 
-fn backlog(c: &mut Criterion) {
-    const POLLS: usize = 200;
-    let mut group = c.benchmark_group("drain the backlog");
-    group.throughput(Throughput::Elements((POLLS * TAGS) as u64));
+fn drain(c: &mut Criterion<CpuTime>) {
+    const SAMPLES: usize = 50_000;
+    let mut group = c.benchmark_group("drain");
+    group.throughput(Throughput::Elements(10 * SAMPLES as u64));
     group.sample_size(10);
+    let dir = tempfile::tempdir_in(".").expect("a directory");
+    let rig = Rig::open(dir.path(), EPOCH_BYTES).expect("a buffer");
+    let mut signals = Signals::new(1, rig.tags.clone());
     group.bench_function("buffer", |b| {
-        b.iter_batched(
-            || {
-                let mut rig = Rig::new();
-                drop(rig.buffer.outbox("cloud", Start::Oldest));
-                for _ in 0..4 {
-                    let polls = rig.polls(POLLS / 4);
-                    rig.ingest(polls);
+        b.iter_custom(|n| {
+            let prepare = || {
+                for _ in 0..10 {
+                    let scans = scans(&mut signals, SAMPLES);
+                    rig.ingest(scans).expect("a commit");
                 }
-                let outbox = rig.buffer.outbox("cloud", Start::Oldest);
-                (rig, outbox)
-            },
-            |(rig, mut outbox)| {
-                drain(&mut outbox, POLLS * TAGS);
-                rig
-            },
-            BatchSize::PerIteration,
+            };
+            spent(n, prepare, |()| {
+                rig.take(10 * SAMPLES as u64).expect("a drain");
+            })
+        });
+    });
+    let timebase = SystemClock::new().timebase();
+    let mut encoder = Encoder::default();
+    let mut frames = Vec::new();
+    for _ in 0..10 {
+        let scans = scans(&mut signals, SAMPLES);
+        let samples: Vec<&Sample> = scans.iter().flatten().collect();
+        frames.extend(
+            samples
+                .chunks(CHUNK_SAMPLES)
+                .map(|c| encoder.frame(c, timebase)),
         );
+    }
+    group.bench_function("decode only", |b| {
+        b.iter(|| {
+            for frame in &frames {
+                decode(frame, PARCEL_SAMPLES, drop).expect("a chunk");
+            }
+        });
     });
     group.finish();
 }
 
-criterion_group!(benches, ingest, backlog);
+criterion_group! {
+    name = benches;
+    config = Criterion::default().with_measurement(CpuTime(WallTime));
+    targets = ingest, drain
+}
 criterion_main!(benches);

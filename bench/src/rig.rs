@@ -76,6 +76,15 @@ impl Rig {
     /// # Errors
     /// Nothing comes any more, although something is queued.
     pub fn drain(&self, samples: u64) -> Result<()> {
+        self.take(samples)?;
+        self.until_removed()
+    }
+
+    /// Takes and acks that many samples, which are all that are queued.
+    ///
+    /// # Errors
+    /// Nothing comes any more, although something is queued.
+    pub fn take(&self, samples: u64) -> Result<()> {
         let mut outbox = self.buffer.outbox(UPLINK, Start::Oldest);
         let (wake, woken): (_, Receiver<()>) = channel();
         outbox.set_wake(Box::new(move || {
@@ -102,7 +111,7 @@ impl Rig {
                 .context("the drain stands still")?;
         }
         anyhow::ensure!(drained == samples, "{drained} of {samples} samples came");
-        self.until_removed()
+        Ok(())
     }
 
     /// Waits until what is settled has been removed.

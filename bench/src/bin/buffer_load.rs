@@ -91,19 +91,19 @@ fn lives() -> [Life; 3] {
             samples: 50_000,
             commits: 400,
             ingest: 28.0,
-            amplification: 1.1,
+            amplification: Some(1.1),
         },
         Life {
             samples: 5_000,
             commits: 800,
             ingest: 15.0,
-            amplification: 1.3,
+            amplification: None,
         },
         Life {
             samples: 500,
             commits: 2000,
             ingest: 4.0,
-            amplification: 3.5,
+            amplification: Some(3.5),
         },
     ]
 }
