@@ -416,7 +416,12 @@ impl Keeper {
     pub(crate) fn save(&mut self) -> Result<(), StoreError> {
         let state = self.shared.lock().state();
         self.saved_at = Instant::now();
-        self.state_file.save(state)
+        self.state_file.save(state)?;
+        let mut core = self.shared.lock();
+        for uplink in core.uplinks.values_mut() {
+            uplink.owed.held = false;
+        }
+        Ok(())
     }
 
     pub(crate) fn save_quietly(&mut self) {

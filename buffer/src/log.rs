@@ -467,7 +467,16 @@ impl Log {
     /// offered.
     fn leave_stream(&mut self) {
         let old = self.current;
-        let limits: Vec<Numbers> = std::mem::take(&mut self.numbers);
+        let mut limits: Vec<Numbers> = std::mem::take(&mut self.numbers);
+        for batch in self.open() {
+            // What a crash took belongs to this stream, and may be said at any time: it never comes.
+            if batch.line.stream == old
+                && matches!(batch.content, Content::Void(DropReason::Crash))
+                && let Some(numbers) = limits.get_mut(batch.line.source.0 as usize)
+            {
+                numbers.limit = numbers.limit.max(batch.last);
+            }
+        }
         for (source, numbers) in limits.iter().enumerate() {
             let line = LineKey {
                 stream: old,

@@ -26,18 +26,26 @@ struct Holes {
 
 /// The holes, by what they have in common. A hole that ends at `u64::MAX` closes its line.
 #[derive(Debug, Default)]
-pub(crate) struct Owed(BTreeMap<OwedKey, Holes>);
+pub(crate) struct Owed {
+    holes: BTreeMap<OwedKey, Holes>,
+    /// Nobody is told before the state has them: a crash may still undo a removal, and what was called
+    /// lost would come.
+    pub(crate) held: bool,
+}
 
 impl Owed {
     pub(crate) fn add(&mut self, key: OwedKey, at: Option<Timestamp>, first: u64, last: u64) {
-        let holes = self.0.entry(key).or_default();
+        let holes = self.holes.entry(key).or_default();
         holes.at = holes.at.or(at);
         holes.numbers.insert(first, last);
     }
 
     /// The next hole that is not in flight.
     pub(crate) fn next(&mut self) -> Option<(OwedKey, Option<Timestamp>, u64, u64)> {
-        for (key, holes) in &mut self.0 {
+        if self.held {
+            return None;
+        }
+        for (key, holes) in &mut self.holes {
             for (first, last) in holes.numbers.iter() {
                 if let Some((first, last)) = holes.in_flight.first_free(first, last) {
                     holes.in_flight.insert(first, last);
@@ -49,24 +57,24 @@ impl Owed {
     }
 
     pub(crate) fn settle(&mut self, key: &OwedKey, first: u64, last: u64) {
-        if let Some(holes) = self.0.get_mut(key) {
+        if let Some(holes) = self.holes.get_mut(key) {
             holes.numbers.remove(first, last);
             holes.in_flight.remove(first, last);
             if holes.numbers.is_empty() {
-                self.0.remove(key);
+                self.holes.remove(key);
             }
         }
     }
 
     pub(crate) fn give_back(&mut self, key: &OwedKey, first: u64, last: u64) {
-        if let Some(holes) = self.0.get_mut(key) {
+        if let Some(holes) = self.holes.get_mut(key) {
             holes.in_flight.remove(first, last);
         }
     }
 
     /// Everything is to be told again.
     pub(crate) fn restart(&mut self) {
-        for holes in self.0.values_mut() {
+        for holes in self.holes.values_mut() {
             holes.in_flight = Ranges::default();
         }
     }
@@ -80,7 +88,7 @@ impl Owed {
             at: holes.at,
             numbers: holes.numbers.clone(),
         };
-        self.0.iter().map(state).collect()
+        self.holes.iter().map(state).collect()
     }
 
     pub(crate) fn restore(saved: Vec<OwedState>) -> Self {

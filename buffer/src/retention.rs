@@ -301,6 +301,9 @@ impl Keeper {
         {
             let mut core = self.shared.lock();
             let core = &mut *core;
+            for uplink in core.uplinks.values_mut() {
+                uplink.owed.held = true;
+            }
             if epoch.last >= core.log(kind).oldest_chunk() {
                 // What is removed must not go out live any more.
                 core.let_tail_go(kind);

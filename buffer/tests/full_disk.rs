@@ -2,7 +2,7 @@
 //! committed is lost, delivery goes on from memory, storing resumes without a restart.
 //!
 //! `MILLRACE_FAULT_STRIDE` says which operations fail (every how-manieth; 1: each), `MILLRACE_SEED` what
-//! the program does.
+//! the program does. A failure prints its rounds; `MILLRACE_FAULT_ONLY` with such a line runs one again.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
@@ -136,10 +136,26 @@ fn program() {
     let Ok(words) = std::env::var(ORDERS) else {
         return;
     };
-    let mut words = words.split(' ').map(|w| w.parse::<u64>().unwrap());
-    let (stride, seed) = (words.next().unwrap(), words.next().unwrap());
     let root = PathBuf::from(std::env::var_os("MILLRACE_DISK_ROOT").unwrap());
     let mut orders = File::create(marks(&root)).unwrap();
+    if let Ok(one) = std::env::var("MILLRACE_FAULT_ONLY") {
+        // As the round that failed was announced: operation, errno, how, seed.
+        let words: Vec<&str> = one.split(' ').collect();
+        let number = |at: usize| words[at].parse().unwrap();
+        let errno = words[1].parse().unwrap();
+        round(
+            &root.join("only"),
+            &mut orders,
+            number(0),
+            errno,
+            words[2],
+            number(3),
+        );
+        println!("rounds 1");
+        return;
+    }
+    let mut words = words.split(' ').map(|w| w.parse::<u64>().unwrap());
+    let (stride, seed) = (words.next().unwrap(), words.next().unwrap());
     let mut rounds = 0;
     for errno in [ENOSPC, EIO, EROFS] {
         for how in ["once", "on"] {
@@ -147,7 +163,7 @@ fn program() {
             loop {
                 let dir = root.join(format!("{errno}-{how}-{at}"));
                 let of = seed.wrapping_mul(1_000_003) + at;
-                eprintln!("operation {at} fails with {errno} {how}, seed {of}");
+                eprintln!("{at} {errno} {how} {of}");
                 let hit = round(&dir, &mut orders, at, errno, how, of);
                 fs::remove_dir_all(&dir).unwrap();
                 if !hit {
@@ -174,7 +190,7 @@ fn every_operation_fails() {
         .unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
-    let tail: Vec<&str> = errors.lines().rev().take(40).collect();
+    let tail: Vec<&str> = errors.lines().rev().take(60).collect();
     let tail: Vec<&str> = tail.into_iter().rev().collect();
     assert!(output.status.success(), "seed {seed}: {}", tail.join("\n"));
     let rounds = said.lines().find_map(|l| Some(l.split_once("rounds ")?.1));
