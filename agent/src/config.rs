@@ -30,6 +30,7 @@ mod reference;
 mod report;
 mod secret;
 mod section;
+mod sizing;
 mod source;
 mod summary;
 mod surroundings;

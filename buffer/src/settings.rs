@@ -74,7 +74,7 @@ impl Settings {
     }
 
     /// What a log may take on the disk.
-    pub(crate) fn log_bytes_max(&self, log: LogKind) -> u64 {
+    pub fn log_bytes_max(&self, log: LogKind) -> u64 {
         let alarm = self.alarm_max_bytes.unwrap_or(self.max_bytes / ALARM_SHARE);
         match log {
             LogKind::Alarm => alarm,

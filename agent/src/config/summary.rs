@@ -3,23 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use millrace_buffer::Settings;
 use millrace_drivers::modbus::PointSpec;
 use millrace_drivers::modbus::plan::{Limits, plan};
 use millrace_drivers::opcua::Collect;
+use millrace_tags::LogKind;
 use serde::Serialize;
 
 use super::device::{Connection, Device};
+use super::sizing::{Load, Room, Signal, Sizing, sizing};
 use super::tag::TagPoint;
 use super::{Config, units};
 
-/// Bytes that a sample takes on disk, as measured over typical plant data: columns, compressed.
-const BYTES_PER_SAMPLE: f64 = 3.0;
-
 /// Nodes in one OPC UA read: what most servers allow.
 const NODES_PER_READ: usize = 1_000;
-
-/// Seconds in a day.
-const DAY_S: f64 = 86_400.0;
 
 /// What the configuration asks for. Devices that are disabled do not count in the rates.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -42,6 +39,8 @@ pub(crate) struct Summary {
     pub(crate) bytes_per_day: f64,
     /// Days until the buffer is full while no uplink takes anything, about; `None` without samples.
     pub(crate) days_until_full: Option<f64>,
+    /// More of the same estimate.
+    pub(crate) storage: Sizing,
 }
 
 /// What the configuration asks of one device.
@@ -68,7 +67,7 @@ pub(crate) fn summary(config: &Config) -> Summary {
     let devices: Vec<DeviceSummary> = config.devices.iter().map(device_summary).collect();
     let enabled = devices.iter().filter(|device| device.enabled);
     let samples_per_s: f64 = enabled.map(|device| device.samples_per_s).sum();
-    let bytes_per_day = samples_per_s * DAY_S * BYTES_PER_SAMPLE;
+    let storage = sizing(&loads(config), room(config));
     Summary {
         gateway: config.gateway.id.clone(),
         data_dir: config.gateway.data_dir.display().to_string(),
@@ -85,9 +84,41 @@ pub(crate) fn summary(config: &Config) -> Summary {
             .map(|uplink| (uplink.name.clone(), uplink.endpoint.to_string()))
             .collect(),
         samples_per_s,
-        bytes_per_day,
-        days_until_full: (bytes_per_day > 0.0)
-            .then(|| config.buffer.max_bytes as f64 / bytes_per_day),
+        bytes_per_day: storage.bytes_per_hour * 24.0,
+        days_until_full: storage.days_until_full,
+        storage,
+    }
+}
+
+/// The tags that are sampled, each a load of its own.
+fn loads(config: &Config) -> Vec<Load> {
+    let tags = config.enabled_devices().flat_map(|device| &device.tags);
+    tags.map(|tag| {
+        let raw = match &tag.point {
+            TagPoint::Modbus(spec) => spec.value_type(),
+            TagPoint::Opcua(_) => tag.value_type,
+        };
+        Load {
+            tags: 1,
+            interval: tag.poll_interval,
+            signal: Signal::of(raw, tag.scaling.is_some()),
+        }
+    })
+    .collect()
+}
+
+fn room(config: &Config) -> Room {
+    let buffer = &config.buffer;
+    let settings = Settings {
+        max_bytes: buffer.max_bytes,
+        alarm_max_bytes: buffer.alarm_max_bytes,
+        ..Settings::new(config.buffer_dir())
+    };
+    Room {
+        commit_interval: buffer.commit_interval,
+        max_bytes: settings.log_bytes_max(LogKind::Data),
+        max_age: buffer.max_age,
+        keep: buffer.keep,
     }
 }
 
@@ -174,10 +205,13 @@ impl std::fmt::Display for Summary {
         for (name, url) in &self.uplinks {
             writeln!(f, "uplink  {name} ({url})")?;
         }
+        let storage = &self.storage;
         write!(
             f,
-            "storage at most {} samples/s, about {} a day",
+            "storage at most {} samples/s, about {} an hour ({} B a sample), {} a day",
             units::about_rate(self.samples_per_s),
+            units::about_size(storage.bytes_per_hour),
+            units::about_rate(storage.bytes_per_sample),
             units::about_size(self.bytes_per_day)
         )?;
         match self.days_until_full {
@@ -185,8 +219,18 @@ impl std::fmt::Display for Summary {
                 f,
                 "; full after about {} days without an uplink",
                 units::about_rate(days)
-            ),
-            None => writeln!(f),
+            )?,
+            None => writeln!(f)?,
         }
+        writeln!(
+            f,
+            "wear    about {} written a day, {} times the data",
+            units::about_size(storage.written_per_day),
+            units::about_rate(storage.write_amplification)
+        )?;
+        for warning in &storage.warnings {
+            writeln!(f, "  ! {warning}")?;
+        }
+        Ok(())
     }
 }
