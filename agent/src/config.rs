@@ -10,6 +10,7 @@
 
 mod bootstrap;
 mod buffer;
+mod bus_time;
 mod complaint;
 mod device;
 mod files;
@@ -17,6 +18,7 @@ mod gateway;
 mod keys;
 pub(crate) mod last_good;
 mod layer;
+mod line;
 mod local;
 mod modbus;
 mod model;
@@ -50,8 +52,9 @@ use std::sync::Arc;
 
 pub(crate) use bootstrap::{Bootstrap, BootstrapSettingsError};
 pub(crate) use buffer::Buffer;
-pub(crate) use device::{Connection, Device};
+pub(crate) use device::{Connection, Device, Listen};
 pub(crate) use gateway::{DATA_DIR, Gateway};
+pub(crate) use line::Line;
 pub(crate) use local::Local;
 pub(crate) use model::Model;
 pub(crate) use pattern::Pattern;
@@ -63,6 +66,7 @@ pub(crate) use tag::{Deadband, Scaling, Tag, TagPoint};
 pub(crate) use text::layer_from_text;
 pub(crate) use uplink::Uplink;
 
+use bus_time::BusTime;
 use device::{DeviceReader, TAGS_MAX};
 use files::FileReference;
 use layer::{Layer, Merged};
@@ -79,6 +83,8 @@ pub(crate) struct Config {
     pub(crate) gateway: Gateway,
     /// How much the buffer keeps, and how safely.
     pub(crate) buffer: Buffer,
+    /// Serial buses.
+    pub(crate) lines: Vec<Line>,
     /// What is polled or subscribed, enabled or not.
     pub(crate) devices: Vec<Device>,
     /// What scores windows of tags.
@@ -273,9 +279,12 @@ impl Reader<'_> {
             self.data_dir.to_owned(),
         );
         let buffer = Buffer::read(&section(merged.buffer.as_ref(), &buffer::BUFFER, "buffer"));
-        self.refuse_lines(&merged.lines);
+        let lines = self.lines(&merged.lines);
         let (sources, sources_unique) = self.take_source_names(merged);
-        let (devices, tags) = self.devices(&merged.devices, files);
+        let (devices, tags) = self.devices(&merged.devices, &merged.lines, files);
+        if let (Some(lines), Some(devices)) = (&lines, &devices) {
+            self.note_busy_lines(&merged.lines, lines, devices);
+        }
         let models = self.models(&merged.models, &tags);
         let gateway_id = gateway.as_ref().map(|gateway| gateway.id.as_str());
         let uplinks = self.uplinks(&merged.uplinks, gateway_id.unwrap_or_default(), &sources);
@@ -290,6 +299,7 @@ impl Reader<'_> {
         Some(Config {
             gateway: gateway?,
             buffer: buffer?,
+            lines: lines?,
             devices: devices?,
             models: models?,
             uplinks: uplinks?,
@@ -299,15 +309,26 @@ impl Reader<'_> {
         })
     }
 
-    fn refuse_lines(&self, lines: &[Table]) {
-        for line in lines {
-            let problem = Problem::new(
-                line.place.clone(),
-                "serial lines are not in this version yet; modbus-tcp and opcua devices are",
-            );
-            self.report.problem(problem.key("line").hint(
-                "remove [[line]]; a serial to Ethernet gateway makes its units modbus-tcp devices",
-            ));
+    fn lines(&self, tables: &[Table]) -> Option<Vec<Line>> {
+        let mut taken = Taken::default();
+        let mut fits = true;
+        for table in tables {
+            fits &= self.take_name(&mut taken, "line", table);
+        }
+        let lines = read_each(tables, |table, nth| Line::read(table, nth, self.report))?;
+        fits.then_some(lines)
+    }
+
+    /// Says where the asked intervals cannot hold.
+    fn note_busy_lines(&self, tables: &[Table], lines: &[Line], devices: &[Device]) {
+        for (table, line) in tables.iter().zip(lines) {
+            if let Some(message) = BusTime::of(line, devices).warning() {
+                let hint =
+                    "raise poll_interval, put rarely needed tags on a longer one, or raise baud";
+                let key = format!("line[{}]", line.name);
+                self.report
+                    .note(&table.place, &key, message, Some(hint.to_owned()));
+            }
         }
     }
 
@@ -340,11 +361,20 @@ impl Reader<'_> {
         }
     }
 
-    fn devices(&self, tables: &[Table], files: &Files) -> (Option<Vec<Device>>, Taken) {
+    fn devices(
+        &self,
+        tables: &[Table],
+        lines: &[Table],
+        files: &Files,
+    ) -> (Option<Vec<Device>>, Taken) {
+        // A line that has a problem of its own is still a line that devices may name.
+        let lines = lines.iter().filter_map(|line| line.text("name"));
+        let lines: Vec<String> = lines.map(str::to_owned).collect();
         let mut reader = DeviceReader {
             report: self.report,
             files,
             data_dir: self.data_dir,
+            lines: &lines,
             tags: Taken::default(),
         };
         let devices = read_each(tables, |table, nth| reader.read(table, nth));

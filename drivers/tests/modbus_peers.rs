@@ -10,11 +10,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_drivers::modbus::{
-    Address, Bits, DataType, Point, PointSpec, Table, TcpDriver, TcpSettings, WordOrder,
-};
-use millrace_drivers::{Driver, Session, SessionError};
+use millrace_drivers::modbus::{Address, Bits, DataType, Line, Point, PointSpec, RtuDriver, RtuSettings, SerialSettings, Table, TcpDriver, TcpSettings, WordOrder};
+use millrace_drivers::{Driver, Session, SessionError, WriteError};
 use millrace_tags::{Quality, Reason, SystemClock, TagId, Value};
+use tokio_serial::{SerialPort, SerialStream};
 
 /// The unit that the peers answer for.
 const UNIT: u8 = 7;
@@ -254,8 +253,7 @@ async fn open(peer: &Peer, points: Vec<Point>) -> Result<Box<dyn Session>, Sessi
         .await
 }
 
-async fn reads_whole(peer: &Peer, plant: &Plant) {
-    let mut session = open(peer, plant.points.clone()).await.unwrap();
+async fn reads_whole(mut session: Box<dyn Session>, plant: &Plant) {
     // The first read isolates the addresses that are not there, the second leaves them out.
     for _ in 0..2 {
         let reading = session.read(0).await.unwrap();
@@ -273,8 +271,92 @@ async fn reads_whole(peer: &Peer, plant: &Plant) {
             );
         }
     }
-    assert_eq!(session.remarks().len(), 2);
+    let remarks = session.remarks();
+    assert_eq!(remarks.len(), 2, "{remarks:?}");
+    writes_whole(session.as_mut(), plant).await;
     session.close().await;
+}
+
+/// Each value is written over itself, and read back.
+async fn writes_whole(session: &mut dyn Session, plant: &Plant) {
+    for (point, expected) in plant.points.iter().zip(&plant.expected) {
+        let Ok(value) = expected else { continue };
+        let written = session.write(point.tag, value).await;
+        if !matches!(point.spec.address().table, Table::Coil | Table::Holding) {
+            assert!(matches!(written, Err(WriteError::ReadOnly { .. })));
+            continue;
+        }
+        let report = written.unwrap_or_else(|error| panic!("{:?}: {error}", point.spec));
+        assert_eq!(report.read_back.as_ref(), Some(value), "{:?}", point.spec);
+    }
+}
+
+/// Two serial ports with a cable between them: our end, and the name of the other.
+struct Cable {
+    near: String,
+    far: String,
+    /// A port that nobody holds open hangs up.
+    _held: [SerialStream; 2],
+}
+
+fn pty() -> (SerialStream, SerialStream, String) {
+    let (outer, mut inner) = SerialStream::pair().unwrap();
+    inner.set_exclusive(false).unwrap();
+    let name = inner.name().unwrap();
+    (outer, inner, name)
+}
+
+impl Cable {
+    fn between_ports() -> Self {
+        let (mut a, near_held, near) = pty();
+        let (mut b, far_held, far) = pty();
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut a, &mut b).await });
+        Self {
+            near,
+            far,
+            _held: [near_held, far_held],
+        }
+    }
+
+    /// The far end is a socket.
+    async fn to_socket(port: u16) -> (String, SerialStream) {
+        let (mut a, held, near) = pty();
+        let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        tokio::spawn(async move { tokio::io::copy_bidirectional(&mut a, &mut socket).await });
+        (near, held)
+    }
+}
+
+fn serial(port: &str) -> Line {
+    let mut settings = SerialSettings::new(port);
+    settings.baud = 115_200;
+    Line::serial("bus", settings, Arc::new(SystemClock::new()))
+}
+
+async fn open_on(line: Line, points: Vec<Point>) -> Box<dyn Session> {
+    let mut settings = RtuSettings::new("peer", UNIT);
+    settings.timeout = Duration::from_secs(30);
+    let driver = RtuDriver::new(settings, line, points, Arc::new(SystemClock::new()));
+    driver.open().await.unwrap()
+}
+
+#[tokio::test]
+async fn pymodbus_is_read_right_by_rtu_frames() {
+    let Some(python) = std::env::var_os("MILLRACE_TEST_PYTHON") else {
+        println!("skipped: MILLRACE_TEST_PYTHON names no Python with pymodbus");
+        return;
+    };
+    let plant = Plant::whole();
+    let mut command = Command::new(python);
+    command.arg(peers().join("pymodbus_server.py")).arg("rtu");
+    let peer = Peer::start(&mut command, &plant.tables());
+    let address = format!("127.0.0.1:{}", peer.port);
+    let clock = Arc::new(SystemClock::new());
+    let over_tcp = Line::over_tcp(address, Duration::from_secs(30), clock);
+    reads_whole(open_on(over_tcp, plant.points.clone()).await, &plant).await;
+    let peer = Peer::start(&mut command, &plant.tables());
+    let (port, _held) = Cable::to_socket(peer.port).await;
+    reads_whole(open_on(serial(&port), plant.points.clone()).await, &plant).await;
 }
 
 #[tokio::test]
@@ -289,7 +371,8 @@ async fn pymodbus_is_read_right() {
     let mut command = Command::new(python);
     command.arg(peers().join("pymodbus_server.py"));
     let peer = Peer::start(&mut command, &plant.tables());
-    reads_whole(&peer, &plant).await;
+    let session = open(&peer, plant.points.clone()).await.unwrap();
+    reads_whole(session, &plant).await;
 }
 
 /// Compiles the libmodbus peer; `None` where there is no compiler or no header.
@@ -323,5 +406,21 @@ async fn libmodbus_is_read_right() {
     };
     let plant = Plant::whole();
     let peer = Peer::start(&mut Command::new(program), &plant.tables());
-    reads_whole(&peer, &plant).await;
+    let session = open(&peer, plant.points.clone()).await.unwrap();
+    reads_whole(session, &plant).await;
+}
+
+#[tokio::test]
+async fn libmodbus_is_read_right_on_a_serial_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let Some(program) = libmodbus_server(directory.path()) else {
+        println!("skipped: no cc, pkg-config or libmodbus-dev");
+        return;
+    };
+    let plant = Plant::whole();
+    let cable = Cable::between_ports();
+    let mut command = Command::new(program);
+    command.arg(&cable.far);
+    let _peer = Peer::start(&mut command, &plant.tables());
+    reads_whole(open_on(serial(&cable.near), plant.points.clone()).await, &plant).await;
 }

@@ -1,9 +1,10 @@
 //! `[[device]]`: what is polled or subscribed, and how it is reached.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millrace_drivers::modbus::TcpSettings;
+use millrace_drivers::modbus::{RtuSettings, TcpSettings};
 use millrace_drivers::opcua;
 
 use super::keys::{KeyDoc, Kind, SectionDoc};
@@ -17,6 +18,14 @@ use super::tree::Table;
 
 /// The driver of Modbus over TCP.
 pub(crate) const MODBUS_TCP: &str = "modbus-tcp";
+/// The driver of Modbus on a serial line.
+pub(crate) const MODBUS_RTU: &str = "modbus-rtu";
+/// The driver of RTU frames over TCP.
+pub(crate) const MODBUS_RTU_TCP: &str = "modbus-rtu-tcp";
+/// The driver of Modbus Security.
+pub(crate) const MODBUS_TLS: &str = "modbus-tls";
+/// Every driver of Modbus.
+pub(crate) const MODBUS: &[&str] = &[MODBUS_TCP, MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TLS];
 /// The driver of OPC UA.
 pub(crate) const OPCUA: &str = "opcua";
 
@@ -44,16 +53,20 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
         KeyDoc::new(
             "driver",
             Kind::Choice {
-                now: &[MODBUS_TCP, OPCUA],
-                later: &["modbus-rtu", "modbus-rtu-tcp", "modbus-tls"],
+                now: &[MODBUS_TCP, MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TLS, OPCUA],
+                later: &[],
             },
-            "The protocol that it speaks.",
+            "The protocol that it speaks: Modbus over TCP, on a serial line, as RTU frames over TCP, inside of TLS \
+             (Modbus Security); OPC UA.",
         )
         .required(),
         KeyDoc::new(
             "address",
-            Kind::Form("an address such as 10.0.0.5:502 or opc.tcp://10.0.0.6:4840"),
-            "Where it is: `host`, `host:port` (port 502 where none is written), or `opc.tcp://host:port/path`.",
+            Kind::Form("an address such as 10.0.0.5:502, the name of a line, or opc.tcp://10.0.0.6:4840"),
+            "Where it is: `host`, `host:port` (port 502 where none is written, 802 for modbus-tls; \
+             modbus-rtu-tcp has none), the name of a `[[line]]` for modbus-rtu, or `opc.tcp://host:port/path`. \
+             `listen:0.0.0.0:5020` waits for a modbus-tcp or modbus-rtu-tcp device that dials in to us, as modems \
+             behind 4G do. Devices of modbus-rtu-tcp with one address share it as a line.",
         )
         .required(),
         KeyDoc::new(
@@ -89,50 +102,80 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
         KeyDoc::new("tag", Kind::Tables, "The tags, as `[[device.tag]]`."),
         KeyDoc::new("unit_id", Kind::Integer { min: 0, max: 255 }, "The Modbus unit.")
             .default("1")
-            .only(MODBUS_TCP),
+            .only(MODBUS),
         KeyDoc::new(
             "max_registers",
             Kind::Integer { min: 1, max: 125 },
             "Most registers in one request; for devices that bring fewer than the protocol allows.",
         )
         .default("125")
-        .only(MODBUS_TCP),
+        .only(MODBUS),
         KeyDoc::new(
             "max_coils",
             Kind::Integer { min: 1, max: 2000 },
             "Most coils or discrete inputs in one request.",
         )
         .default("2000")
-        .only(MODBUS_TCP),
+        .only(MODBUS),
+        KeyDoc::new(
+            "max_in_flight",
+            Kind::Integer { min: 1, max: 32 },
+            "Requests that wait for their replies at the same time. More than 1 helps only with devices that \
+             work on several at once, or are far away.",
+        )
+        .default("1")
+        .only(&[MODBUS_TCP, MODBUS_TLS]),
+        KeyDoc::new(
+            "source",
+            Kind::Form("an IP address such as 10.8.0.7"),
+            "Where the device dials in from (`listen:`): a connection from there is its, and no other is. \
+             Without it, whichever connection answers as its unit.",
+        )
+        .only(&[MODBUS_TCP, MODBUS_RTU_TCP]),
+        KeyDoc::new(
+            "ca_file",
+            Kind::File,
+            "PEM: the authorities, or the server's own certificate, that are trusted.",
+        )
+        .only(&[MODBUS_TLS]),
+        KeyDoc::new("cert_file", Kind::File, "PEM: our certificate.").only(&[MODBUS_TLS]),
+        KeyDoc::new("key_file", Kind::File, "PEM: its key.").only(&[MODBUS_TLS]),
+        KeyDoc::new(
+            "server_name",
+            Kind::Text,
+            "The name in the server's certificate.",
+        )
+        .means("the host of the address")
+        .only(&[MODBUS_TLS]),
         KeyDoc::new(
             "security",
             Kind::Form("Basic256Sha256, Aes128Sha256RsaOaep, Aes256Sha256RsaPss or None"),
             "The security policy; `None` only where it is written.",
         )
         .means("the best that the server offers, never None")
-        .only(OPCUA),
+        .only(&[OPCUA]),
         KeyDoc::new(
             "mode",
             Kind::Form("sign or sign-and-encrypt"),
             "What the policy is applied for.",
         )
         .means("`sign-and-encrypt`")
-        .only(OPCUA),
-        KeyDoc::new("username", Kind::Text, "The user to log in as; without it, anonymous.").only(OPCUA),
+        .only(&[OPCUA]),
+        KeyDoc::new("username", Kind::Text, "The user to log in as; without it, anonymous.").only(&[OPCUA]),
         KeyDoc::new(
             "password_file",
             Kind::Secret,
             "The file that holds the user's password, or `credential:NAME`.",
         )
-        .only(OPCUA),
-        KeyDoc::new("user_cert_file", Kind::Later, "Login by certificate.").only(OPCUA),
-        KeyDoc::new("user_key_file", Kind::Later, "Login by certificate.").only(OPCUA),
+        .only(&[OPCUA]),
+        KeyDoc::new("user_cert_file", Kind::Later, "Login by certificate.").only(&[OPCUA]),
+        KeyDoc::new("user_key_file", Kind::Later, "Login by certificate.").only(&[OPCUA]),
         KeyDoc::new(
             "server_cert_file",
             Kind::File,
             "The server's certificate (DER or PEM) to trust, besides those in `<data_dir>/pki/trusted`.",
         )
-        .only(OPCUA),
+        .only(&[OPCUA]),
         KeyDoc::new(
             "collect",
             Kind::Choice {
@@ -142,7 +185,7 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
             "Whether the server sends changes, or every tag is read at its interval.",
         )
         .default("subscribe")
-        .only(OPCUA),
+        .only(&[OPCUA]),
         KeyDoc::new(
             "publish_interval",
             Kind::Duration {
@@ -152,7 +195,7 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
             "How often the server sends what has changed.",
         )
         .default("1s")
-        .only(OPCUA),
+        .only(&[OPCUA]),
         KeyDoc::new(
             "sampling_interval",
             Kind::Duration {
@@ -162,14 +205,14 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
             "How often the server looks at a node.",
         )
         .means("the tag's poll_interval")
-        .only(OPCUA),
+        .only(&[OPCUA]),
         KeyDoc::new(
             "queue_size",
             Kind::Integer { min: 1, max: 10_000 },
             "Values of a node that the server keeps between two publishings.",
         )
         .default("10")
-        .only(OPCUA),
+        .only(&[OPCUA]),
     ],
 };
 
@@ -189,17 +232,50 @@ pub(crate) struct Device {
 /// How a device is reached.
 #[derive(Debug, Clone)]
 pub(crate) enum Connection {
-    /// Modbus over TCP.
-    ModbusTcp(TcpSettings),
+    /// Modbus over TCP, inside of TLS where the settings have it.
+    ModbusTcp {
+        /// How.
+        settings: TcpSettings,
+        /// It connects to us.
+        dial_in: Option<Listen>,
+    },
+    /// Modbus on a serial line.
+    ModbusRtu {
+        /// The line's name.
+        line: String,
+        /// How.
+        settings: RtuSettings,
+    },
+    /// RTU frames over TCP.
+    ModbusRtuTcp {
+        /// `host:port`, or `listen:` and our own.
+        address: String,
+        /// It connects to us.
+        dial_in: Option<Listen>,
+        /// How.
+        settings: RtuSettings,
+    },
     /// OPC UA.
     Opcua(opcua::Settings),
+}
+
+/// Where we wait for a device that dials in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listen {
+    /// Our `host:port`.
+    pub(crate) address: String,
+    /// Where it comes from, if that is known.
+    pub(crate) source: Option<IpAddr>,
 }
 
 impl Connection {
     /// The driver's name in the configuration.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
-            Connection::ModbusTcp(_) => MODBUS_TCP,
+            Connection::ModbusTcp { settings, .. } if settings.tls.is_some() => MODBUS_TLS,
+            Connection::ModbusTcp { .. } => MODBUS_TCP,
+            Connection::ModbusRtu { .. } => MODBUS_RTU,
+            Connection::ModbusRtuTcp { .. } => MODBUS_RTU_TCP,
             Connection::Opcua(_) => OPCUA,
         }
     }
@@ -207,7 +283,11 @@ impl Connection {
     /// Where the device is, as an operator would write it.
     pub(crate) fn address(&self) -> String {
         match self {
-            Connection::ModbusTcp(settings) => settings.address.clone(),
+            Connection::ModbusTcp { settings, .. } => settings.address.clone(),
+            Connection::ModbusRtu { line, settings } => format!("{line}/{}", settings.unit_id),
+            Connection::ModbusRtuTcp {
+                address, settings, ..
+            } => format!("{address}/{}", settings.unit_id),
             Connection::Opcua(settings) => settings.url.clone(),
         }
     }
@@ -221,6 +301,8 @@ pub(crate) struct DeviceReader<'r> {
     pub(crate) files: &'r Files,
     /// Where certificates are kept.
     pub(crate) data_dir: &'r std::path::Path,
+    /// Names of the lines.
+    pub(crate) lines: &'r [String],
     /// Full names of tags, over all devices.
     pub(crate) tags: Taken,
 }
@@ -250,7 +332,7 @@ impl DeviceReader<'_> {
         let shown = name.clone().unwrap_or_default();
         let connection = match driver {
             OPCUA => super::opcua::read(&section, &shown, &self.pki_dir()).map(Connection::Opcua),
-            _ => super::modbus::read(&section, &shown).map(Connection::ModbusTcp),
+            _ => super::modbus::read(&section, &shown, driver, self.lines),
         };
         let tags = self.tags(&section, &shown, &inherited);
         Some(Device {

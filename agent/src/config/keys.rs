@@ -24,7 +24,7 @@ pub(crate) struct KeyDoc {
     /// What holds where it is not written.
     pub(crate) default: Absent,
     /// The only driver that knows it; `None`: all.
-    pub(crate) only: Option<&'static str>,
+    pub(crate) only: &'static [&'static str],
     /// What it means: on the reference page, and as the hint where it is missing.
     pub(crate) doc: &'static str,
 }
@@ -100,7 +100,7 @@ impl KeyDoc {
             name,
             kind,
             default: Absent::Nothing,
-            only: None,
+            only: &[],
             doc,
         }
     }
@@ -123,9 +123,9 @@ impl KeyDoc {
         self
     }
 
-    /// The same, for one driver only.
-    pub(crate) const fn only(mut self, driver: &'static str) -> Self {
-        self.only = Some(driver);
+    /// The same, for these drivers only.
+    pub(crate) const fn only(mut self, drivers: &'static [&'static str]) -> Self {
+        self.only = drivers;
         self
     }
 }

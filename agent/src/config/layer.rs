@@ -1,7 +1,7 @@
 //! Several files become one configuration: built-in defaults < cloud < local files.
 //!
-//! `[gateway]` and `[buffer]` merge by key, and the later local file wins. `[[device]]`, `[[model]]` and
-//! `[[uplink]]` merge by name: where the cloud has a table of the same name, the local one holds, and
+//! `[gateway]` and `[buffer]` merge by key, and the later local file wins. `[[line]]`, `[[device]]`, `[[model]]`
+//! and `[[uplink]]` merge by name: where the cloud has a table of the same name, the local one holds, and
 //! that is reported. Two local tables of one name are left to the reader, which refuses the second.
 
 use super::keys::{KeyDoc, Kind, SectionDoc, nearest};

@@ -7,6 +7,7 @@ use super::buffer::BUFFER;
 use super::device::DEVICE;
 use super::gateway::GATEWAY;
 use super::keys::{Absent, KeyDoc, Kind, SectionDoc};
+use super::line::LINE;
 use super::local::LOCAL;
 use super::model::MODEL;
 use super::tag::TAG;
@@ -14,11 +15,16 @@ use super::units::{show_duration, show_size};
 use super::uplink::UPLINK;
 
 /// Every table and what it is for, in the order of the page.
-const SECTIONS: [(&SectionDoc, &str); 8] = [
+const SECTIONS: [(&SectionDoc, &str); 9] = [
     (&GATEWAY, "Who this gateway is and where it keeps its data."),
     (
         &BUFFER,
         "How much the store-and-forward buffer keeps, and how safely.",
+    ),
+    (
+        &LINE,
+        "A serial bus. Its devices have `driver = \"modbus-rtu\"` and its name as their address; one arbiter \
+          gives them turns.",
     ),
     (
         &DEVICE,
@@ -57,7 +63,7 @@ file of the name `millrace.toml` only. Relative paths are relative to the file t
 that stop nothing are warnings. An unknown key is an error that names the nearest known one.
 
 **Layers.** Built-in defaults < cloud (`<data_dir>/config/cloud.toml`) < local files. `[gateway]` and `[buffer]` merge
-by key, and of two local files the later one wins. `[[device]]`, `[[model]]` and `[[uplink]]` merge by name: of a local
+by key, and of two local files the later one wins. `[[line]]`, `[[device]]`, `[[model]]` and `[[uplink]]` merge by name: of a local
 and a cloud table of one name the local one holds, and that is reported. `[bootstrap]` and `[local]` are ignored in the
 cloud layer. The cloud layer may name only files below the data directory.
 
@@ -69,8 +75,6 @@ cloud layer. The cloud layer may name only files below the data directory.
 
 **Names** have letters, digits, `.`, `_` and `-`; devices, models and tags may be divided by `/`. Devices and models share
 one space of names. The full name of a tag is `device/tag`.
-
-`[[line]]` and the serial drivers are recognised and refused in this version.
 ";
 
 /// The page as Markdown.
@@ -145,8 +149,8 @@ fn absent(absent: Absent) -> String {
 
 fn meaning(key: &KeyDoc) -> String {
     match key.only {
-        Some(driver) => format!("({driver}) {}", key.doc),
-        None => key.doc.to_owned(),
+        [] => key.doc.to_owned(),
+        drivers => format!("({}) {}", drivers.join(", "), key.doc),
     }
 }
 

@@ -368,9 +368,9 @@ impl<'a> Section<'a> {
     }
 
     fn misplaced_key(&self, key: &KeyDoc, driver: Option<&str>) {
-        if let Some(owner) = key.only
-            && let Some(driver) = driver
-            && owner != driver
+        if let Some(driver) = driver
+            && let Some(owner) = key.only.first()
+            && !key.only.contains(&driver)
         {
             let place = self
                 .table
@@ -379,7 +379,11 @@ impl<'a> Section<'a> {
             self.report.problem(
                 Problem::new(
                     place.clone(),
-                    format!("{} is a key of {owner}; this is {driver}", key.name),
+                    format!(
+                        "{} is a key of {}; this is {driver}",
+                        key.name,
+                        all_of(key.only)
+                    ),
                 )
                 .key(self.path_of(key.name))
                 .hint(format!("remove it, or set driver = \"{owner}\"")),
@@ -391,11 +395,9 @@ impl<'a> Section<'a> {
     }
 
     fn unknown_key(&self, key: &str, place: &Place, driver: Option<&str>) {
-        let known = self
-            .doc
-            .keys
-            .iter()
-            .filter(|doc| doc.only.is_none() || driver.is_none() || doc.only == driver);
+        let known = self.doc.keys.iter().filter(|doc| {
+            doc.only.is_empty() || driver.is_none_or(|driver| doc.only.contains(&driver))
+        });
         let names: Vec<&str> = known.map(|doc| doc.name).collect();
         let hint = match key {
             "password" | "key" | "secret" => Some(

@@ -10,6 +10,7 @@ use millrace_drivers::opcua::Collect;
 use millrace_tags::LogKind;
 use serde::Serialize;
 
+use super::bus_time::BusTime;
 use super::device::{Connection, Device};
 use super::sizing::{Load, Room, Signal, Sizing, sizing};
 use super::tag::TagPoint;
@@ -25,6 +26,8 @@ pub(crate) struct Summary {
     pub(crate) gateway: String,
     /// Where data are kept.
     pub(crate) data_dir: String,
+    /// Each serial line: what its devices ask of it.
+    pub(crate) lines: Vec<BusTime>,
     /// Each device.
     pub(crate) devices: Vec<DeviceSummary>,
     /// Tags of all devices.
@@ -72,6 +75,11 @@ pub(crate) fn summary(config: &Config) -> Summary {
         gateway: config.gateway.id.clone(),
         data_dir: config.gateway.data_dir.display().to_string(),
         tags: devices.iter().map(|device| device.tags).sum(),
+        lines: config
+            .lines
+            .iter()
+            .map(|line| BusTime::of(line, &config.devices))
+            .collect(),
         devices,
         models: config
             .models
@@ -136,7 +144,10 @@ fn device_summary(device: &Device) -> DeviceSummary {
 
 fn requests_per_s(device: &Device) -> f64 {
     match &device.connection {
-        Connection::ModbusTcp(settings) => modbus_requests_per_s(device, &settings.limits),
+        Connection::ModbusTcp { settings, .. } => modbus_requests_per_s(device, &settings.limits),
+        Connection::ModbusRtu { settings, .. } | Connection::ModbusRtuTcp { settings, .. } => {
+            modbus_requests_per_s(device, &settings.limits)
+        }
         Connection::Opcua(settings) => match settings.collect {
             Collect::Subscribe => per_s(settings.publish_interval),
             Collect::Poll => by_interval(device, |_| Some(()))
@@ -162,7 +173,7 @@ fn modbus_requests_per_s(device: &Device, limits: &Limits) -> f64 {
         .sum()
 }
 
-fn by_interval<T>(
+pub(super) fn by_interval<T>(
     device: &Device,
     pick: impl Fn(&TagPoint) -> Option<T>,
 ) -> BTreeMap<Duration, Vec<T>> {
@@ -182,6 +193,20 @@ fn per_s(interval: Duration) -> f64 {
 impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "gateway {}, data in {}", self.gateway, self.data_dir)?;
+        for line in &self.lines {
+            writeln!(
+                f,
+                "line    {} ({}, {} baud): {} devices, {} requests/s, {:.0} % of its time; a cycle with \
+                 everything due takes {:.1} s",
+                line.name,
+                line.port,
+                line.baud,
+                line.devices,
+                units::about_rate(line.requests_per_s),
+                line.load * 100.0,
+                line.worst_cycle_ms / 1e3
+            )?;
+        }
         for device in &self.devices {
             write!(
                 f,

@@ -7,7 +7,7 @@ use millrace_drivers::opcua::NodeAddress;
 use millrace_tags::ValueType;
 
 use super::complaint::Complaint;
-use super::device::{MODBUS_TCP, OPCUA, POLL_INTERVAL_MAX, POLL_INTERVAL_MIN};
+use super::device::{MODBUS, OPCUA, POLL_INTERVAL_MAX, POLL_INTERVAL_MIN};
 use super::keys::{KeyDoc, Kind, SectionDoc, nearest};
 use super::names;
 use super::report::Report;
@@ -49,7 +49,7 @@ pub(crate) const TAG: SectionDoc = SectionDoc {
              registers reversed, `dcba` both; of an array, the order in each element.",
         )
         .means("`abcd`")
-        .only(MODBUS_TCP),
+        .only(MODBUS),
         KeyDoc::new(
             "scale",
             Kind::Number,

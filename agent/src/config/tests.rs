@@ -61,6 +61,7 @@ problem_cases! {
     names_are_checked_and_unique: "names",
     modbus_tags_are_checked: "modbus-tags",
     opcua_devices_are_checked: "opcua",
+    lines_and_their_devices_are_checked: "lines",
     what_comes_later_is_refused_by_name: "later",
     uplinks_are_checked: "uplink",
     tls_and_bootstrap_are_checked: "tls",
@@ -134,11 +135,79 @@ fn big_configuration_means_what_it_says() {
     );
 }
 
+const LINES: &str = r#"
+[[line]]
+name = "rs485-1"
+port = "/dev/serial/by-id/usb-FTDI"
+parity = "none"
+
+[[device]]
+name = "drive"
+driver = "modbus-rtu"
+address = "rs485-1"
+unit_id = 17
+poll_interval = "100ms"
+tag = [{ name = "all", address = "holding:0", type = "u16[120]" }]
+
+[[device]]
+name = "remote"
+driver = "modbus-rtu-tcp"
+address = "listen:0.0.0.0:5020"
+source = "10.8.0.7"
+tag = [{ name = "torque", address = "holding:0", type = "u16" }]
+
+[[device]]
+name = "safe"
+driver = "modbus-tls"
+address = "10.0.0.9"
+ca_file = "ca.pem"
+cert_file = "gw.pem"
+key_file = "gw.key"
+max_in_flight = 4
+tag = [{ name = "torque", address = "holding:0", type = "u16" }]
+"#;
+
+#[test]
+fn serial_and_secured_devices_mean_what_they_say() {
+    let dir = directory(&[("millrace.toml", LINES)]);
+    let loaded = load_in(&dir).unwrap();
+    let config = &loaded.config;
+    let line = &config.lines[0].settings;
+    assert_eq!(
+        (line.baud, line.parity, line.stop_bits),
+        (9_600, millrace_drivers::modbus::Parity::None, 1)
+    );
+    let Connection::ModbusRtu { line, settings } = &config.devices[0].connection else {
+        panic!("{:?}", config.devices[0].connection);
+    };
+    assert_eq!((line.as_str(), settings.unit_id), ("rs485-1", 17));
+    let Connection::ModbusRtuTcp { dial_in, .. } = &config.devices[1].connection else {
+        panic!("{:?}", config.devices[1].connection);
+    };
+    let listen = dial_in.as_ref().unwrap();
+    assert_eq!(listen.address, "0.0.0.0:5020");
+    assert_eq!(listen.source, Some("10.8.0.7".parse().unwrap()));
+    let Connection::ModbusTcp { settings, .. } = &config.devices[2].connection else {
+        panic!("{:?}", config.devices[2].connection);
+    };
+    assert_eq!(settings.address, "10.0.0.9:802");
+    assert_eq!(settings.max_in_flight, 4);
+    assert_eq!(config.devices[2].connection.kind(), "modbus-tls");
+    // 120 registers at 9600 take longer than 100 ms, which is said.
+    let notes: Vec<&str> = loaded.warnings.iter().map(|n| n.message.as_str()).collect();
+    assert_eq!(
+        notes,
+        [
+            "polling asks for 281 % of the line's time at 9600 baud: the intervals cannot hold; with everything due at once a cycle takes 0.3 s"
+        ]
+    );
+}
+
 #[test]
 fn modbus_device_means_what_it_says() {
     let config = case("big").unwrap().config;
     let boiler = &config.devices[0];
-    let Connection::ModbusTcp(settings) = &boiler.connection else {
+    let Connection::ModbusTcp { settings, .. } = &boiler.connection else {
         panic!("{:?}", boiler.connection);
     };
     assert_eq!(

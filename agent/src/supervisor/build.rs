@@ -11,7 +11,7 @@ use millrace_tags::{Clock, SourceKind, TagId, ValueType};
 use millrace_uplink::{Generic, SessionSettings};
 use tokio::sync::watch;
 
-use super::driver::driver;
+use super::driver::Drivers;
 use super::{Running, Stage};
 use crate::command::{Commands, Journal};
 use crate::config::{self, Config};
@@ -76,6 +76,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         live: Arc::default(),
         commits: commits(&buffer),
         room: room(&buffer),
+        drivers: Drivers::new(&config.lines, &clock),
         clock: clock.clone(),
         buffer: buffer.clone(),
         polling: Stage::default(),
@@ -151,6 +152,7 @@ fn room(buffer: &Buffer) -> watch::Sender<bool> {
 }
 
 struct Builder {
+    drivers: Drivers,
     clock: Arc<dyn Clock>,
     buffer: Buffer,
     live: Arc<LiveTable>,
@@ -310,7 +312,7 @@ impl Builder {
         registration: &Registration,
         taps: Vec<ModelTap>,
     ) -> Arc<Device> {
-        let driver = driver(device, &registration.tags, &self.clock);
+        let driver = self.drivers.driver(device, &registration.tags);
         let treatments = device.tags.iter().map(|tag| Treatment {
             scaling: tag.scaling,
             deadband: tag.deadband,

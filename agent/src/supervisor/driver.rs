@@ -1,51 +1,157 @@
 //! From a device's settings to the driver of its protocol.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use millrace_drivers::modbus::{DialIn, Line};
 use millrace_drivers::{Driver, modbus, opcua};
 use millrace_tags::{Clock, TagId};
 
-use crate::config::{self, Connection, TagPoint};
+use crate::config::{self, Connection, Listen, TagPoint};
 
-/// The driver that the device's connection asks for.
-pub(super) fn driver(
-    device: &config::Device,
-    tags: &[TagId],
-    clock: &Arc<dyn Clock>,
-) -> Arc<dyn Driver> {
-    let tags = device.tags.iter().zip(tags);
-    match &device.connection {
-        Connection::ModbusTcp(settings) => {
-            let point = |(tag, id): (&config::Tag, &TagId)| match &tag.point {
-                TagPoint::Modbus(spec) => Some(modbus::Point {
-                    tag: *id,
-                    spec: *spec,
-                    interval: tag.poll_interval,
-                }),
-                TagPoint::Opcua(_) => None,
-            };
-            let points = tags.filter_map(point).collect();
-            Arc::new(modbus::TcpDriver::new(
-                settings.clone(),
-                points,
-                clock.clone(),
-            ))
-        }
-        Connection::Opcua(settings) => {
-            let item = |(tag, id): (&config::Tag, &TagId)| match &tag.point {
-                TagPoint::Opcua(node) => Some(opcua::Item {
-                    tag: *id,
-                    node: node.clone(),
-                    interval: tag.poll_interval,
-                }),
-                TagPoint::Modbus(_) => None,
-            };
-            let items = tags.filter_map(item).collect();
-            Arc::new(opcua::OpcuaDriver::new(
-                settings.clone(),
-                items,
-                clock.clone(),
-            ))
+/// Builds drivers, and what several of them share: lines and listeners.
+pub(super) struct Drivers {
+    clock: Arc<dyn Clock>,
+    serial: HashMap<String, Line>,
+    /// Gateways that pass RTU frames on, by address and source.
+    over_tcp: HashMap<String, Line>,
+    dial_ins: HashMap<String, DialIn>,
+}
+
+impl Drivers {
+    /// Lines are opened by the first device that is read.
+    pub(super) fn new(lines: &[config::Line], clock: &Arc<dyn Clock>) -> Self {
+        let line = |line: &config::Line| {
+            let settings = line.settings.clone();
+            let serial = Line::serial(line.name.clone(), settings, clock.clone());
+            (line.name.clone(), serial)
+        };
+        Self {
+            clock: clock.clone(),
+            serial: lines.iter().map(line).collect(),
+            over_tcp: HashMap::new(),
+            dial_ins: HashMap::new(),
         }
     }
+
+    /// The driver that the device's connection asks for.
+    pub(super) fn driver(&mut self, device: &config::Device, tags: &[TagId]) -> Arc<dyn Driver> {
+        let points = || points(device, tags);
+        match &device.connection {
+            Connection::ModbusTcp { settings, dial_in } => {
+                let driver = modbus::TcpDriver::new(settings.clone(), points(), self.clock.clone());
+                match dial_in {
+                    Some(listen) => Arc::new(driver.dialled_in(self.dial_in(&device.name, listen))),
+                    None => Arc::new(driver),
+                }
+            }
+            Connection::ModbusRtu { line, settings } => {
+                let line = self.serial_line(line);
+                self.rtu(settings, line, points())
+            }
+            Connection::ModbusRtuTcp {
+                address,
+                dial_in,
+                settings,
+            } => {
+                let line = self.line_over_tcp(address, dial_in.as_ref(), settings.timeout);
+                self.rtu(settings, line, points())
+            }
+            Connection::Opcua(settings) => {
+                let items = items(device, tags);
+                Arc::new(opcua::OpcuaDriver::new(
+                    settings.clone(),
+                    items,
+                    self.clock.clone(),
+                ))
+            }
+        }
+    }
+
+    /// The reader of the configuration refuses a device whose line is not there; it would find no port.
+    fn serial_line(&mut self, name: &str) -> Line {
+        let clock = &self.clock;
+        let line = self.serial.entry(name.to_owned()).or_insert_with(|| {
+            Line::serial(name, modbus::SerialSettings::new(name), clock.clone())
+        });
+        line.clone()
+    }
+
+    fn rtu(
+        &self,
+        settings: &modbus::RtuSettings,
+        line: Line,
+        points: Vec<modbus::Point>,
+    ) -> Arc<dyn Driver> {
+        let clock = self.clock.clone();
+        Arc::new(modbus::RtuDriver::new(
+            settings.clone(),
+            line,
+            points,
+            clock,
+        ))
+    }
+
+    /// One line for all devices of an address, since the bus behind it carries one frame at a time.
+    fn line_over_tcp(
+        &mut self,
+        address: &str,
+        dial_in: Option<&Listen>,
+        timeout: Duration,
+    ) -> Line {
+        let name = match dial_in.and_then(|listen| listen.source) {
+            Some(source) => format!("{address} from {source}"),
+            None => address.to_owned(),
+        };
+        if let Some(line) = self.over_tcp.get(&name) {
+            return line.clone();
+        }
+        let clock = self.clock.clone();
+        let line = match dial_in {
+            Some(listen) => {
+                let dial_in = self.dial_in(&name, listen);
+                Line::dialled_in(name.clone(), dial_in, timeout, clock)
+            }
+            None => Line::over_tcp(name.clone(), timeout, clock),
+        };
+        self.over_tcp.insert(name, line.clone());
+        line
+    }
+
+    fn dial_in(&mut self, who: &str, listen: &Listen) -> DialIn {
+        let address = &listen.address;
+        let dial_in = self
+            .dial_ins
+            .entry(address.clone())
+            .or_insert_with(|| DialIn::new(address));
+        if let Some(source) = listen.source {
+            dial_in.know(who, source);
+        }
+        dial_in.clone()
+    }
+}
+
+fn points(device: &config::Device, tags: &[TagId]) -> Vec<modbus::Point> {
+    let point = |(tag, id): (&config::Tag, &TagId)| match &tag.point {
+        TagPoint::Modbus(spec) => Some(modbus::Point {
+            tag: *id,
+            spec: *spec,
+            interval: tag.poll_interval,
+        }),
+        TagPoint::Opcua(_) => None,
+    };
+    device.tags.iter().zip(tags).filter_map(point).collect()
+}
+
+fn items(device: &config::Device, tags: &[TagId]) -> Vec<opcua::Item> {
+    let item = |(tag, id): (&config::Tag, &TagId)| match &tag.point {
+        TagPoint::Opcua(node) => Some(opcua::Item {
+            tag: *id,
+            node: node.clone(),
+            interval: tag.poll_interval,
+        }),
+        TagPoint::Modbus(_) => None,
+    };
+    device.tags.iter().zip(tags).filter_map(item).collect()
 }

@@ -138,7 +138,7 @@ impl Request {
     }
 
     /// The time that it and its reply take of a line, the unit's own time not counted.
-    pub(crate) fn line_time(&self, pace: &Pace) -> Duration {
+    pub fn line_time(&self, pace: &Pace) -> Duration {
         // Polling only reads, and every read request is as long.
         const REQUEST_BYTES: usize = ENVELOPE_BYTES + 5;
         let reply = self.reply_bytes(&[]).unwrap_or(PDU_BYTES_MAX);

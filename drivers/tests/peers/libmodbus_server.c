@@ -1,4 +1,4 @@
-/* A Modbus TCP device with fixed values, by libmodbus.
+/* A Modbus device with fixed values, by libmodbus: over TCP, or on the serial port that it is called with.
  *
  * Lines on standard input give the tables from address 0 on, until an empty line: "holding 1 2 3". The first line of
  * standard output is the port. libmodbus answers for any unit. One connection after the other. */
@@ -21,7 +21,23 @@ static int read_values(char *words, uint16_t *values)
     return count;
 }
 
-int main(void)
+/* Unit 7 of a serial line. The first line of standard output is 0. */
+static int serve_line(const char *port, modbus_mapping_t *map)
+{
+    modbus_t *device = modbus_new_rtu(port, 115200, 'E', 8, 1);
+    if (!device || modbus_set_slave(device, 7) < 0 || modbus_connect(device) < 0)
+        return 1;
+    printf("0\n");
+    fflush(stdout);
+    uint8_t request[MODBUS_RTU_MAX_ADU_LENGTH];
+    for (;;) {
+        int bytes = modbus_receive(device, request);
+        if (bytes > 0)
+            modbus_reply(device, request, bytes, map);
+    }
+}
+
+int main(int argc, char **argv)
 {
     static char line[LINE_MAX_BYTES];
     static uint16_t values[4][TABLE_MAX];
@@ -41,6 +57,9 @@ int main(void)
         map->tab_input_bits[i] = (uint8_t)values[1][i];
     memcpy(map->tab_registers, values[2], (size_t)counts[2] * sizeof(uint16_t));
     memcpy(map->tab_input_registers, values[3], (size_t)counts[3] * sizeof(uint16_t));
+
+    if (argc > 1)
+        return serve_line(argv[1], map);
 
     modbus_t *device = modbus_new_tcp("127.0.0.1", 0);
     int listener = device ? modbus_tcp_listen(device, 1) : -1;

@@ -1,4 +1,4 @@
-"""A Modbus TCP device with fixed values, by pymodbus.
+"""A Modbus device with fixed values, by pymodbus: over TCP, or with RTU frames over TCP when called with "rtu".
 
 Lines on standard input give the tables from address 0 on, until an empty line: "holding 1 2 3". The first line of
 standard output is the port. Unit 7 answers.
@@ -7,6 +7,7 @@ standard output is the port. Unit 7 answers.
 import asyncio
 import sys
 
+from pymodbus import FramerType
 from pymodbus.server import ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
@@ -38,7 +39,9 @@ async def serve(tables):
         registers(tables["holding"]),
         registers(tables["input"]),
     )
-    server = ModbusTcpServer(SimDevice(id=UNIT, simdata=simdata), address=("127.0.0.1", 0))
+    framer = FramerType.RTU if "rtu" in sys.argv else FramerType.SOCKET
+    device = SimDevice(id=UNIT, simdata=simdata)
+    server = ModbusTcpServer(device, framer=framer, address=("127.0.0.1", 0))
     await server.serve_forever(background=True)
     print(server.transport.sockets[0].getsockname()[1], flush=True)
     await server.serving
