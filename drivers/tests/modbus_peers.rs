@@ -4,13 +4,17 @@
 // A test that cannot set itself up has failed.
 #![allow(clippy::unwrap_used)]
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_drivers::modbus::{Address, Bits, DataType, Line, Point, PointSpec, RtuDriver, RtuSettings, SerialSettings, Table, TcpDriver, TcpSettings, WordOrder};
+use millrace_drivers::modbus::{
+    Address, Bits, DataType, Line, Point, PointSpec, RtuDriver, RtuSettings, SerialSettings, Table,
+    TcpDriver, TcpSettings, WordOrder,
+};
 use millrace_drivers::{Driver, Session, SessionError, WriteError};
 use millrace_tags::{Quality, Reason, SystemClock, TagId, Value};
 use tokio_serial::{SerialPort, SerialStream};
@@ -296,14 +300,15 @@ struct Cable {
     near: String,
     far: String,
     /// A port that nobody holds open hangs up.
-    _held: [SerialStream; 2],
+    _held: [File; 2],
 }
 
-fn pty() -> (SerialStream, SerialStream, String) {
-    let (outer, mut inner) = SerialStream::pair().unwrap();
-    inner.set_exclusive(false).unwrap();
+fn pty() -> (SerialStream, File, String) {
+    let (outer, inner) = SerialStream::pair().unwrap();
     let name = inner.name().unwrap();
-    (outer, inner, name)
+    // Held without the lock that a serial port has.
+    let held = File::open(&name).unwrap();
+    (outer, held, name)
 }
 
 impl Cable {
@@ -319,9 +324,11 @@ impl Cable {
     }
 
     /// The far end is a socket.
-    async fn to_socket(port: u16) -> (String, SerialStream) {
+    async fn to_socket(port: u16) -> (String, File) {
         let (mut a, held, near) = pty();
-        let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", port))
+            .await
+            .unwrap();
         tokio::spawn(async move { tokio::io::copy_bidirectional(&mut a, &mut socket).await });
         (near, held)
     }
@@ -422,5 +429,9 @@ async fn libmodbus_is_read_right_on_a_serial_line() {
     let mut command = Command::new(program);
     command.arg(&cable.far);
     let _peer = Peer::start(&mut command, &plant.tables());
-    reads_whole(open_on(serial(&cable.near), plant.points.clone()).await, &plant).await;
+    reads_whole(
+        open_on(serial(&cable.near), plant.points.clone()).await,
+        &plant,
+    )
+    .await;
 }
