@@ -414,12 +414,27 @@ impl Reader<'_> {
             );
             let problem = Problem::new(table.place.clone(), message).key("uplink");
             self.report
-                .problem(problem.hint("remove all but one [[uplink]]"));
+                .problem(problem.hint("remove [[uplink]] tables"));
             fits = false;
         }
         let uplinks = read_each(tables, |table, nth| {
             Uplink::read(table, nth, gateway, sources, self.report)
         })?;
+        for (nth, uplink) in uplinks.iter().enumerate() {
+            let same = uplinks[..nth].iter().find(|other| other.collides(uplink));
+            if let Some(other) = same {
+                let message = format!(
+                    "uplinks {} and {} log in at {} as the same client {}; the broker would throw one out for \
+                     the other",
+                    other.name, uplink.name, uplink.endpoint, uplink.client_id
+                );
+                let problem = Problem::new(tables[nth].place.clone(), message)
+                    .key(format!("uplink[{}].client_id", uplink.name));
+                self.report
+                    .problem(problem.hint("give one of them a client_id of its own"));
+                fits = false;
+            }
+        }
         fits.then_some(uplinks)
     }
 }

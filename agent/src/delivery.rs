@@ -2,13 +2,16 @@
 //!
 //! The session asks for the next consignment when it has room; the outbox says what is next; the profile
 //! turns it into messages. What the broker acknowledged settles in the outbox; what was in flight when a
-//! connection broke is offered again from the log.
+//! connection broke is offered again from the log. What the profile cannot encode, or the broker refuses
+//! (`suspects.rs`), is set aside, so that the queue goes on.
+
+mod suspects;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millrace_buffer::{Budget, Item, Offer, OfferId, Outbox};
-use millrace_tags::{Clock, DropReason, Lane, Reply, Timebase};
+use millrace_tags::{Clock, Lane, Reply, Timebase};
 use millrace_uplink::profile::EncodeError;
 use millrace_uplink::{
     Consignment, Feed, Generic, Message, Refusal, SessionCounters, SessionState, Window,
@@ -19,9 +22,13 @@ use tokio::sync::Notify;
 use crate::command::Commands;
 use crate::config;
 use crate::report::UplinkStatus;
+use suspects::{Advice, Numbers, Suspects, Verdict};
 
 /// Records in one parcel at most: a message near the size that links carry best.
 const PARCEL_RECORDS_MAX: usize = 2_000;
+
+/// What people read of a message that the broker hangs up on.
+const HANGS_UP: &str = "the broker closes the connection whenever it gets this message";
 
 /// One uplink's state, as the local API shows it.
 pub(crate) struct Uplink {
@@ -58,6 +65,14 @@ impl Uplink {
         status
     }
 
+    /// Its tasks ended by a mistake in this program.
+    pub(crate) fn crashed(&self, error: String) {
+        self.update(|status| {
+            status.state = "down".to_owned();
+            status.error = Some(error);
+        });
+    }
+
     fn update(&self, change: impl FnOnce(&mut UplinkStatus)) {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -73,8 +88,13 @@ pub(crate) struct Delivery {
     clock: Arc<dyn Clock>,
     commands: Commands,
     ready: Arc<Notify>,
-    /// How many records the next parcel may have; fewer while one that cannot be sent is near.
-    parcel_records: usize,
+    suspects: Suspects,
+    /// A suspect that waits until nothing else is under way.
+    held: Option<Offer>,
+    /// A suspect is under way.
+    alone: bool,
+    /// The broker has acknowledged something on this connection.
+    proven: bool,
     in_flight: HashMap<u64, InFlight>,
     next_token: u64,
     /// The timebase at the last look; a clock message goes out when it becomes known.
@@ -83,10 +103,26 @@ pub(crate) struct Delivery {
     clocks: Vec<Timebase>,
 }
 
+/// Why a suspect has to wait.
+enum Hold {
+    /// Others are under way.
+    UntilAcked,
+    /// This connection has carried nothing yet.
+    UntilProven,
+}
+
 /// What a token stands for.
 enum InFlight {
     /// Records of the log, which settle when the broker has them.
-    Offer { id: OfferId, records: u64 },
+    Offer {
+        id: OfferId,
+        records: u64,
+        /// `None` for gaps.
+        numbers: Option<Numbers>,
+    },
+    /// The status once more: whether it is acknowledged tells a broker that refuses one message from a bad
+    /// connection.
+    Probe,
     /// The answer to a command.
     Reply(Reply),
     /// The clock message of a boot.
@@ -105,18 +141,23 @@ impl Delivery {
     ) -> Self {
         let ready = Arc::new(Notify::new());
         let wake = ready.clone();
+        let routes = settings.clone();
+        outbox.set_routes(Box::new(move |source| routes.routes(source)));
         outbox.set_wake(Box::new(move || wake.notify_one()));
         commands.wake(ready.clone());
         Self {
             outbox,
             command_topic: profile.command_topic(),
             profile,
+            suspects: Suspects::new(settings.poison_after),
             settings,
             uplink,
             clock,
             commands,
             ready,
-            parcel_records: PARCEL_RECORDS_MAX,
+            held: None,
+            alone: false,
+            proven: false,
             in_flight: HashMap::new(),
             next_token: 0,
             seen: None,
@@ -163,22 +204,51 @@ impl Delivery {
         in_flight.sort_by_key(|(token, _)| std::cmp::Reverse(*token));
         for (_, what) in in_flight {
             match what {
-                InFlight::Offer { .. } => {}
+                InFlight::Offer { .. } | InFlight::Probe => {}
                 InFlight::Reply(reply) => self.commands.reply_again(reply),
                 InFlight::Clock(timebase) => self.clocks.push(timebase),
             }
         }
+        self.held = None;
+        self.alone = false;
+        self.proven = false;
         self.outbox.reconnected();
     }
 
+    /// The connection is gone, closed by the broker or not: who may be the cause?
+    fn suspect(&mut self, closed: bool) {
+        if !closed {
+            return self.suspects.no_connection();
+        }
+        let alone = std::mem::take(&mut self.alone);
+        let offers = self.in_flight.values().filter_map(|what| match what {
+            InFlight::Offer { id, numbers, .. } => Some((*id, numbers.as_ref()?)),
+            InFlight::Reply(_) | InFlight::Clock(_) | InFlight::Probe => None,
+        });
+        if !alone {
+            let under_way: Vec<Numbers> = offers.map(|(_, numbers)| numbers.clone()).collect();
+            if under_way.is_empty() {
+                return self.suspects.no_connection();
+            }
+            return self.suspects.lost(under_way.iter());
+        }
+        let found = offers.map(|(id, numbers)| (id, numbers.clone())).next();
+        if let Some((id, numbers)) = found
+            && let Verdict::Refused(tries) = self.suspects.lost_alone(&numbers)
+        {
+            self.set_aside(id, &numbers, HANGS_UP, tries);
+        }
+    }
+
     fn consign(&mut self, offer: &Offer, messages: Vec<Message>) -> Consignment {
-        let records = match &offer.item {
-            Item::Parcel(parcel) => parcel.records.len() as u64,
-            Item::Gap(_) => 0,
+        let (records, numbers) = match &offer.item {
+            Item::Parcel(parcel) => (parcel.records.len() as u64, Some(Numbers::of(parcel))),
+            Item::Gap(_) => (0, None),
         };
         let token = self.token(InFlight::Offer {
             id: offer.id,
             records,
+            numbers,
         });
         Consignment {
             token,
@@ -187,26 +257,53 @@ impl Delivery {
         }
     }
 
-    /// One record cannot be sent: what stands before it goes first, then it is given up alone.
-    fn set_aside(&mut self, offer: &Offer, error: &EncodeError) {
-        let before = match &offer.item {
-            Item::Parcel(parcel) if parcel.records.len() > 1 => error.seq() - parcel.first_seq,
-            _ => {
-                tracing::error!(error = %error, "a record cannot be sent; it is given up and counted as poison");
-                self.parcel_records = PARCEL_RECORDS_MAX;
-                return self.outbox.give_up(offer.id, DropReason::Poison);
-            }
-        };
-        self.parcel_records = usize::try_from(before).unwrap_or(usize::MAX).max(1);
-        self.outbox.failed(offer.id);
+    /// The status once more; see [`InFlight::Probe`].
+    fn probe(&mut self) -> Consignment {
+        let message = self.online();
+        Consignment {
+            token: self.token(InFlight::Probe),
+            lane: Lane::Alarm,
+            messages: vec![message],
+        }
     }
 
-    /// Gaps concern whoever got the numbers around them: they always go.
-    fn routes(&self, offer: &Offer) -> bool {
-        match &offer.item {
-            Item::Parcel(parcel) => self.settings.routes(&parcel.source),
-            Item::Gap(_) => true,
+    /// These numbers are refused: the queue goes on without them.
+    fn set_aside(&mut self, id: OfferId, numbers: &Numbers, reason: &str, tries: u32) {
+        let (source, first, last) = (numbers.source(), numbers.first, numbers.last);
+        tracing::error!(uplink = %self.settings.name, source, first, last, tries, reason, "a message is refused and set aside");
+        self.outbox.refused(id, first, last, reason, tries);
+    }
+
+    /// Makes a suspected offer wait until it may go alone; `Err`: what to do instead.
+    fn admit(&mut self, offer: &mut Offer) -> Result<(), Hold> {
+        let Item::Parcel(parcel) = &offer.item else {
+            return Ok(());
+        };
+        match self.suspects.advise(parcel) {
+            Advice::Free => Ok(()),
+            Advice::Before(records) => {
+                self.outbox.shorten(offer, records);
+                Ok(())
+            }
+            Advice::Alone(records) => {
+                self.outbox.shorten(offer, records);
+                if !self.in_flight.is_empty() {
+                    return Err(Hold::UntilAcked);
+                }
+                if !self.proven {
+                    return Err(Hold::UntilProven);
+                }
+                self.alone = true;
+                Ok(())
+            }
         }
+    }
+
+    fn online(&self) -> Message {
+        let facts =
+            json!({"version": env!("CARGO_PKG_VERSION"), "boot": self.clock.timebase().boot});
+        self.profile
+            .status(true, facts.as_object().unwrap_or(&serde_json::Map::new()))
     }
 
     fn encode(&self, offer: &Offer) -> Result<Vec<Message>, EncodeError> {
@@ -227,52 +324,80 @@ impl Feed for Delivery {
             // It may have become known just before the program ended: rather told twice than never.
             self.clocks = self.outbox.late_clocks();
         }
-        let facts =
-            json!({"version": env!("CARGO_PKG_VERSION"), "boot": self.clock.timebase().boot});
-        vec![
-            self.profile
-                .status(true, facts.as_object().unwrap_or(&serde_json::Map::new())),
-        ]
+        vec![self.online()]
     }
 
     fn next(&mut self, window: Window) -> Option<Consignment> {
-        if let Some(aside) = self.aside() {
+        if self.alone {
+            return None;
+        }
+        if self.held.is_none()
+            && let Some(aside) = self.aside()
+        {
             return Some(aside);
         }
         loop {
             let budget = Budget {
-                records: self.parcel_records,
+                records: PARCEL_RECORDS_MAX,
                 backlog: window.backlog,
             };
-            let offer = self.outbox.next(budget)?;
-            if !self.routes(&offer) {
-                self.outbox.give_up(offer.id, DropReason::NotRouted);
-                continue;
+            let held = self.held.take();
+            let mut offer = held.or_else(|| self.outbox.next(budget))?;
+            if let Err(hold) = self.admit(&mut offer) {
+                self.held = Some(offer);
+                return match hold {
+                    Hold::UntilAcked => None,
+                    Hold::UntilProven => Some(self.probe()),
+                };
             }
-            match self.encode(&offer) {
-                Ok(messages) => {
-                    self.parcel_records = PARCEL_RECORDS_MAX;
-                    return Some(self.consign(&offer, messages));
+            match (self.encode(&offer), &offer.item) {
+                (Ok(messages), _) => return Some(self.consign(&offer, messages)),
+                (Err(error), Item::Parcel(parcel)) => {
+                    let culprit = Numbers::of(parcel).only(error.seq());
+                    self.alone = false;
+                    self.set_aside(offer.id, &culprit, &error.to_string(), 1);
                 }
-                Err(error) => self.set_aside(&offer, &error),
+                (Err(_), Item::Gap(_)) => self.outbox.acked(offer.id),
             }
         }
     }
 
     fn acked(&mut self, token: u64) {
-        if let Some(InFlight::Offer { id, records }) = self.in_flight.remove(&token) {
-            self.outbox.acked(id);
-            self.uplink
-                .update(|status| status.records_acked_total += records);
+        self.proven = true;
+        let Some(InFlight::Offer {
+            id,
+            records,
+            numbers,
+        }) = self.in_flight.remove(&token)
+        else {
+            return;
+        };
+        self.alone = false;
+        if let Some(numbers) = numbers {
+            self.suspects.acked(&numbers);
         }
+        self.outbox.acked(id);
+        self.uplink
+            .update(|status| status.records_acked_total += records);
     }
 
     fn refused(&mut self, token: u64, why: Refusal) {
-        tracing::error!(error = %why, "a message cannot be sent");
         match self.in_flight.remove(&token) {
-            Some(InFlight::Offer { id, .. }) => self.outbox.give_up(id, DropReason::Poison),
-            Some(InFlight::Reply(reply)) => self.commands.fail(&reply.id, &why.to_string()),
-            Some(InFlight::Clock(_)) | None => {}
+            Some(InFlight::Offer {
+                id,
+                numbers: Some(numbers),
+                ..
+            }) => {
+                self.alone = false;
+                self.set_aside(id, &numbers, &why.to_string(), 1);
+            }
+            // Nobody can be told of this gap.
+            Some(InFlight::Offer { id, .. }) => self.outbox.acked(id),
+            Some(InFlight::Reply(reply)) => {
+                tracing::error!(error = %why, "a reply cannot be sent");
+                self.commands.fail(&reply.id, &why.to_string());
+            }
+            Some(InFlight::Clock(_) | InFlight::Probe) | None => {}
         }
     }
 
@@ -287,7 +412,14 @@ impl Feed for Delivery {
         self.commands.take(Generic::parse_command(payload));
     }
 
+    fn searches(&self) -> bool {
+        self.suspects.is_searching()
+    }
+
     fn state(&mut self, state: &SessionState) {
+        if let SessionState::Down { closed, .. } = state {
+            self.suspect(*closed);
+        }
         self.uplink.update(|status| match state {
             SessionState::Connecting => status.state = "connecting".to_owned(),
             SessionState::Connected => {

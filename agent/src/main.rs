@@ -16,6 +16,7 @@ mod gateway;
 mod live;
 mod model;
 mod pipeline;
+mod poison;
 mod poll;
 mod remote;
 mod replay;

@@ -7,6 +7,7 @@ mod build;
 mod driver;
 mod run;
 mod runway;
+mod uplinks;
 mod watchdog;
 
 use std::panic::AssertUnwindSafe;

@@ -292,6 +292,7 @@ impl Buffer {
         let generation = core.uplinks.get_mut(&name).map_or(0, |uplink| {
             uplink.generation += 1;
             uplink.wake = None;
+            uplink.routes = Default::default();
             uplink.restart(&core.alarm, &core.data);
             uplink.generation
         });
@@ -300,6 +301,15 @@ impl Buffer {
             uplink: name,
             generation,
         }
+    }
+
+    /// Whether the buffer keeps data for any uplink.
+    pub fn has_uplinks(&self) -> bool {
+        !self.0.shared.lock().uplinks.is_empty()
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
     }
 
     /// Forgets all uplinks but these: what only they had not settled is not kept for them any more.

@@ -9,6 +9,7 @@ use millrace_tags::{DropReason, LogKind, Moment, SourceId, StreamId, Timebase, T
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::aside::Aside;
 use crate::boots::Boots;
 use crate::catalogue::Registry;
 use crate::disk::Space;
@@ -21,8 +22,8 @@ use crate::purge::{Purge, PurgeError, Purged};
 use crate::replay::{Replay, ReplayError, Replayed};
 use crate::settings::WhenFull;
 use crate::state::{
-    LineEnd, LogState, RefusedState, RemovedCounts, SETTLED_RANGES_MAX, State, UplinkLogState,
-    UplinkState,
+    AsideState, LineEnd, LogState, PoisonState, RefusedState, RemovedCounts, SETTLED_RANGES_MAX,
+    State, UplinkLogState, UplinkState,
 };
 use crate::uplink::{Directory, Reader, Uplink};
 
@@ -126,6 +127,8 @@ pub(crate) struct Core {
     /// What the file system said last, and how much of it stays free.
     pub(crate) space: Option<Space>,
     pub(crate) reserve: u64,
+    /// The newest id of what was set aside.
+    pub(crate) last_aside: u64,
 }
 
 impl Core {
@@ -147,6 +150,7 @@ impl Core {
             boots: Boots::default(),
             space: None,
             reserve: 0,
+            last_aside: 0,
         }
     }
 
@@ -404,12 +408,14 @@ impl Core {
             data: self.log_state(&self.data),
             uplinks: BTreeMap::new(),
             boots: self.boots.clone(),
+            last_aside: self.last_aside,
         };
         for (name, uplink) in &self.uplinks {
             let uplink = UplinkState {
                 alarm: self.reader_state(&self.alarm, &uplink.alarm),
                 data: self.reader_state(&self.data, &uplink.data),
                 owed: uplink.owed.save(),
+                aside: self.aside_state(uplink),
             };
             state.uplinks.insert(name.to_string(), uplink);
         }
@@ -448,6 +454,25 @@ impl Core {
         }
     }
 
+    /// What an uplink has set aside, as far as it is committed: numbers that a crash takes must not be there.
+    fn aside_state(&self, uplink: &Uplink) -> Vec<AsideState> {
+        let state = |aside: &Aside| {
+            let log = self.log(aside.log);
+            let numbers = log.committed_of(aside.line, &aside.numbers);
+            (!numbers.is_empty()).then_some(AsideState {
+                id: aside.id,
+                log: aside.log,
+                stream: log.stream_of(aside.line),
+                source: self.registry.name(aside.line.source)?.to_string(),
+                numbers,
+                reason: aside.reason.clone(),
+                tries: aside.tries,
+                since: aside.since,
+            })
+        };
+        uplink.aside.iter().filter_map(state).collect()
+    }
+
     fn reader_state(&self, log: &Log, reader: &Reader) -> UplinkLogState {
         let mut dropped: BTreeMap<String, BTreeMap<DropReason, u64>> = BTreeMap::new();
         for (info, counts) in self.registry.sources().iter().zip(&reader.counts) {
@@ -456,7 +481,8 @@ impl Core {
                 dropped.insert(info.name.to_string(), by_reason);
             }
         }
-        // A chunk that is not settled is offered again after a restart, and given up again.
+        // A chunk that is not settled is offered again after a restart, and given up again: of what was
+        // poison, `poison` tells.
         for (line, reason, count) in reader.given_up() {
             let name = self.registry.name(line.source);
             if let Some(by_reason) = name.and_then(|n| dropped.get_mut(&**n))
@@ -476,11 +502,22 @@ impl Core {
         let mut refused: Vec<RefusedState> = refused.collect();
         refused
             .sort_by(|a, b| (a.stream, &a.source, a.reason).cmp(&(b.stream, &b.source, b.reason)));
+        let poison = reader.poison().filter_map(|(line, numbers)| {
+            let numbers = log.committed_of(line, numbers);
+            (!numbers.is_empty()).then_some(PoisonState {
+                stream: log.stream_of(line),
+                source: self.registry.name(line.source)?.to_string(),
+                numbers,
+            })
+        });
+        let mut poison: Vec<PoisonState> = poison.collect();
+        poison.sort_by(|a, b| (a.stream, &a.source).cmp(&(b.stream, &b.source)));
         UplinkLogState {
             settled: reader.settled.largest(SETTLED_RANGES_MAX),
             dropped,
             begins: reader.begins,
             refused,
+            poison,
         }
     }
 

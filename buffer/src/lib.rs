@@ -24,6 +24,12 @@
 //! | [`Buffer::purge`] | what it names, gap `purged` |
 //! | damaged file | the damaged chunks, gap `damage`; a damaged end closes the stream (`last_seq` null) |
 //! | state file lost | nothing: what was acked is sent again |
+//! | refused by the core | nothing: set aside and queued, until a command gives it up (gap `poison`) or limits take it |
+//!
+//! What an uplink *sets aside* (numbers that the other side refuses) is not offered and not acked: it counts
+//! as queued, its chunk is not settled, its epoch stays until the limits need the room. The state file
+//! holds it, and what was given up of chunks that are not settled, by line. Both are taken over at the
+//! next start as far as an unsettled chunk still holds the numbers.
 //!
 //! A number may be published before it is committed, but never further than *ahead* beyond its source's
 //! last commit (the larger of 256 and four times that commit). The directory entry of each commit holds
@@ -115,6 +121,7 @@
 
 mod anchor;
 mod archive;
+mod aside;
 #[doc(hidden)]
 pub mod bare;
 mod boots;
@@ -134,12 +141,14 @@ mod mark;
 mod open;
 mod outbox;
 mod owed;
+mod poison;
 mod purge;
 mod ranges;
 mod read_ahead;
 mod recovery;
 mod replay;
 mod retention;
+mod routes;
 mod scan;
 mod settings;
 mod shared;
@@ -151,6 +160,7 @@ mod verify;
 mod wire;
 
 pub use archive::{Archive, ArchiveError, ChunkInfo, Order, Piece, Progress, Reading, Selection};
+pub use aside::{SET_ASIDE_MAX, SetAside};
 pub use buffer::{Buffer, Registration, Ticket};
 pub use catalogue::TagSpec;
 pub use core::{CommitError, StoreFailure, VerifyError};

@@ -221,6 +221,15 @@ impl Log {
         self.tail.range(from.min(self.tail.len())..)
     }
 
+    /// Those of a line's numbers that no open batch holds.
+    pub(crate) fn committed_of(&self, line: LineKey, numbers: &Ranges) -> Ranges {
+        let mut committed = numbers.clone();
+        for batch in self.open().filter(|batch| batch.line == line) {
+            committed.remove(batch.first, batch.last);
+        }
+        committed
+    }
+
     /// Whether all that is open is what was refused for lack of room: it need not be written soon, and it
     /// must not be, since every commit takes room.
     pub(crate) fn only_refused(&self) -> bool {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use millrace_tags::{DropReason, Gap, Lane, Parcel, Timebase};
+use millrace_tags::{DropReason, Gap, Lane, Parcel, Records, Timebase};
 
 use crate::core::{Core, Request};
+use crate::routes::Routes;
 use crate::shared::Shared;
-use crate::uplink::{Names, Uplink};
+use crate::uplink::{Names, Refused, Uplink};
 
 /// Where an uplink begins that the buffer has never seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,15 @@ impl Outbox {
         }
     }
 
+    /// Sets which sources the uplink sends, by name. What it does not send is settled at once and counted as
+    /// `not-routed`, when its turn comes.
+    pub fn set_routes(&self, takes: Box<dyn Fn(&str) -> bool + Send + Sync>) {
+        let mut core = self.shared.lock();
+        if let Some(uplink) = self.uplink(&mut core) {
+            uplink.routes = Routes::new(takes.into());
+        }
+    }
+
     /// The next thing to send: owed gaps first, then events, live samples, backlog.
     pub fn next(&mut self, budget: Budget) -> Option<Offer> {
         let mut core = self.shared.lock();
@@ -83,6 +93,7 @@ impl Outbox {
             sources: core.registry.sources(),
             tags: core.registry.tags(),
         };
+        uplink.routes.learn(&core.registry);
         let records = budget.records.max(1);
         let next = uplink.next(&core.alarm, &core.data, &names, records, budget.backlog);
         uplink.idle = next.is_none();
@@ -127,10 +138,63 @@ impl Outbox {
         self.settle(id, None);
     }
 
-    /// The offer will never be sent, because the uplink's routes do not ask for it or nobody takes it: it
-    /// is settled and counted as dropped with this reason.
+    /// The offer will never be sent: it is settled and counted as dropped with this reason.
     pub fn give_up(&mut self, id: OfferId, reason: DropReason) {
         self.settle(id, Some(reason));
+    }
+
+    /// Keeps the first `records` of an offer that holds a parcel; the others are offered again.
+    pub fn shorten(&mut self, offer: &mut Offer, records: usize) {
+        let Item::Parcel(parcel) = &mut offer.item else {
+            return;
+        };
+        if records == 0 || records >= parcel.records.len() {
+            return;
+        }
+        match &mut parcel.records {
+            Records::Samples(samples) => samples.truncate(records),
+            Records::Events(events) => events.truncate(records),
+        }
+        let last = parcel.first_seq + records as u64 - 1;
+        let mut core = self.shared.lock();
+        if let Some(uplink) = self.uplink(&mut core) {
+            uplink.shorten(offer.id, last);
+        }
+    }
+
+    /// The other side refuses the numbers `first..=last` of the offer: they are set aside, see
+    /// [`crate::Buffer::set_aside`]. The other numbers of the offer are offered again.
+    ///
+    /// Beyond [`crate::SET_ASIDE_MAX`], the oldest that was set aside is given up. A gap that is refused is
+    /// taken for told.
+    pub fn refused(&mut self, id: OfferId, first: u64, last: u64, reason: &str, tries: u32) {
+        let since = self.shared.utc();
+        let mut core = self.shared.lock();
+        let core = &mut *core;
+        core.last_aside += 1;
+        let refused = Refused {
+            id: core.last_aside,
+            first,
+            last,
+            reason: reason.to_owned(),
+            tries,
+            since,
+        };
+        let Some(uplink) = core
+            .uplinks
+            .get_mut(&self.uplink)
+            .filter(|u| u.generation == self.generation)
+        else {
+            return;
+        };
+        if uplink.set_aside(id, refused).is_none() {
+            return;
+        }
+        if let Some(surplus) = uplink.aside.surplus() {
+            core.discard(&self.uplink, &surplus, since);
+        }
+        core.requests.push_back(Request::Save);
+        self.shared.work.notify_one();
     }
 
     fn settle(&self, id: OfferId, given_up: Option<DropReason>) {

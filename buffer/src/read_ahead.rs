@@ -9,6 +9,7 @@ use crate::chunk::{Frame, unpack};
 use crate::core::Core;
 use crate::keeper::{Keeper, LOGS, self_store};
 use crate::log::Log;
+use crate::routes::Routes;
 use crate::scan::Found;
 use crate::store::{EpochNames, Read};
 use crate::uplink::{Directory, Loaded};
@@ -25,31 +26,34 @@ impl Keeper {
     }
 
     fn read_ahead_for(&mut self, name: &Arc<str>, kind: LogKind) {
-        let number = {
+        let (number, routes) = {
             let mut core = self.shared.lock();
             let Core {
                 alarm,
                 data,
                 uplinks,
+                registry,
                 ..
             } = &mut *core;
             let log: &Log = if kind == LogKind::Alarm { alarm } else { data };
             let Some(uplink) = uplinks.get_mut(name) else {
                 return;
             };
+            uplink.routes.learn(registry);
+            let routes = uplink.routes.clone();
             let reader = uplink.reader_mut(kind);
             if !reader.wants_chunk {
                 return;
             }
             match reader.next_chunk(log) {
-                Some(number) => number,
+                Some(number) => (number, routes),
                 None => {
                     reader.wants_chunk = false;
                     return;
                 }
             }
         };
-        let Some(loaded) = self.load(kind, number) else {
+        let Some(loaded) = self.load(kind, number, &routes) else {
             // It is lost and counted; the uplink still wants the next one.
             return;
         };
@@ -78,12 +82,12 @@ impl Keeper {
     }
 
     /// Reads and unpacks a chunk. One that cannot be read is counted as lost.
-    fn load(&mut self, kind: LogKind, number: u64) -> Option<Loaded> {
+    fn load(&mut self, kind: LogKind, number: u64, routes: &Routes) -> Option<Loaded> {
         if self.store(kind).is_active(number) {
             if let Some(loaded) = self
                 .store(kind)
                 .read_active(number)
-                .and_then(|bytes| self.decode(kind, number, &bytes))
+                .and_then(|bytes| self.decode(kind, number, &bytes, routes))
             {
                 return Some(loaded);
             }
@@ -91,7 +95,7 @@ impl Keeper {
             self.seal(kind);
         }
         let lost = match self.store(kind).read_sealed(number) {
-            Read::Frame(bytes) => match self.decode(kind, number, &bytes) {
+            Read::Frame(bytes) => match self.decode(kind, number, &bytes, routes) {
                 Some(loaded) => return Some(loaded),
                 None => None,
             },
@@ -102,24 +106,45 @@ impl Keeper {
     }
 
     /// A chunk that our decoder panics on is as good as damaged; were it kept, nothing would come after it.
-    fn decode(&mut self, kind: LogKind, number: u64, bytes: &[u8]) -> Option<Loaded> {
-        let decode = AssertUnwindSafe(|| self.decode_chunk(kind, number, bytes));
+    fn decode(
+        &mut self,
+        kind: LogKind,
+        number: u64,
+        bytes: &[u8],
+        routes: &Routes,
+    ) -> Option<Loaded> {
+        let decode = AssertUnwindSafe(|| self.decode_chunk(kind, number, bytes, routes));
         catch_unwind(decode).unwrap_or(None)
     }
 
-    fn decode_chunk(&mut self, kind: LogKind, number: u64, bytes: &[u8]) -> Option<Loaded> {
+    /// Unpacks a chunk, unless the uplink sends nothing of it: its directory says that.
+    fn decode_chunk(
+        &mut self,
+        kind: LogKind,
+        number: u64,
+        bytes: &[u8],
+        routes: &Routes,
+    ) -> Option<Loaded> {
         let frame = Frame::parse(bytes).ok()?;
-        let runs = unpack(&frame).ok()?;
         let active = self.store(kind).is_active(number);
-        let mut core = self.shared.lock();
-        let core = &mut *core;
-        let names = match active {
-            true => Arc::new(EpochNames::identity(&core.registry)),
-            false => self_store(&mut self.alarm, &mut self.data, kind)
-                .names(number, &mut core.registry)?,
+        let (directory, tags) = {
+            let mut core = self.shared.lock();
+            let core = &mut *core;
+            let names = match active {
+                true => Arc::new(EpochNames::identity(&core.registry)),
+                false => self_store(&mut self.alarm, &mut self.data, kind)
+                    .names(number, &mut core.registry)?,
+            };
+            let tags = names.tags.clone();
+            let tags = tags.unwrap_or_else(|| core.registry.tags().clone());
+            let found = Found::of(&frame);
+            (names.directory(&found, core.log_mut(kind))?, tags)
         };
-        let found = Found::of(&frame);
-        let directory = names.directory(&found, core.log_mut(kind))?;
+        let mut lines = directory.entries.iter().map(|(line, ..)| line);
+        let runs = match lines.any(|line| routes.takes(line.source)) {
+            true => unpack(&frame).ok()?,
+            false => Vec::new(),
+        };
         let mut runs = runs.into_iter();
         let runs = frame
             .entries
@@ -129,10 +154,7 @@ impl Keeper {
         Some(Loaded {
             directory,
             timebase: frame.header.timebase,
-            tags: names
-                .tags
-                .clone()
-                .unwrap_or_else(|| core.registry.tags().clone()),
+            tags,
             runs,
             at: 0,
         })

@@ -5,6 +5,7 @@
 //! newest numbers cannot be known for certain, the stream ends and a new one begins, so that no number
 //! is ever given twice.
 
+mod aside;
 mod counts;
 mod epochs;
 mod lines;
@@ -146,6 +147,7 @@ impl LogRecovery<'_> {
             true => Vec::new(),
             false => self.account_for_missing(core, &epochs, &missing),
         };
+        self.restore_aside(core, &epochs);
         self.recovery.damaged += holes.iter().map(|h| h.2 - h.1 + 1).sum::<u64>();
         self.place_lines(core, &epochs, &missing)
     }

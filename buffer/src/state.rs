@@ -37,6 +37,8 @@ pub(crate) struct State {
     pub(crate) data: LogState,
     pub(crate) uplinks: BTreeMap<String, UplinkState>,
     pub(crate) boots: Boots,
+    /// The newest id of what was set aside.
+    pub(crate) last_aside: u64,
 }
 
 impl State {
@@ -98,6 +100,8 @@ pub(crate) struct UplinkState {
     pub(crate) data: UplinkLogState,
     /// Holes that it has still to be told of.
     pub(crate) owed: Vec<OwedState>,
+    /// What the other side refuses.
+    pub(crate) aside: Vec<AsideState>,
 }
 
 impl UplinkState {
@@ -128,6 +132,8 @@ pub(crate) struct UplinkLogState {
     pub(crate) begins: u64,
     /// Records of settled chunks that it has given up: a replay does not bring them.
     pub(crate) refused: Vec<RefusedState>,
+    /// Records of chunks that are not settled, given up as poison: they are not offered again.
+    pub(crate) poison: Vec<PoisonState>,
 }
 
 /// Numbers of a line that an uplink has given up.
@@ -136,6 +142,27 @@ pub(crate) struct RefusedState {
     pub(crate) stream: StreamId,
     pub(crate) source: String,
     pub(crate) reason: DropReason,
+    pub(crate) numbers: Ranges,
+}
+
+/// Numbers that an uplink has set aside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AsideState {
+    pub(crate) id: u64,
+    pub(crate) log: LogKind,
+    pub(crate) stream: StreamId,
+    pub(crate) source: String,
+    pub(crate) numbers: Ranges,
+    pub(crate) reason: String,
+    pub(crate) tries: u32,
+    pub(crate) since: Option<Timestamp>,
+}
+
+/// Numbers of a line that were given up as poison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct PoisonState {
+    pub(crate) stream: StreamId,
+    pub(crate) source: String,
     pub(crate) numbers: Ranges,
 }
 

@@ -7,12 +7,17 @@ mod reader;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use millrace_tags::{DropReason, Gap, Hole, Lane, LogKind, Parcel, Records, TagTable, Timebase};
+use millrace_tags::{
+    DropReason, Gap, Hole, Lane, LogKind, Parcel, Records, TagTable, Timebase, Timestamp,
+};
 
+use crate::aside::{Aside, Asides};
 use crate::chunk::Run;
 use crate::log::{LineKey, Log};
 use crate::outbox::{Item, OfferId};
 use crate::owed::{Owed, OwedKey};
+use crate::ranges::Ranges;
+use crate::routes::Routes;
 
 pub(crate) use reader::Reader;
 
@@ -29,18 +34,26 @@ impl Names<'_> {
     }
 }
 
+/// After so many live offers in a row one of the backlog has its turn, so that a plant that fills the link
+/// with live data does not starve it for ever.
+const LIVE_RUN_MAX: u32 = 16;
+
 /// An uplink.
 #[derive(Default)]
 pub(crate) struct Uplink {
     pub(crate) alarm: Reader,
     pub(crate) data: Reader,
     pub(crate) owed: Owed,
+    pub(crate) aside: Asides,
+    pub(crate) routes: Routes,
     pub(crate) wake: Option<Arc<dyn Fn() + Send + Sync>>,
     /// Its outbox came back empty-handed: wake it when there is something.
     pub(crate) idle: bool,
     /// Which outbox is the valid one; 0: none was made since the buffer was opened.
     pub(crate) generation: u64,
     next_offer: u64,
+    /// Live offers in a row while backlog was asked for, too.
+    live_run: u32,
     in_flight: HashMap<u64, InFlight>,
 }
 
@@ -62,6 +75,16 @@ enum InFlight {
         first: u64,
         last: u64,
     },
+}
+
+/// What is known of a refusal.
+pub(crate) struct Refused {
+    pub(crate) id: u64,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) reason: String,
+    pub(crate) tries: u32,
+    pub(crate) since: Option<Timestamp>,
 }
 
 /// A chunk's directory in terms of lines.
@@ -126,9 +149,17 @@ impl Uplink {
         self.owed.restart();
         self.alarm.restart(alarm);
         self.data.restart(data);
+        for aside in self.aside.iter() {
+            let reader = match aside.log {
+                LogKind::Alarm => &mut self.alarm,
+                LogKind::Data => &mut self.data,
+            };
+            reader.keep_aside(aside.line, &aside.numbers);
+        }
     }
 
-    /// The next thing to send, in the order owed gaps, alarm, live, backlog.
+    /// The next thing to send, in the order owed gaps, alarm, live, backlog; where live never ends, backlog
+    /// has a turn now and then.
     pub(crate) fn next(
         &mut self,
         alarm: &Log,
@@ -140,7 +171,7 @@ impl Uplink {
         if let Some((key, at, first, last)) = self.owed.next() {
             let lane = match key.log {
                 LogKind::Alarm => Lane::Alarm,
-                LogKind::Data => Lane::Backlog,
+                LogKind::Data => Lane::Live,
             };
             let gap = Gap {
                 stream: key.stream,
@@ -156,16 +187,25 @@ impl Uplink {
             let id = self.fly(InFlight::Owed { key, first, last });
             return Some((id, lane, Item::Gap(gap)));
         }
-        if let Some(taken) = self.alarm.next_loaded(budget) {
+        if let Some(taken) = self.alarm.next_loaded(&self.routes, budget) {
             return Some(self.offer(alarm, names, Lane::Alarm, taken));
         }
-        if let Some(taken) = self.alarm.next_live(alarm, budget) {
+        if let Some(taken) = self.alarm.next_live(alarm, &self.routes, budget) {
             return Some(self.offer(alarm, names, Lane::Alarm, taken));
         }
-        if let Some(taken) = self.data.next_live(data, budget) {
+        if backlog
+            && self.live_run >= LIVE_RUN_MAX
+            && let Some(taken) = self.data.next_loaded(&self.routes, budget)
+        {
+            self.live_run = 0;
+            return Some(self.offer(data, names, Lane::Backlog, taken));
+        }
+        if let Some(taken) = self.data.next_live(data, &self.routes, budget) {
+            self.live_run = self.live_run.saturating_add(1);
             return Some(self.offer(data, names, Lane::Live, taken));
         }
-        if backlog && let Some(taken) = self.data.next_loaded(budget) {
+        self.live_run = 0;
+        if backlog && let Some(taken) = self.data.next_loaded(&self.routes, budget) {
             return Some(self.offer(data, names, Lane::Backlog, taken));
         }
         None
@@ -256,11 +296,98 @@ impl Uplink {
         }
     }
 
+    /// Keeps the numbers up to `last` in an offer; the others are offered again.
+    pub(crate) fn shorten(&mut self, id: OfferId, last: u64) {
+        let Some(InFlight::Numbers {
+            log,
+            line,
+            first,
+            last: end,
+            batch,
+            chunk,
+            ..
+        }) = self.in_flight.get_mut(&id.0)
+        else {
+            return;
+        };
+        if last < *first || last >= *end {
+            return;
+        }
+        let rest = (*log, *line, last + 1, *end, *batch, *chunk);
+        *end = last;
+        let (log, line, first, last, batch, chunk) = rest;
+        self.reader_mut(log)
+            .give_back(line, first, last, batch, chunk);
+    }
+
+    /// Sets aside the numbers `first..=last` of an offer; its others are offered again. A gap cannot wait:
+    /// it is taken for told. Returns what was set aside.
+    pub(crate) fn set_aside(&mut self, id: OfferId, refused: Refused) -> Option<&Aside> {
+        match self.in_flight.remove(&id.0)? {
+            InFlight::Owed { key, first, last } => self.owed.settle(&key, first, last),
+            InFlight::Numbers {
+                log,
+                line,
+                first,
+                last,
+                void: true,
+                ..
+            } => self.reader_mut(log).ack(line, first, last, true, None),
+            InFlight::Numbers {
+                log,
+                line,
+                first,
+                last,
+                batch,
+                chunk,
+                ..
+            } => {
+                let (low, high) = (refused.first.max(first), refused.last.min(last));
+                let reader = self.reader_mut(log);
+                reader.give_back(line, first, last, batch, chunk);
+                if low > high {
+                    return None;
+                }
+                let mut numbers = Ranges::default();
+                numbers.insert(low, high);
+                reader.keep_aside(line, &numbers);
+                self.aside.push(Aside {
+                    id: refused.id,
+                    log,
+                    line,
+                    numbers,
+                    reason: refused.reason,
+                    tries: refused.tries,
+                    since: refused.since,
+                });
+                return self.aside.iter().last();
+            }
+        }
+        None
+    }
+
+    /// Offers again what was set aside.
+    pub(crate) fn retry(&mut self, aside: &Aside, log: &Log) {
+        self.reader_mut(aside.log)
+            .offer_again(aside.line, &aside.numbers, log);
+    }
+
+    /// Gives up what was set aside: counts it as poison, and owes a gap.
+    pub(crate) fn discard(&mut self, aside: &Aside, key: &OwedKey, at: Option<Timestamp>) {
+        for (first, last) in aside.numbers.iter() {
+            let poison = Some(DropReason::Poison);
+            self.reader_mut(aside.log)
+                .ack(aside.line, first, last, false, poison);
+            self.owed.add(key.clone(), at, first, last);
+        }
+    }
+
     /// Forgets offers of numbers that are gone: their acks come too late.
     pub(crate) fn cancel(&mut self, kind: LogKind, gone: &[Lost]) {
         if gone.is_empty() {
             return;
         }
+        self.aside.forget(kind, gone);
         self.in_flight.retain(|_, flight| match flight {
             InFlight::Numbers {
                 log,

@@ -18,6 +18,7 @@ use tokio::sync::broadcast;
 use super::peer::{Peer, Role};
 use super::{buffer, stored};
 use crate::gateway::{Gateway, NotFound};
+use crate::poison::{PoisonDone, PoisonRequest};
 use crate::report::{ApiError, DeviceAction, DeviceRequest, EventRow, ReadRequest, TagRow};
 use crate::supervisor::Current;
 
@@ -51,6 +52,10 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/v1/buffer/purge", post(buffer::purge))
         .route("/v1/buffer/records", get(stored::records))
         .route("/v1/buffer/chunks", get(stored::chunks))
+        .route(
+            "/v1/buffer/poison",
+            get(async |State(door): State<Door>| Json(door.get().poison())).post(poison),
+        )
         .route(
             "/v1/config",
             get(async |State(door): State<Door>| Json(door.get().config_files())),
@@ -111,6 +116,16 @@ async fn device(
         DeviceAction::Resume => device.pause(false),
     }
     Ok(Json(gateway.device_report(&device)).into_response())
+}
+
+async fn poison(
+    State(door): State<Door>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(request): Json<PoisonRequest>,
+) -> Json<PoisonDone> {
+    let done = door.get().resolve_poison(&request);
+    tracing::info!(target: "audit", uid = ?peer.uid, action = ?request.action, done = ?done.done, "poison");
+    Json(done)
 }
 
 async fn read(

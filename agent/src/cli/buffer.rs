@@ -5,16 +5,18 @@ use std::process::ExitCode;
 use clap::{Subcommand, ValueEnum};
 use millrace_tags::LogKind;
 
-use super::later::AnyArgs;
-use super::{Global, Later};
+use super::Global;
 use crate::stored::Outcome;
 
 mod export;
 mod peek;
+mod poison;
 mod purge;
 mod replay;
 mod status;
 mod store;
+
+use poison::PoisonCommand;
 
 /// What can be done with the store.
 #[derive(Debug, Subcommand)]
@@ -30,35 +32,15 @@ pub(crate) enum BufferCommand {
     Poison(PoisonCommand),
 }
 
-/// Messages that were set aside.
-#[derive(Debug, Subcommand)]
-pub(crate) enum PoisonCommand {
-    /// Which
-    List(AnyArgs),
-    /// Send one again
-    Retry(AnyArgs),
-    /// Give one up
-    Drop(AnyArgs),
-}
-
 impl BufferCommand {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
-        let set_aside = "no message is set aside: every one is sent again until it is acknowledged";
         match self {
             BufferCommand::Status => status::run(global),
             BufferCommand::Peek(args) => args.run(global),
             BufferCommand::Export(args) => args.run(global),
             BufferCommand::Replay(args) => args.run(global),
             BufferCommand::Purge(args) => args.run(global),
-            BufferCommand::Poison(PoisonCommand::List(_)) => {
-                Later::new("buffer poison list", set_aside).refuse()
-            }
-            BufferCommand::Poison(PoisonCommand::Retry(_)) => {
-                Later::new("buffer poison retry", set_aside).refuse()
-            }
-            BufferCommand::Poison(PoisonCommand::Drop(_)) => {
-                Later::new("buffer poison drop", set_aside).refuse()
-            }
+            BufferCommand::Poison(command) => command.run(global),
         }
     }
 }

@@ -144,7 +144,6 @@ fn later_commands_say_what_to_use() {
         "browse opc.tcp://x:1",
         "identify tcp://x",
         "probe-value 1",
-        "buffer poison list",
         "bootstrap reset",
         "config schema",
         "doctor",

@@ -37,7 +37,8 @@ const SECTIONS: [(&SectionDoc, &str); 9] = [
     (&MODEL, "A model bundle that scores windows of tags."),
     (
         &UPLINK,
-        "The connection to a cloud core over MQTT. This version serves one.",
+        "A connection to a cloud core over MQTT; up to eight, each with its own place in the store. One that is \
+         removed or renamed gives up its place.",
     ),
     (
         &BOOTSTRAP,

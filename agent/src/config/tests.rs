@@ -284,7 +284,7 @@ fn uplink_means_what_it_says() {
     assert_eq!(uplink.endpoint.to_string(), "mqtts://core.example:8883");
     assert_eq!(uplink.client_id, "plant-gw-1");
     assert_eq!(uplink.username.as_deref(), Some("gw-1"));
-    assert_eq!(uplink.start, Start::Now);
+    assert_eq!(uplink.start, Some(Start::Now));
     assert!(uplink.routes("plant/boiler") && !uplink.routes("server"));
     let session = uplink.session(&millrace_uplink::Generic::new("gw-1"));
     assert_eq!(session.subscribe, ["millrace/gw-1/cmd"]);

@@ -19,8 +19,8 @@ use super::report::Report;
 use super::section::Section;
 use super::tree::Table;
 
-/// How many uplinks this version serves.
-pub(crate) const UPLINKS_MAX: usize = 1;
+/// How many uplinks there may be: each holds back the store for itself, and takes a connection.
+pub(crate) const UPLINKS_MAX: usize = 8;
 
 /// The table of keys.
 pub(crate) const UPLINK: SectionDoc = SectionDoc {
@@ -86,7 +86,7 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
             "Where an uplink begins that the store does not know yet: with the oldest data, or with those \
              of now.",
         )
-        .default("oldest"),
+        .means("`oldest` where the store has no other uplink, `now` beside others"),
         KeyDoc::new(
             "route",
             Kind::Texts,
@@ -121,6 +121,13 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
         )
         .default("30s"),
         KeyDoc::new(
+            "poison_after",
+            Kind::Integer { min: 2, max: 100 },
+            "How often the broker may close the connection over one and the same message, sent alone, before \
+             that message is set aside (`millrace buffer poison`).",
+        )
+        .default("5"),
+        KeyDoc::new(
             "linger",
             Kind::Later,
             "How long samples may wait for others to share a message with.",
@@ -150,8 +157,9 @@ pub(crate) struct Uplink {
     pub(crate) password: Option<SecretSource>,
     /// Certificates; none with plain MQTT.
     pub(crate) tls: TlsFiles,
-    /// Where it begins when the store does not know it.
-    pub(crate) start: Start,
+    /// Where it begins when the store does not know it; `None`: with the oldest data where there is no other
+    /// uplink, else with those of now.
+    pub(crate) start: Option<Start>,
     /// Which devices and models it sends.
     pub(crate) route: Vec<Pattern>,
     /// The largest message in bytes.
@@ -160,6 +168,8 @@ pub(crate) struct Uplink {
     pub(crate) max_inflight: usize,
     /// The longest silence on the connection.
     pub(crate) keep_alive: Duration,
+    /// How often one message may end the connection before it is set aside.
+    pub(crate) poison_after: u32,
 }
 
 /// Where an uplink begins that is new to the store.
@@ -184,6 +194,11 @@ impl Uplink {
     /// Whether it sends the samples of a device or model.
     pub(crate) fn routes(&self, source: &str) -> bool {
         self.route.iter().any(|pattern| pattern.matches(source))
+    }
+
+    /// Whether a broker would take the two for one client.
+    pub(crate) fn collides(&self, other: &Self) -> bool {
+        self.endpoint == other.endpoint && self.client_id == other.client_id
     }
 
     /// The settings of its session.
@@ -224,11 +239,12 @@ impl Uplink {
             .map(|text| text.replace("{gateway}", gateway));
         let password = read_password(&section);
         let tls = read_tls(&section, endpoint.as_ref());
-        let start = section.choice("start");
+        let start = read_start(&section);
         let route = read_route(&section, sources);
         let max_message = section.size("max_message");
         let max_inflight = section.integer::<i32>("max_inflight");
         let keep_alive = section.duration("keep_alive");
+        let poison_after = section.integer::<u32>("poison_after");
         Some(Self {
             name: name?,
             profile: profile?,
@@ -237,15 +253,12 @@ impl Uplink {
             username,
             password: password?,
             tls: tls?,
-            start: if start? == "now" {
-                Start::Now
-            } else {
-                Start::Oldest
-            },
+            start: start?,
             route: route?,
             max_message: usize::try_from(max_message?).ok()?,
             max_inflight: usize::try_from(max_inflight?).ok()?,
             keep_alive: keep_alive?,
+            poison_after: poison_after?,
         })
     }
 }
@@ -259,6 +272,17 @@ fn endpoint(text: &str) -> Result<Endpoint, Complaint> {
     }
     text.parse::<Endpoint>()
         .map_err(|error| Complaint::said(&error).hint("for example mqtts://core.example:8883"))
+}
+
+/// Outer `None`: a problem, already reported.
+fn read_start(section: &Section<'_>) -> Option<Option<Start>> {
+    if !section.has("start") {
+        return Some(None);
+    }
+    Some(Some(match section.choice("start")? {
+        "now" => Start::Now,
+        _ => Start::Oldest,
+    }))
 }
 
 fn read_client_id(section: &Section<'_>, gateway: &str) -> Option<String> {

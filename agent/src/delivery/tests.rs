@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use millrace_buffer::{Buffer, Settings, TagSpec};
-use millrace_tags::{SourceKind, TestClock, Timestamp, Value, ValueType};
+use millrace_tags::{DropReason, SourceKind, TestClock, Timestamp, Value, ValueType};
 
 use super::*;
 use crate::command::{Journal, RunCommand};
@@ -17,6 +17,14 @@ impl RunCommand for Echo {
 
     fn knows(&self, _: &str) -> bool {
         true
+    }
+}
+
+fn text_tag() -> TagSpec {
+    TagSpec {
+        name: "text".into(),
+        value_type: ValueType::Text,
+        unit: None,
     }
 }
 
@@ -62,12 +70,7 @@ fn bench_with(test_clock: TestClock) -> Bench {
         ),
         ("fan", vec!["d".to_owned()]),
     ] {
-        let spec = TagSpec {
-            name: "text".into(),
-            value_type: ValueType::Text,
-            unit: None,
-        };
-        let registration = buffer.register(source, SourceKind::Device, &[spec]);
+        let registration = buffer.register(source, SourceKind::Device, &[text_tag()]);
         let tag = registration.tags[0];
         let samples = texts.iter().map(|text| {
             millrace_tags::Sample::good(tag, Value::Text(text.as_str().into()), clock.now())
@@ -89,34 +92,138 @@ fn bench_with(test_clock: TestClock) -> Bench {
     }
 }
 
-/// Takes and acks everything there is; what is on disk may take a moment to come.
-async fn drain(bench: &mut Bench, records: u64) {
+/// Takes and acks until only so many records are left; what is on disk may take a moment to come.
+async fn drain(bench: &mut Bench, left: u64) {
     for _ in 0..500 {
         while let Some(consignment) = bench.delivery.next(WINDOW) {
             bench.delivery.acked(consignment.token);
         }
         let ledger = bench.buffer.ledger();
-        if ledger.devices.values().all(|row| row.queued == 0) {
+        if ledger.devices.values().map(|row| row.queued).sum::<u64>() == left {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    panic!(
-        "{records} records were not settled: {:?}",
-        bench.buffer.ledger()
-    );
+    panic!("not {left} records are left: {:?}", bench.buffer.ledger());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_fits_no_message_is_given_up_alone() {
+async fn a_record_that_fits_no_message_is_set_aside_alone() {
     let mut bench = bench();
     bench.delivery.greeting();
-    drain(&mut bench, 4).await;
+    drain(&mut bench, 1).await;
     let ledger = bench.buffer.verify().unwrap();
     let pump = &ledger.devices["pump"];
-    assert_eq!((pump.acked, pump.dropped[&DropReason::Poison]), (2, 1));
+    assert_eq!((pump.acked, pump.queued), (2, 1));
     let fan = &ledger.devices["fan"];
     assert_eq!((fan.acked, fan.dropped[&DropReason::NotRouted]), (0, 1));
+    let set_aside = bench.buffer.set_aside();
+    let [row] = &set_aside[..] else {
+        panic!("{set_aside:?}");
+    };
+    assert_eq!((row.first_seq, row.last_seq, row.tries), (2, 2, 1));
+    assert!(row.reason.contains("max_message"), "{}", row.reason);
+}
+
+/// Plays a broker that hangs up on a message that holds the number, and one that takes everything else.
+async fn refuse(bench: &mut Bench, number: u64, connections: u32) {
+    let down = |closed| SessionState::Down {
+        error: "gone".to_owned(),
+        refused: false,
+        closed,
+        next_try: Duration::ZERO,
+    };
+    for _ in 0..connections {
+        bench.delivery.greeting();
+        bench.delivery.state(&SessionState::Connected);
+        let mut waiting: Vec<Consignment> = Vec::new();
+        let mut idle = 0;
+        loop {
+            match bench.delivery.next(WINDOW) {
+                Some(consignment) => waiting.push(consignment),
+                // The broker reads what was sent, in order.
+                None if !waiting.is_empty() => {
+                    let consignment = waiting.remove(0);
+                    if consignment.messages.iter().any(|m| holds(m, number)) {
+                        break bench.delivery.state(&down(true));
+                    }
+                    bench.delivery.acked(consignment.token);
+                }
+                None if idle == 50 => return,
+                None => {
+                    idle += 1;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        }
+    }
+}
+
+fn holds(message: &Message, number: u64) -> bool {
+    let payload: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
+    let seq = |key: &str| payload[key].as_u64();
+    matches!((seq("first_seq"), seq("last_seq")), (Some(a), Some(b)) if a <= number && number <= b)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_one_record_that_the_broker_hangs_up_on_is_set_aside_and_can_be_sent_later() {
+    let mut bench = bench();
+    let source = bench
+        .buffer
+        .register("pump", SourceKind::Device, &[text_tag()]);
+    let texts = (0..40).map(|n| {
+        let value = Value::Text(format!("{n}").as_str().into());
+        millrace_tags::Sample::good(source.tags[0], value, bench.clock.now())
+    });
+    bench.buffer.append(source.source, texts.collect());
+    bench.buffer.commit().unwrap();
+    refuse(&mut bench, 21, 100).await;
+    let aside: Vec<_> = bench.buffer.set_aside();
+    let seqs: Vec<u64> = aside.iter().map(|row| row.first_seq).collect();
+    assert_eq!(seqs, [2, 21], "{aside:?}");
+    assert_eq!((aside[1].last_seq, aside[1].uplink.as_ref()), (21, "cloud"));
+    assert!(aside[1].tries >= 5);
+    assert_eq!(bench.buffer.ledger().devices["pump"].acked, 41);
+    assert_eq!(bench.buffer.verify().unwrap(), bench.buffer.ledger());
+
+    assert!(bench.buffer.discard(aside[0].id));
+    assert!(bench.buffer.retry(aside[1].id));
+    drain(&mut bench, 0).await;
+    let pump = &bench.buffer.verify().unwrap().devices["pump"];
+    assert_eq!((pump.acked, pump.dropped[&DropReason::Poison]), (42, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_only_flaps_makes_no_poison() {
+    let mut bench = bench();
+    let mut dice = fastrand::Rng::with_seed(7);
+    for _ in 0..300 {
+        bench.delivery.greeting();
+        bench.delivery.state(&SessionState::Connected);
+        while let Some(consignment) = bench.delivery.next(WINDOW) {
+            if dice.u8(..4) == 0 {
+                break;
+            }
+            bench.delivery.acked(consignment.token);
+        }
+        bench.delivery.state(&SessionState::Down {
+            error: "gone".to_owned(),
+            refused: false,
+            closed: true,
+            next_try: Duration::ZERO,
+        });
+        let tag = bench
+            .buffer
+            .register("pump", SourceKind::Device, &[text_tag()]);
+        let value = Value::Text("more".into());
+        let sample = millrace_tags::Sample::good(tag.tags[0], value, bench.clock.now());
+        bench.buffer.append(tag.source, vec![sample; 5]);
+    }
+    let refused: Vec<_> = bench.buffer.set_aside();
+    assert!(
+        refused.iter().all(|row| row.reason.contains("max_message")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use millrace_buffer::{Buffer, Registration, Settings, TagSpec};
+use millrace_buffer::{Buffer, Outbox, Registration, Settings, TagSpec};
 use millrace_inference::{Bundle, Detector, Monitor};
 use millrace_tags::{Clock, SourceKind, TagId, ValueType};
-use millrace_uplink::{Generic, SessionSettings};
 use tokio::sync::watch;
 
 use super::driver::Drivers;
+use super::uplinks::{self, UplinkTask};
 use super::{Running, Stage};
-use crate::command::{Commands, Journal};
+use crate::command::Journal;
 use crate::config::{self, Config};
-use crate::delivery::{Delivery, Uplink};
+use crate::delivery::Uplink;
 use crate::device::{Device, chain};
 use crate::events::EventLog;
 use crate::gateway::Gateway;
@@ -23,7 +23,6 @@ use crate::live::{LiveTable, TagLabel};
 use crate::model::{Model, ModelFeed, ModelTags, ModelTap, Scoring};
 use crate::pipeline::{Pipeline, Treatment};
 use crate::poll::Poller;
-use crate::remote::Remote;
 use crate::report::{BootstrapStatus, ConfigStatus, ModelStatus};
 
 /// What a start needs besides the configuration.
@@ -70,7 +69,14 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         started,
         bootstrap,
     } = startup;
-    let buffer = open_buffer(buffer_settings(&config), clock.clone()).await?;
+    // Before the first sample: what is not there when an uplink begins is not its own.
+    let buffer = open_buffer(&config, clock.clone()).await?;
+    let (opened, wanted) = (buffer.clone(), config.uplinks.clone());
+    let configured = config_status.source == "configured";
+    let outboxes =
+        tokio::task::spawn_blocking(move || uplinks::outboxes(&opened, &wanted, configured))
+            .await
+            .map_err(StartError::Opening)?;
     let mut builder = Builder {
         events: Arc::new(EventLog::new(clock.clone())),
         live: Arc::default(),
@@ -100,7 +106,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         uplinks,
         bootstrap,
     });
-    builder.uplinks(&gateway);
+    builder.uplinks(&gateway, outboxes);
     Ok(Running {
         gateway,
         polling: builder.polling,
@@ -110,7 +116,8 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
 }
 
 /// Opening may scan a damaged store, which takes its time on slow flash.
-async fn open_buffer(settings: Settings, clock: Arc<dyn Clock>) -> Result<Buffer, StartError> {
+async fn open_buffer(config: &Config, clock: Arc<dyn Clock>) -> Result<Buffer, StartError> {
+    let settings = buffer_settings(config);
     let opened = tokio::task::spawn_blocking(move || Buffer::open(settings, clock)).await;
     Ok(opened.map_err(StartError::Opening)??)
 }
@@ -354,63 +361,25 @@ impl Builder {
     }
 
     /// Starts every uplink.
-    fn uplinks(&mut self, gateway: &Arc<Gateway>) {
+    fn uplinks(&mut self, gateway: &Arc<Gateway>, outboxes: Vec<Outbox>) {
         let config = &gateway.config;
-        let names: Vec<&str> = config
-            .uplinks
-            .iter()
-            .map(|uplink| uplink.name.as_str())
-            .collect();
-        self.buffer.retain_uplinks(&names);
         let journal = Arc::new(Journal::open(&config.gateway.data_dir));
-        for (settings, shown) in config.uplinks.iter().zip(&gateway.uplinks) {
-            self.uplink(settings, shown, gateway, &journal);
+        let each = config.uplinks.iter().zip(&gateway.uplinks).zip(outboxes);
+        for ((settings, shown), outbox) in each {
+            let task = UplinkTask {
+                settings: settings.clone(),
+                shown: shown.clone(),
+                gateway: gateway.clone(),
+                journal: journal.clone(),
+                outbox: Some(outbox),
+            };
+            let shutdown = self.sending.shutdown.clone();
+            self.sending
+                .spawn(format!("uplink {}", settings.name), task.run(shutdown));
         }
         let shutdown = self.sending.shutdown.clone();
         let watch = super::runway::watch(gateway.clone(), shutdown);
         self.sending.spawn("the runway".to_owned(), watch);
-    }
-
-    /// Starts an uplink's session and the task that runs its commands.
-    fn uplink(
-        &mut self,
-        settings: &config::Uplink,
-        shown: &Arc<Uplink>,
-        gateway: &Arc<Gateway>,
-        journal: &Arc<Journal>,
-    ) {
-        let profile = Arc::new(Generic::new(&*gateway.config.gateway.id));
-        let remote = Remote {
-            gateway: gateway.clone(),
-            uplink: settings.name.clone(),
-        };
-        let (commands, task) = Commands::channel(
-            gateway.config.local.commands.clone(),
-            journal.clone(),
-            self.clock.clone(),
-            remote,
-        );
-        let session = SessionSettings {
-            counters: shown.counters.clone(),
-            ..settings.session(&profile)
-        };
-        let delivery = Delivery::new(
-            self.buffer.outbox(&settings.name, settings.start.into()),
-            profile,
-            settings.clone(),
-            shown.clone(),
-            self.clock.clone(),
-            commands,
-        );
-        let shutdown = self.sending.shutdown.clone();
-        self.sending.spawn(
-            format!("commands of uplink {}", settings.name),
-            task.run(shutdown.clone()),
-        );
-        self.sending.spawn(
-            format!("uplink {}", settings.name),
-            millrace_uplink::run(session, delivery, shutdown),
-        );
     }
 }
 

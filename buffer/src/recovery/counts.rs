@@ -33,6 +33,7 @@ impl LogRecovery<'_> {
             let ends = &mut core.log_mut(self.kind).ends;
             ends.insert((end.stream, source), end.end);
         }
+        core.last_aside = self.state.last_aside;
         for (name, saved) in &self.state.uplinks {
             let name: std::sync::Arc<str> = name.as_str().into();
             let uplink = core

@@ -11,6 +11,7 @@ use crate::chunk::{Run, Shared};
 use crate::ledger::Counts;
 use crate::log::{Batch, Content, LineKey, Log};
 use crate::ranges::Ranges;
+use crate::routes::Routes;
 
 /// How many batches a parcel gathers its records from at most.
 const GATHER_BATCHES: u64 = 64;
@@ -62,6 +63,36 @@ impl Reader {
         })
     }
 
+    /// What was given up as poison in chunks that are not settled.
+    pub(crate) fn poison(&self) -> impl Iterator<Item = (LineKey, &Ranges)> {
+        self.marks.iter().filter_map(|(line, marks)| {
+            let numbers = marks.given_up.get(&DropReason::Poison)?;
+            (!numbers.is_empty()).then_some((*line, numbers))
+        })
+    }
+
+    /// Numbers of which an earlier run knew that they were given up as poison.
+    pub(crate) fn restore_poison(&mut self, line: LineKey, first: u64, last: u64) {
+        self.ack(line, first, last, false, Some(DropReason::Poison));
+    }
+
+    /// Numbers that are not to be offered, although nobody has them.
+    pub(super) fn keep_aside(&mut self, line: LineKey, numbers: &Ranges) {
+        self.marks.entry(line).or_default().taken.union(numbers);
+    }
+
+    /// Numbers that were set aside are to be offered again, from wherever they are.
+    pub(super) fn offer_again(&mut self, line: LineKey, numbers: &Ranges, log: &Log) {
+        if let Some(marks) = self.marks.get_mut(&line) {
+            for (first, last) in numbers.iter() {
+                marks.taken.remove(first, last);
+            }
+        }
+        self.live = self.live.min(log.oldest());
+        self.scan = 0;
+        self.loaded.clear();
+    }
+
     /// Everything that is not acked is offered again; live begins with what is not committed.
     pub(super) fn restart(&mut self, log: &Log) {
         for marks in self.marks.values_mut() {
@@ -98,12 +129,19 @@ impl Reader {
     }
 
     /// The next records of the tail.
-    pub(super) fn next_live(&mut self, log: &Log, budget: usize) -> Option<Taken> {
+    pub(super) fn next_live(&mut self, log: &Log, routes: &Routes, budget: usize) -> Option<Taken> {
         self.live = self.live.max(log.oldest());
         let end = log.newest().min(self.live + LOOK_AHEAD_BATCHES);
         let mut blocked = false;
         for no in self.live..=end {
             let batch = log.batch(no)?;
+            if !routes.takes(batch.line.source) {
+                self.pass_over(batch);
+                if !blocked {
+                    self.live = no + 1;
+                }
+                continue;
+            }
             let limit = log.limit(batch.line);
             let marks = self.marks.entry(batch.line).or_default();
             let Some((first, last)) = marks.taken.first_free(batch.first, batch.last) else {
@@ -122,8 +160,19 @@ impl Reader {
         None
     }
 
+    /// Settles what the uplink's routes do not ask for.
+    fn pass_over(&mut self, batch: &Batch) {
+        let marks = self.marks.entry(batch.line).or_default();
+        let free = marks.taken.free(batch.first, batch.last);
+        marks.taken.insert(batch.first, batch.last);
+        let void = matches!(batch.content, Content::Void(_));
+        for (first, last) in free {
+            self.ack(batch.line, first, last, void, Some(DropReason::NotRouted));
+        }
+    }
+
     /// The next records of the chunks that were loaded.
-    pub(super) fn next_loaded(&mut self, budget: usize) -> Option<Taken> {
+    pub(super) fn next_loaded(&mut self, routes: &Routes, budget: usize) -> Option<Taken> {
         loop {
             let chunk = self.loaded.front_mut()?;
             let Some(&(line, first, last, void)) = chunk.directory.entries.get(chunk.at) else {
@@ -136,6 +185,11 @@ impl Reader {
                 chunk.runs.pop_front();
                 continue;
             };
+            if !routes.takes(line.source) {
+                marks.taken.insert(a, b);
+                self.ack(line, a, b, void.is_some(), Some(DropReason::NotRouted));
+                continue;
+            }
             let b = match void {
                 Some(_) => b,
                 None => b.min(a + budget as u64 - 1),

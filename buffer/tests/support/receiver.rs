@@ -174,12 +174,21 @@ impl Receiver {
 
     /// Panics unless numbers and values ascend together, and every missing number was announced.
     pub(crate) fn check_lines(&self) {
+        self.check_lines_from(|_| 1);
+    }
+
+    /// The same for who began late: from the first number that came.
+    pub(crate) fn check_from_the_first(&self) {
+        self.check_lines_from(|line| line.keys().next().copied().unwrap_or(1));
+    }
+
+    fn check_lines_from(&self, first: impl Fn(&BTreeMap<u64, u64>) -> u64) {
         for (key, line) in &self.lines {
             assert!(line.values().is_sorted(), "{key:?} is reordered");
             let empty = Vec::new();
             let holes = self.holes.get(key).unwrap_or(&empty);
             let last = line.keys().last().copied().unwrap_or(0);
-            for number in 1..=last {
+            for number in first(line)..=last {
                 let announced = || holes.iter().any(|&(a, b)| a <= number && number <= b);
                 assert!(
                     line.contains_key(&number) || announced(),

@@ -1,0 +1,355 @@
+//! Which message makes the broker close the connection.
+//!
+//! MQTT 3.1.1 has no code for a refusal: the broker hangs up. What was under way at several such losses is
+//! suspected and goes alone from then on, after the same connection has carried something else. A suspect
+//! over which the connection is lost again is halved, down to one record; one record that costs so many
+//! connections in a row is refused. What is acknowledged is cleared, and so is the count where a broker
+//! is down or flaps: a connection that fails with nothing suspicious under way proves nothing.
+
+use std::sync::Arc;
+
+use millrace_tags::{LogKind, Parcel, Records, StreamId};
+
+/// After so many losses with it under way, a message is suspected.
+const LOSSES_MAX: u32 = 3;
+
+/// Suspects that are remembered; what is beyond is suspected later.
+const SUSPECTS_MAX: usize = 1024;
+
+/// Consecutive numbers of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Numbers {
+    log: LogKind,
+    stream: StreamId,
+    source: Arc<str>,
+    pub(super) first: u64,
+    pub(super) last: u64,
+}
+
+impl Numbers {
+    pub(super) fn of(parcel: &Parcel) -> Self {
+        Self {
+            log: parcel.log,
+            stream: parcel.stream,
+            source: parcel.source.clone(),
+            first: parcel.first_seq,
+            last: (parcel.first_seq + parcel.records.len() as u64).saturating_sub(1),
+        }
+    }
+
+    pub(super) fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// One of them.
+    pub(super) fn only(&self, number: u64) -> Self {
+        self.with(number, number)
+    }
+
+    fn count(&self) -> u64 {
+        self.last - self.first + 1
+    }
+
+    fn with(&self, first: u64, last: u64) -> Self {
+        Self {
+            first,
+            last,
+            ..self.clone()
+        }
+    }
+
+    fn meets(&self, other: &Numbers) -> bool {
+        self.log == other.log
+            && self.stream == other.stream
+            && self.source == other.source
+            && self.first <= other.last
+            && self.last >= other.first
+    }
+}
+
+#[derive(Debug)]
+struct Suspect {
+    numbers: Numbers,
+    /// Connections that were lost with it under way.
+    losses: u32,
+    /// Of these in a row, with nothing but it, when it was a single record.
+    alone: u32,
+}
+
+/// How a parcel may go.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Advice {
+    /// As it is.
+    Free,
+    /// Only so many of its records: a suspect follows.
+    Before(usize),
+    /// Only so many of its records, and with nothing else under way.
+    Alone(usize),
+}
+
+/// What a loss over a message that went alone means.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing is certain yet.
+    TryAgain,
+    /// It is refused, after so many losses.
+    Refused(u32),
+}
+
+/// The suspects of one uplink.
+#[derive(Debug)]
+pub(super) struct Suspects {
+    poison_after: u32,
+    list: Vec<Suspect>,
+}
+
+impl Suspects {
+    pub(super) fn new(poison_after: u32) -> Self {
+        Self {
+            poison_after,
+            list: Vec::new(),
+        }
+    }
+
+    /// Whether anything goes alone.
+    pub(super) fn is_searching(&self) -> bool {
+        self.list.iter().any(|s| s.losses >= LOSSES_MAX)
+    }
+
+    pub(super) fn advise(&self, parcel: &Parcel) -> Advice {
+        if self.list.is_empty() {
+            return Advice::Free;
+        }
+        let numbers = Numbers::of(parcel);
+        let suspected = self
+            .list
+            .iter()
+            .filter(|s| s.losses >= LOSSES_MAX && s.numbers.meets(&numbers))
+            .min_by_key(|s| s.numbers.first);
+        let Some(Suspect { numbers: n, .. }) = suspected else {
+            return Advice::Free;
+        };
+        if n.first > numbers.first {
+            return Advice::Before((n.first - numbers.first) as usize);
+        }
+        // Each event is a message of its own.
+        let most = match &parcel.records {
+            Records::Samples(_) => usize::MAX,
+            Records::Events(_) => 1,
+        };
+        let records = n.last.min(numbers.last) - numbers.first + 1;
+        Advice::Alone((records as usize).min(most))
+    }
+
+    /// They were acknowledged.
+    pub(super) fn acked(&mut self, numbers: &Numbers) {
+        if self.list.is_empty() {
+            return;
+        }
+        let mut rest = Vec::new();
+        self.list.retain(|s| {
+            if !s.numbers.meets(numbers) {
+                return true;
+            }
+            if s.numbers.first < numbers.first {
+                rest.push((s.numbers.with(s.numbers.first, numbers.first - 1), s.losses));
+            }
+            if s.numbers.last > numbers.last {
+                rest.push((s.numbers.with(numbers.last + 1, s.numbers.last), s.losses));
+            }
+            false
+        });
+        for (numbers, losses) in rest {
+            self.add(numbers, losses);
+        }
+    }
+
+    /// The broker closed the connection with these under way.
+    pub(super) fn lost<'a>(&mut self, under_way: impl Iterator<Item = &'a Numbers>) {
+        let known = self.list.len();
+        for numbers in under_way {
+            let mut free = vec![numbers.clone()];
+            for suspect in &mut self.list[..known] {
+                if suspect.numbers.meets(numbers) {
+                    suspect.losses += 1;
+                    free = free
+                        .iter()
+                        .flat_map(|n| without(n, &suspect.numbers))
+                        .collect();
+                }
+            }
+            for numbers in free {
+                self.add(numbers, 1);
+            }
+        }
+    }
+
+    /// The broker closed a connection that was good until it got these, and nothing else was under way.
+    pub(super) fn lost_alone(&mut self, numbers: &Numbers) -> Verdict {
+        let at = self.list.iter().position(|s| s.numbers.meets(numbers));
+        let Some(at) = at else {
+            return Verdict::TryAgain;
+        };
+        let suspect = self.list.swap_remove(at);
+        let losses = suspect.losses + 1;
+        let (first, last) = (suspect.numbers.first, suspect.numbers.last);
+        // What did not go along this time stays suspected.
+        for rest in without(&suspect.numbers, numbers) {
+            self.add(rest, suspect.losses);
+        }
+        let tried = numbers.with(numbers.first.max(first), numbers.last.min(last));
+        if tried.count() > 1 {
+            let middle = tried.first + tried.count() / 2 - 1;
+            self.add(tried.with(tried.first, middle), losses);
+            self.add(tried.with(middle + 1, tried.last), losses);
+            return Verdict::TryAgain;
+        }
+        let alone = suspect.alone + 1;
+        if alone >= self.poison_after {
+            return Verdict::Refused(losses);
+        }
+        self.list.push(Suspect {
+            numbers: tried,
+            losses,
+            alone,
+        });
+        Verdict::TryAgain
+    }
+
+    /// There is no connection, or it was lost for another reason: what was counted proves nothing.
+    pub(super) fn no_connection(&mut self) {
+        for suspect in &mut self.list {
+            suspect.alone = 0;
+        }
+    }
+
+    fn add(&mut self, numbers: Numbers, losses: u32) {
+        if self.list.len() < SUSPECTS_MAX {
+            self.list.push(Suspect {
+                numbers,
+                losses,
+                alone: 0,
+            });
+        }
+    }
+}
+
+/// What of `numbers` is not among `others`, of the same line.
+fn without(numbers: &Numbers, others: &Numbers) -> Vec<Numbers> {
+    if !numbers.meets(others) {
+        return vec![numbers.clone()];
+    }
+    let mut rest = Vec::new();
+    if numbers.first < others.first {
+        rest.push(numbers.with(numbers.first, others.first - 1));
+    }
+    if numbers.last > others.last {
+        rest.push(numbers.with(others.last + 1, numbers.last));
+    }
+    rest
+}
+
+#[cfg(test)]
+mod tests {
+    use millrace_tags::{Clock, Lane, Moment, Sample, TagId, TagTable, TestClock, Value};
+
+    use super::*;
+
+    const POISON_AFTER: u32 = 5;
+
+    fn parcel(first: u64, last: u64) -> Parcel {
+        let count = (last - first + 1) as usize;
+        Parcel {
+            source: "pump".into(),
+            stream: StreamId(Default::default()),
+            log: LogKind::Data,
+            lane: Lane::Backlog,
+            first_seq: first,
+            timebase: TestClock::new(1, None).timebase(),
+            tags: Arc::new(TagTable::default()),
+            records: Records::Samples(vec![
+                Sample::good(TagId(0), Value::I64(1), Moment(0));
+                count
+            ]),
+        }
+    }
+
+    fn numbers(first: u64, last: u64) -> Numbers {
+        Numbers::of(&parcel(first, last))
+    }
+
+    fn suspects(first: u64, last: u64) -> Suspects {
+        let mut suspects = Suspects::new(POISON_AFTER);
+        for _ in 0..LOSSES_MAX {
+            suspects.lost([numbers(first, last)].iter());
+        }
+        suspects
+    }
+
+    /// Offers 1..=last as the outbox does, to a broker that hangs up on `culprit`. Returns what was found
+    /// and the losses that it took.
+    fn search(last: u64, culprit: u64) -> (Numbers, u32) {
+        let mut suspects = suspects(1, last);
+        let mut losses = LOSSES_MAX;
+        let mut next = 1;
+        loop {
+            let Advice::Alone(records) = suspects.advise(&parcel(next, last)) else {
+                panic!("all of it is suspected");
+            };
+            let sent = numbers(next, next + records as u64 - 1);
+            if !(sent.first..=sent.last).contains(&culprit) {
+                suspects.acked(&sent);
+                next = sent.last + 1;
+                continue;
+            }
+            losses += 1;
+            if let Verdict::Refused(tries) = suspects.lost_alone(&sent) {
+                assert_eq!(tries, losses);
+                return (sent, losses);
+            }
+        }
+    }
+
+    #[test]
+    fn the_culprit_is_found_to_the_record() {
+        for culprit in [1, 2, 777, 1999, 2000] {
+            let (found, losses) = search(2000, culprit);
+            assert_eq!((found.first, found.last), (culprit, culprit));
+            assert!(losses <= LOSSES_MAX + 11 + POISON_AFTER, "{losses}");
+        }
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_cleared() {
+        let mut suspects = suspects(1, 10);
+        suspects.acked(&numbers(4, 6));
+        assert_eq!(suspects.advise(&parcel(4, 6)), Advice::Free);
+        assert_eq!(suspects.advise(&parcel(1, 10)), Advice::Alone(3));
+        assert_eq!(suspects.advise(&parcel(4, 10)), Advice::Before(3));
+        suspects.acked(&numbers(1, 10));
+        assert!(!suspects.is_searching());
+    }
+
+    #[test]
+    fn a_loss_now_and_then_suspects_nobody() {
+        let mut suspects = Suspects::new(POISON_AFTER);
+        for _ in 0..20 {
+            suspects.lost([numbers(1, 10), numbers(11, 20)].iter());
+            suspects.lost([numbers(1, 10)].iter());
+            assert_eq!(suspects.advise(&parcel(1, 10)), Advice::Free);
+            suspects.acked(&numbers(1, 20));
+        }
+    }
+
+    #[test]
+    fn a_broker_that_is_down_in_between_makes_no_poison() {
+        let mut suspects = suspects(7, 7);
+        for _ in 0..50 {
+            for _ in 1..POISON_AFTER {
+                assert_eq!(suspects.lost_alone(&numbers(7, 7)), Verdict::TryAgain);
+            }
+            suspects.no_connection();
+        }
+        assert_eq!(suspects.advise(&parcel(7, 7)), Advice::Alone(1));
+    }
+}

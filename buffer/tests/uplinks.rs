@@ -1,0 +1,379 @@
+//! Three uplinks on one store: one never connects, one is slow and has some of its messages refused, one is
+//! removed and comes back. Crashes come at any step, also between the writing of the state, the renaming and
+//! the removal of an epoch that had to go.
+
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
+#[path = "support/receiver.rs"]
+mod receiver;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use millrace_buffer::{Buffer, Item, OfferId, Outbox, Settings, Start};
+use proptest::prelude::*;
+use receiver::{Receiver, clock, register, samples, take_all};
+
+const SOURCES: [&str; 2] = ["boiler", "pump"];
+const NEVER: &str = "never";
+const SLOW: &str = "slow";
+const COMES_BACK: &str = "comes-back";
+
+#[derive(Debug, Clone)]
+enum Step {
+    Append {
+        source: usize,
+        count: u64,
+    },
+    Commit,
+    /// Takes so many offers and acks them all.
+    Deliver {
+        slow: bool,
+        max: u64,
+    },
+    /// Takes so many and acks none.
+    Take(u64),
+    AckAll,
+    /// The broker refuses a part of one offer of the slow uplink.
+    Refuse(u64, u64),
+    Retry(prop::sample::Index),
+    Discard(prop::sample::Index),
+    Reconnect,
+    Remove,
+    Add,
+    Reopen,
+    Crash(Torn),
+}
+
+/// What a crash finds of epochs that were about to go.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Torn {
+    /// They are gone.
+    Gone,
+    /// The state was written, nothing was renamed.
+    State,
+    /// They were renamed, and part of their files removed.
+    Renamed,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let torn = prop_oneof![Just(Torn::Gone), Just(Torn::State), Just(Torn::Renamed)];
+    prop_oneof![
+        8 => (0..SOURCES.len(), 1u64..300).prop_map(|(source, count)| Step::Append { source, count }),
+        8 => Just(Step::Commit),
+        3 => (any::<bool>(), 1u64..6).prop_map(|(slow, max)| Step::Deliver { slow, max }),
+        2 => (1u64..4).prop_map(Step::Take),
+        1 => Just(Step::AckAll),
+        2 => (0u64..300, 1u64..40).prop_map(|(from, count)| Step::Refuse(from, count)),
+        1 => any::<prop::sample::Index>().prop_map(Step::Retry),
+        1 => any::<prop::sample::Index>().prop_map(Step::Discard),
+        1 => Just(Step::Reconnect),
+        1 => Just(Step::Remove),
+        1 => Just(Step::Add),
+        1 => Just(Step::Reopen),
+        2 => torn.prop_map(Step::Crash),
+    ]
+}
+
+/// Every commit seals an epoch, and some twenty of them fit.
+fn settings(dir: &Path) -> Settings {
+    Settings {
+        epoch_bytes: 1,
+        ..receiver::settings(dir, 220 * 1024)
+    }
+}
+
+struct World {
+    dir: tempfile::TempDir,
+    buffer: Buffer,
+    slow: Outbox,
+    comes_back: Option<Outbox>,
+    in_flight: Vec<OfferId>,
+    receivers: BTreeMap<&'static str, Receiver>,
+    next: [u64; SOURCES.len()],
+}
+
+fn open(dir: &Path) -> Buffer {
+    let buffer = Buffer::open_exactly(settings(dir), clock()).unwrap();
+    let recovery = buffer.recovery();
+    assert_eq!(
+        (recovery.damaged, recovery.quarantined_epochs),
+        (0, 0),
+        "{recovery:?}"
+    );
+    buffer
+}
+
+impl World {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let buffer = open(dir.path());
+        buffer.outbox(NEVER, Start::Oldest);
+        let slow = buffer.outbox(SLOW, Start::Oldest);
+        let comes_back = Some(buffer.outbox(COMES_BACK, Start::Oldest));
+        let receivers = [SLOW, COMES_BACK].map(|name| (name, Receiver::default()));
+        Self {
+            dir,
+            buffer,
+            slow,
+            comes_back,
+            in_flight: Vec::new(),
+            receivers: receivers.into(),
+            next: [1; SOURCES.len()],
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Append { source, count } => self.append(*source, *count),
+            Step::Commit => self.buffer.commit().unwrap(),
+            Step::Deliver { slow: true, max } => {
+                let receiver = self.receivers.get_mut(SLOW).unwrap();
+                for id in take_all(&mut self.slow, receiver, *max) {
+                    self.slow.acked(id);
+                }
+            }
+            Step::Deliver { slow: false, max } => {
+                if let Some(outbox) = &mut self.comes_back {
+                    let receiver = self.receivers.get_mut(COMES_BACK).unwrap();
+                    for id in take_all(outbox, receiver, *max) {
+                        outbox.acked(id);
+                    }
+                }
+            }
+            Step::Take(max) => {
+                let receiver = self.receivers.get_mut(SLOW).unwrap();
+                let taken = take_all(&mut self.slow, receiver, *max);
+                self.in_flight.extend(taken);
+            }
+            Step::AckAll => {
+                for id in self.in_flight.drain(..) {
+                    self.slow.acked(id);
+                }
+            }
+            Step::Refuse(from, count) => self.refuse(*from, *count),
+            Step::Retry(at) | Step::Discard(at) => {
+                let rows = self.buffer.set_aside();
+                if rows.is_empty() {
+                    return;
+                }
+                let id = rows[at.index(rows.len())].id;
+                let found = match step {
+                    Step::Retry(_) => self.buffer.retry(id),
+                    _ => self.buffer.discard(id),
+                };
+                assert!(found && !self.buffer.retry(id));
+            }
+            Step::Reconnect => {
+                self.slow.reconnected();
+                self.in_flight.clear();
+            }
+            Step::Remove => {
+                self.comes_back = None;
+                self.buffer.retain_uplinks(&[NEVER, SLOW]);
+            }
+            Step::Add => {
+                if self.comes_back.is_none() {
+                    self.receivers.insert(COMES_BACK, Receiver::default());
+                    self.comes_back = Some(self.buffer.outbox(COMES_BACK, Start::Now));
+                }
+            }
+            Step::Reopen => {
+                self.buffer.close().unwrap();
+                let before = self.buffer.set_aside();
+                self.open_again();
+                assert_eq!(self.buffer.set_aside(), before);
+            }
+            Step::Crash(torn) => self.crash(*torn),
+        }
+        self.check();
+    }
+
+    fn append(&mut self, source: usize, count: u64) {
+        let (id, tag) = register(&self.buffer, SOURCES[source]);
+        let from = self.next[source];
+        self.buffer.append(id, samples(tag, from, count));
+        self.next[source] += count;
+    }
+
+    /// The broker refuses some numbers of the next parcel; it never has them.
+    fn refuse(&mut self, from: u64, count: u64) {
+        let mut unseen = Receiver::default();
+        let mut refused = Vec::new();
+        let budget = millrace_buffer::Budget {
+            records: 100,
+            backlog: true,
+        };
+        if let Some(offer) = self.slow.next(budget) {
+            unseen.take(&offer);
+            refused.push(offer);
+        }
+        for offer in refused {
+            match &offer.item {
+                Item::Parcel(parcel) => {
+                    let first = parcel.first_seq + from % parcel.records.len() as u64;
+                    let last = first + count - 1;
+                    self.slow.refused(offer.id, first, last, "not liked", 3);
+                }
+                // Gaps are never refused here: the receiver has to hear them.
+                Item::Gap(_) => self.slow.failed(offer.id),
+            }
+        }
+    }
+
+    fn crash(&mut self, torn: Torn) {
+        // What is on the disk before the state is saved once more and epochs may go.
+        let copy = tempfile::tempdir().unwrap();
+        let log = self.dir.path().join("data");
+        for epoch in epochs(&log) {
+            copy_dir(&log.join(&epoch), &copy.path().join(&epoch));
+        }
+        // Another commit makes room, where there is none.
+        self.append(0, 20);
+        self.buffer.commit().unwrap();
+        self.buffer.crash();
+        for epoch in epochs(copy.path()) {
+            let (kept, gone) = (copy.path().join(&epoch), log.join(&epoch));
+            if gone.exists() || torn == Torn::Gone {
+                continue;
+            }
+            let back = match torn {
+                Torn::Renamed => gone.with_extension("del"),
+                _ => gone,
+            };
+            copy_dir(&kept, &back);
+            if torn == Torn::Renamed {
+                std::fs::remove_file(back.join("manifest")).unwrap();
+            }
+        }
+        self.open_again();
+        for left in std::fs::read_dir(&log).unwrap() {
+            let left = left.unwrap().path();
+            assert_ne!(left.extension(), Some("del".as_ref()), "{left:?}");
+        }
+    }
+
+    fn open_again(&mut self) {
+        self.in_flight.clear();
+        let dir = self.dir.path().to_owned();
+        let back = self.comes_back.take().is_some();
+        self.buffer = open(&dir);
+        self.slow = self.buffer.outbox(SLOW, Start::Oldest);
+        if back {
+            self.comes_back = Some(self.buffer.outbox(COMES_BACK, Start::Now));
+        } else {
+            // A crash may come before the removal was saved; the agent says it again at each start.
+            self.buffer.retain_uplinks(&[NEVER, SLOW]);
+        }
+    }
+
+    fn check(&self) {
+        // In this order: the recount waits until what was asked for before is saved, and room was made.
+        let recounted = self.buffer.verify().unwrap();
+        let running = self.buffer.ledger();
+        for (name, uplink) in &running.uplinks {
+            for (source, row) in &uplink.devices {
+                assert!(row.balances(), "{name} {source}: {row:?}");
+            }
+        }
+        assert_eq!(recounted, running);
+        let never = &running.uplinks[NEVER].devices;
+        assert!(never.values().all(|row| row.acked == 0), "{never:?}");
+        let aside: u64 = self.buffer.set_aside().iter().map(|row| row.records).sum();
+        let slow = &running.uplinks[SLOW].devices;
+        let queued: u64 = slow.values().map(|row| row.queued).sum();
+        assert!(aside <= queued, "{aside} of {queued} are set aside");
+    }
+
+    /// Everything that is left goes out, then what was set aside; each number came or was announced.
+    fn finish(mut self) {
+        self.append(0, 1);
+        self.append(1, 1);
+        self.buffer.commit().unwrap();
+        self.slow.reconnected();
+        self.drain(SLOW);
+        let rows = self.buffer.set_aside();
+        for (nth, row) in rows.iter().enumerate() {
+            let found = match nth % 2 {
+                0 => self.buffer.retry(row.id),
+                _ => self.buffer.discard(row.id),
+            };
+            assert!(found);
+        }
+        self.drain(SLOW);
+        self.receivers[SLOW].check_lines();
+        if self.comes_back.is_some() {
+            self.drain(COMES_BACK);
+            self.receivers[COMES_BACK].check_from_the_first();
+        }
+        self.check();
+        let ledger = self.buffer.ledger();
+        let slow = &ledger.uplinks[SLOW].devices;
+        assert!(slow.values().all(|row| row.queued == 0), "{slow:?}");
+    }
+
+    /// Until nothing is queued but what is set aside.
+    fn drain(&mut self, name: &'static str) {
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        loop {
+            let outbox = match name {
+                SLOW => &mut self.slow,
+                _ => self.comes_back.as_mut().unwrap(),
+            };
+            receiver::drain(outbox, self.receivers.get_mut(name).unwrap());
+            let aside = self.buffer.set_aside();
+            let aside = aside.iter().filter(|row| &*row.uplink == name);
+            let aside: u64 = aside.map(|row| row.records).sum();
+            let ledger = self.buffer.ledger();
+            let rows = ledger.uplinks[name].devices.values();
+            if rows.map(|row| row.queued).sum::<u64>() == aside {
+                return;
+            }
+            assert!(std::time::Instant::now() < until, "{name}: {ledger:?}");
+        }
+    }
+}
+
+fn epochs(log: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(log).unwrap();
+    let names = entries.map(|entry| PathBuf::from(entry.unwrap().file_name()));
+    names
+        .filter(|n| n.extension() == Some("ep".as_ref()))
+        .collect()
+}
+
+fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_dir(&entry.path(), &to),
+            false => drop(std::fs::copy(entry.path(), to).unwrap()),
+        }
+    }
+}
+
+/// `MILLRACE_MODEL_CASES` asks for more than a quick run.
+fn config() -> ProptestConfig {
+    let cases = std::env::var("MILLRACE_MODEL_CASES").map_or(16, |n| n.parse().unwrap());
+    ProptestConfig {
+        cases,
+        max_shrink_iters: 25,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn each_uplink_gets_every_number_or_hears_of_it(steps in prop::collection::vec(step(), 1..60)) {
+        let mut world = World::new();
+        for step in &steps {
+            world.step(step);
+        }
+        world.finish();
+    }
+}
