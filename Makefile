@@ -6,11 +6,11 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 
-.PHONY: demo setup test lint bench soak deb help
+.PHONY: demo setup test lint bench soak soak-buffer soak-agent soak-demo deb help
 .DEFAULT_GOAL := help
 
 help: ## this list
-	@grep -E '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 demo: ## the main job on simulated devices, a bundled model and an embedded broker
 	$(CARGO) run --release --quiet --locked -p millrace-agent --bin millrace -- demo
@@ -37,7 +37,23 @@ bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk
 	MILLRACE_BIN="$(TARGET_DIR)/release/millrace" \
 		$(CARGO) run --release --quiet --locked -p millrace-bench --bin millrace-load
 
-soak: ## the demo for an hour: outages, faults, the verdict at the end
+# One seed repeats a run: make soak MILLRACE_SEED=7 (tests/README.md). Without one it is drawn, and printed with the figures.
+soak-%: export MILLRACE_SEED := $(or $(MILLRACE_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
+
+soak: soak-buffer soak-agent soak-demo ## the fault tests with their full figures, then the demo for an hour
+
+soak-buffer: ## kill -9, power cuts, damage, failing disks, random sequences
+	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
+	MILLRACE_KILL_ROUNDS=500 MILLRACE_CUTS=500 MILLRACE_DAMAGE_ROUNDS=1000 MILLRACE_FAULT_STRIDE=1 MILLRACE_MODEL_CASES=2000 \
+		$(CARGO) test --release --locked -p millrace-buffer --test kill --test power_cut --test damage --test full_disk \
+		--test model --test panic -- --nocapture
+
+soak-agent: setup ## kill -9 of the agent, its ledger against the subscriber's count
+	$(CARGO) build --locked --workspace --bins
+	MILLRACE_AGENT_KILLS=50 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
+		$(CARGO) test --locked -p millrace-tests --test it store:: -- --nocapture
+
+soak-demo: ## the demo for an hour: outages, faults, the verdict at the end
 	$(CARGO) run --release --quiet --locked -p millrace-agent --bin millrace -- demo --seconds $(or $(SOAK_SECONDS),3600)
 
 deb: ## the Debian package for this machine's architecture, in target/debian

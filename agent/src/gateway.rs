@@ -259,6 +259,7 @@ impl Gateway {
             commit_age_s: status.last_commit_age.map(|age| age.as_secs_f64()),
             commit_error: status.last_error,
             recovery: self.buffer.recovery().notes.clone(),
+            set_aside: crate::supervisor::store::set_aside(&self.config.buffer_dir()),
         }
     }
 

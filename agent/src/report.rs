@@ -266,6 +266,7 @@ pub(crate) fn problems(status: &Status) -> Vec<String> {
     let disk = status.buffer.commit_error.iter();
     let disk = disk.map(|error| format!("samples are not on disk: {error}"));
     disk.chain(status.buffer.full_problem())
+        .chain(status.buffer.set_aside.iter().cloned())
         .chain(runway_problem(status))
         .chain(config_problem(&status.config))
         .chain(status.devices.iter().filter_map(device_problem))

@@ -311,11 +311,10 @@ impl Core {
                 }
                 Some(why) => log.totals(line.source).removed_voids.add(why, count),
             }
-            let end = log
-                .ends
-                .entry((log.stream_of(line), line.source))
-                .or_default();
+            let key = (log.stream_of(line), line.source);
+            let end = log.ends.entry(key).or_default();
             *end = last.max(*end);
+            log.gone.entry(key).or_default().insert(first, last);
         }
         self.log_mut(kind).removed.insert(chunk.number, chunk.last);
         let (log, uplinks) = match kind {
@@ -442,6 +441,11 @@ impl Core {
                     stream: *stream,
                     source: self.registry.name(*source)?.to_string(),
                     end: *end,
+                    numbers: log
+                        .gone
+                        .get(&(*stream, *source))
+                        .cloned()
+                        .unwrap_or_default(),
                 })
             })
             .collect();

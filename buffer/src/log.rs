@@ -124,6 +124,8 @@ pub(crate) struct Log {
     pub(crate) removed: Ranges,
     /// Where lines stood when their chunks were removed.
     pub(crate) ends: HashMap<(StreamId, SourceId), u64>,
+    /// Which of their numbers went with the chunks.
+    pub(crate) gone: HashMap<(StreamId, SourceId), Ranges>,
     pub(crate) totals: Vec<Totals>,
 }
 
@@ -148,6 +150,7 @@ impl Log {
             last_chunk: 0,
             removed: Ranges::default(),
             ends: HashMap::new(),
+            gone: HashMap::new(),
             totals: Vec::new(),
         }
     }

@@ -90,6 +90,9 @@ pub(crate) struct LineEnd {
     pub(crate) stream: StreamId,
     pub(crate) source: String,
     pub(crate) end: u64,
+    /// Which numbers they held: epochs do not go in the order of their age.
+    #[serde(default)]
+    pub(crate) numbers: Ranges,
 }
 
 /// One uplink.
@@ -297,6 +300,9 @@ impl State {
         for kind in [LogKind::Alarm, LogKind::Data] {
             let log = self.log_mut(kind);
             log.removed = std::mem::take(&mut log.removed).repaired();
+            for end in &mut log.ends {
+                end.numbers = std::mem::take(&mut end.numbers).repaired();
+            }
             for uplink in self.uplinks.values_mut() {
                 let log = uplink.log_mut(kind);
                 log.settled = std::mem::take(&mut log.settled).repaired();

@@ -14,6 +14,7 @@ mod outage;
 mod plant;
 mod reload;
 mod replay;
+mod store;
 mod stored;
 mod systemd;
 mod uplink;

@@ -45,6 +45,9 @@ pub(crate) struct BufferStatus {
     pub(crate) commit_error: Option<String>,
     /// What opening the store found.
     pub(crate) recovery: Vec<String>,
+    /// Stores beside it that this program cannot read.
+    #[serde(default)]
+    pub(crate) set_aside: Vec<String>,
 }
 
 /// What waits for one uplink, in samples and events.

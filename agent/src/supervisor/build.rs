@@ -118,7 +118,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
 /// Opening may scan a damaged store, which takes its time on slow flash.
 async fn open_buffer(config: &Config, clock: Arc<dyn Clock>) -> Result<Buffer, StartError> {
     let settings = buffer_settings(config);
-    let opened = tokio::task::spawn_blocking(move || Buffer::open(settings, clock)).await;
+    let opened = tokio::task::spawn_blocking(move || super::store::open(settings, clock)).await;
     Ok(opened.map_err(StartError::Opening)??)
 }
 

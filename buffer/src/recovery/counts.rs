@@ -30,8 +30,9 @@ impl LogRecovery<'_> {
         }
         for end in &saved.ends {
             let source = core.registry.source(&end.source, SourceKind::Device);
-            let ends = &mut core.log_mut(self.kind).ends;
-            ends.insert((end.stream, source), end.end);
+            let log = core.log_mut(self.kind);
+            log.ends.insert((end.stream, source), end.end);
+            log.gone.insert((end.stream, source), end.numbers.clone());
         }
         core.last_aside = self.state.last_aside;
         for (name, saved) in &self.state.uplinks {

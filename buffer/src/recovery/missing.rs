@@ -106,10 +106,13 @@ impl LogRecovery<'_> {
         let mut held: BTreeMap<LineKey, (Ranges, u64)> = BTreeMap::new();
         let log = core.log_mut(self.kind);
         let ends: Vec<_> = log.ends.iter().map(|(k, e)| (*k, *e)).collect();
-        for ((stream, source), end) in ends {
-            let stream = log.stream(stream);
+        let gone = log.gone.clone();
+        for ((id, source), end) in ends {
+            let stream = log.stream(id);
             let line = held.entry(LineKey { stream, source }).or_default();
-            line.0.insert(1, end);
+            if let Some(gone) = gone.get(&(id, source)) {
+                line.0.union(gone);
+            }
             line.1 = line.1.max(end);
         }
         for epoch in epochs {
