@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use millrace_drivers::SessionError;
 use millrace_drivers::modbus::{
-    self, Address, AddressError, DataType, OrderError, PointSpec, TcpSettings, TypeError, WordOrder,
+    self, Address, AddressError, DataType, Line, OrderError, Parity, PointSpec, RtuSettings,
+    SerialSettings, TcpSettings, TypeError, WordOrder,
 };
 use millrace_drivers::opcua::{self, NodeAddress, NodeAddressError, Security, Settings};
 use millrace_tags::{Clock, Sample, SystemClock, TagId};
@@ -28,6 +29,13 @@ pub(super) enum Target {
     Modbus {
         /// Host and port.
         address: String,
+        /// Unit id.
+        unit_id: u8,
+    },
+    /// `/dev/ttyUSB0,9600,8E1/3`
+    Serial {
+        /// The port and its settings.
+        settings: SerialSettings,
         /// Unit id.
         unit_id: u8,
     },
@@ -53,10 +61,10 @@ impl Target {
             return Ok(Target::OpcUa(url.to_owned()));
         }
         if url.starts_with("/dev/") {
-            return Err(Failure::new(format!(
-                "serial lines such as {url} are not in this version yet; reach the device through a \
-                 Modbus TCP gateway, as tcp://HOST:502/UNIT"
-            )));
+            return serial(url).ok_or_else(|| {
+                Failure::usage(format!("{url} names no serial port with its settings"))
+                    .hint("/dev/ttyUSB0,9600,8E1/3 is unit 3 at 9600 baud, 8 data bits, even parity, 1 stop bit")
+            });
         }
         let rest = url.strip_prefix("tcp://").ok_or_else(|| {
             Failure::usage(format!("{url} names no device"))
@@ -78,6 +86,28 @@ impl Target {
             unit_id,
         })
     }
+}
+
+/// Reads `PORT,BAUD,8E1/UNIT`.
+fn serial(text: &str) -> Option<Target> {
+    let (port, rest) = text.split_once(',')?;
+    let (baud, rest) = rest.split_once(',')?;
+    let (frame, unit) = rest.split_once('/')?;
+    let mut settings = SerialSettings::new(port);
+    settings.baud = baud.parse().ok().filter(|baud| *baud > 0)?;
+    let &[data_bits @ b'7'..=b'8', parity, stop_bits @ b'1'..=b'2'] = frame.as_bytes() else {
+        return None;
+    };
+    settings.data_bits = data_bits - b'0';
+    settings.stop_bits = stop_bits - b'0';
+    settings.parity = match parity {
+        b'N' | b'n' => Parity::None,
+        b'O' | b'o' => Parity::Odd,
+        b'E' | b'e' => Parity::Even,
+        _ => return None,
+    };
+    let unit_id = unit.parse().ok().filter(|unit| (1..=247).contains(unit))?;
+    Some(Target::Serial { settings, unit_id })
 }
 
 fn with_port(host: &str, url: &str) -> Result<String, Failure> {
@@ -113,6 +143,9 @@ pub(super) fn read(target: &Target, wanted: &Wanted<'_>) -> anyhow::Result<Vec<T
             };
             read_modbus(&settings, &wanted.points()?)
         }
+        Target::Serial { settings, unit_id } => {
+            read_serial(settings, *unit_id, wanted.timeout, &wanted.points()?)
+        }
         Target::OpcUa(url) => read_opcua(&wanted.opcua_settings(url)?, &wanted.nodes()?),
     }
 }
@@ -123,6 +156,29 @@ fn read_modbus(settings: &TcpSettings, points: &[PointSpec]) -> anyhow::Result<V
         let mut rows = Vec::new();
         for point in points {
             let sample = modbus::read_once(settings, point, &clock).await;
+            let sample = sample.map_err(unreachable)?;
+            rows.push(row(point.address().to_string(), &sample, &*clock));
+        }
+        Ok(rows)
+    })
+}
+
+fn read_serial(
+    port: &SerialSettings,
+    unit_id: u8,
+    timeout: Duration,
+    points: &[PointSpec],
+) -> anyhow::Result<Vec<TagRow>> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let settings = RtuSettings {
+        timeout,
+        ..RtuSettings::new(format!("unit {unit_id}"), unit_id)
+    };
+    block_on(async {
+        let line = Line::serial(port.port.clone(), port.clone(), clock.clone());
+        let mut rows = Vec::new();
+        for point in points {
+            let sample = modbus::read_once_on_line(&settings, &line, point).await;
             let sample = sample.map_err(unreachable)?;
             rows.push(row(point.address().to_string(), &sample, &*clock));
         }
@@ -244,6 +300,16 @@ mod tests {
         }
     }
 
+    #[test]
+    fn serial_targets_have_every_setting() {
+        let target = Target::parse("/dev/serial/by-id/usb-1,19200,8N2/17").unwrap();
+        let mut settings = SerialSettings::new("/dev/serial/by-id/usb-1");
+        settings.parity = Parity::None;
+        settings.stop_bits = 2;
+        let unit_id = 17;
+        assert_eq!(target, Target::Serial { settings, unit_id });
+    }
+
     fn wanted<'a>(addresses: &'a [String], value_type: Option<&'a str>) -> Wanted<'a> {
         Wanted {
             addresses,
@@ -288,7 +354,9 @@ mod tests {
     #[test]
     fn what_is_no_target() {
         for (url, part, exit) in [
-            ("/dev/ttyUSB0,9600,8E1/3", "serial lines", 1),
+            ("/dev/ttyUSB0,9600,8E1/0", "no serial port", 2),
+            ("/dev/ttyUSB0,fast,8E1/1", "no serial port", 2),
+            ("/dev/ttyUSB0,9600,8X1/1", "no serial port", 2),
             ("10.0.0.5:502", "names no device", 2),
             ("http://10.0.0.5", "names no device", 2),
             ("tcp://10.0.0.5/256", "256", 2),
