@@ -21,6 +21,9 @@ pub enum Signal {
     Constant(f64),
     /// `counter`: how often the value was served before, from 0.
     Counter,
+    /// `unique`: a number of 32 bits that is another with each request, in no order: by it one can tell
+    /// which request a value answers.
+    Unique,
     /// `tick 100ms`: how many periods have passed, from 0.
     Tick(Duration),
     /// `ramp 0 100 60s`: from the first to the second number, again and again.
@@ -105,9 +108,10 @@ impl SignalError {
     }
 }
 
-const FORMS: [&str; 8] = [
+const FORMS: [&str; 9] = [
     "constant VALUE",
     "counter",
+    "unique",
     "tick PERIOD",
     "ramp FROM TO PERIOD",
     "sine MEAN AMPLITUDE PERIOD [NOISE]",
@@ -143,6 +147,7 @@ fn of_words(name: &str, words: &[&str]) -> Option<Signal> {
     Some(match (name, words) {
         ("constant", [value]) => Signal::Constant(number(value)?),
         ("counter", []) => Signal::Counter,
+        ("unique", []) => Signal::Unique,
         ("tick", [period]) => Signal::Tick(duration(period)?),
         ("ramp", [from, to, period]) => Signal::Ramp {
             from: number(from)?,
@@ -197,6 +202,8 @@ pub struct Generator {
     seed: u64,
     /// How often [`Generator::served`] was called.
     served: u64,
+    /// How often [`Generator::asked`] was called.
+    asked: u64,
     walked: Walked,
 }
 
@@ -219,6 +226,7 @@ impl Generator {
             signal,
             seed,
             served: 0,
+            asked: 0,
             walked: Walked {
                 rng: fastrand::Rng::with_seed(seed),
                 steps: 0,
@@ -227,11 +235,17 @@ impl Generator {
         }
     }
 
+    /// Another request came.
+    pub fn asked(&mut self) {
+        self.asked += 1;
+    }
+
     /// The number that the signal is worth `elapsed` after its beginning; 0 for a text.
     pub fn number(&mut self, elapsed: Duration) -> f64 {
         match &self.signal {
             Signal::Constant(value) => *value,
             Signal::Counter => self.served as f64,
+            Signal::Unique => f64::from((scatter(self.seed ^ scatter(self.asked)) >> 32) as u32),
             Signal::Tick(period) => periods(elapsed, *period) as f64,
             Signal::Ramp { from, to, period } => from + (to - from) * phase(elapsed, *period),
             Signal::Sine {
@@ -297,6 +311,14 @@ impl Walked {
         }
         self.value
     }
+}
+
+/// A number that looks random, another for each other one (SplitMix64).
+fn scatter(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 /// Whole periods in `elapsed`.

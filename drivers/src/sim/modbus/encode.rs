@@ -50,6 +50,44 @@ pub(super) fn encode(spec: &PointSpec, number: f64, text: Option<&str>) -> Encod
     }
 }
 
+/// The value's own bits, as in [`Encoded`], of registers that were written.
+pub(super) fn bits_of(spec: &PointSpec, bytes: &[u8]) -> u64 {
+    if spec.address().table.is_bits() {
+        return u64::from(bytes.first().copied().unwrap_or(0));
+    }
+    // Both steps of an order undo themselves.
+    let bytes = in_order(bytes.to_vec(), spec.order());
+    let number = bytes
+        .iter()
+        .take(8)
+        .fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    let signed = |bits: u32| ((number << (64 - bits)) as i64 >> (64 - bits)) as u64;
+    if let Some(field) = spec.address().bit {
+        return number >> field.first() & u64::from(field.mask() >> field.first());
+    }
+    match spec.data_type() {
+        DataType::Bool => u64::from(number != 0),
+        DataType::I8 => signed(8),
+        DataType::U8 => number & 0xFF,
+        DataType::I16 => signed(16),
+        DataType::I32 => signed(32),
+        DataType::I48 => signed(48),
+        DataType::Bcd16 | DataType::Bcd32 | DataType::Bcd48 | DataType::Bcd64 => {
+            (0..16).rev().fold(0, |decimal, digit| {
+                decimal * 10 + (number >> (digit * 4) & 0xF)
+            })
+        }
+        DataType::Text(_) | DataType::Array(..) => 0,
+        DataType::U16
+        | DataType::U32
+        | DataType::U48
+        | DataType::I64
+        | DataType::U64
+        | DataType::F32
+        | DataType::F64 => number,
+    }
+}
+
 fn in_order(mut bytes: Vec<u8>, order: WordOrder) -> Vec<u8> {
     if order.reverses_words() {
         let words: Vec<[u8; 2]> = bytes.chunks_exact(2).map(|w| [w[0], w[1]]).collect();

@@ -1,6 +1,6 @@
 //! Which tags a simulated device has.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,11 @@ use super::replay::Replay;
 use crate::modbus::{Address, DataType, PointError, PointSpec, Table, WordOrder};
 use crate::sim::signal::{Signal, SignalError};
 
-/// The columns of a map as CSV; `order` and `signal` may be left out.
-const COLUMNS: [&str; 5] = ["name", "address", "type", "order", "signal"];
+/// The columns of a map as CSV; the last three may be left out.
+const COLUMNS: [&str; 6] = ["name", "address", "type", "order", "signal", "unit"];
+
+/// The highest unit id of a serial line.
+const UNIT_MAX: u8 = 247;
 
 /// What a tag without a signal does.
 const SIGNAL: Signal = Signal::Tick(Duration::from_secs(1));
@@ -89,7 +92,7 @@ impl MapError {
         match self {
             MapError::Csv(_) => "give it a header line and commas".to_owned(),
             MapError::Columns { .. } => {
-                "the columns are name, address, type, order and signal; the last two are optional"
+                "the columns are name, address, type, order, signal and unit; the last three are optional"
                     .to_owned()
             }
             MapError::Field { hint, .. } => hint.clone(),
@@ -172,11 +175,22 @@ impl RegisterMap {
         Ok(map)
     }
 
-    /// Reads a map from CSV with the columns name, address, type, order, signal.
+    /// Reads a map from CSV with the columns name, address, type, order, signal. Of several units it takes
+    /// the first.
     ///
     /// # Errors
     /// The first line that is wrong, with its column.
     pub fn from_csv(text: impl Read) -> Result<Self, MapError> {
+        let units = Self::units_from_csv(text)?;
+        Ok(units.into_values().next().unwrap_or_default())
+    }
+
+    /// Reads the maps of several units from CSV with a further column, unit. A line without one belongs
+    /// to the unit `None`.
+    ///
+    /// # Errors
+    /// The first line that is wrong, with its column.
+    pub fn units_from_csv(text: impl Read) -> Result<BTreeMap<Option<u8>, Self>, MapError> {
         let mut reader = csv::ReaderBuilder::new()
             .trim(csv::Trim::All)
             .from_reader(text);
@@ -188,13 +202,17 @@ impl RegisterMap {
                 found: header.iter().map(str::to_owned).collect(),
             });
         }
-        let mut map = Self::new();
+        let mut units: BTreeMap<Option<u8>, Self> = BTreeMap::new();
         for record in reader.records() {
             let record = record.map_err(MapError::Csv)?;
+            let unit = unit(&header, &record)?;
+            let map = units.entry(unit).or_default();
             map.entries.push(entry(&header, &record)?);
         }
-        map.check()?;
-        Ok(map)
+        for map in units.values() {
+            map.check()?;
+        }
+        Ok(units)
     }
 
     /// The tags, as they were given.
@@ -230,6 +248,24 @@ fn clash(before: &Entry, entry: &Entry) -> bool {
     let (a, b) = (before.spec.address(), entry.spec.address());
     let share = a.table == b.table && before.spec.end() > entry.spec.start();
     share && (a.bit.is_none() || b.bit.is_none() || a.bit == b.bit)
+}
+
+fn unit(header: &csv::StringRecord, record: &csv::StringRecord) -> Result<Option<u8>, MapError> {
+    let at = header.iter().position(|h| h == "unit");
+    let field = at.and_then(|at| record.get(at)).unwrap_or("");
+    if field.is_empty() {
+        return Ok(None);
+    }
+    let unit = field
+        .parse()
+        .ok()
+        .filter(|unit| (1..=UNIT_MAX).contains(unit));
+    unit.map(Some).ok_or_else(|| MapError::Field {
+        line: record.position().map_or(0, csv::Position::line),
+        column: "unit",
+        message: format!("{field:?} is no unit id"),
+        hint: format!("unit ids are from 1 to {UNIT_MAX}; leave it empty to answer every id"),
+    })
 }
 
 fn entry(header: &csv::StringRecord, record: &csv::StringRecord) -> Result<Entry, MapError> {
