@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 
-.PHONY: demo setup test lint bench soak soak-buffer soak-agent soak-demo deb help
+.PHONY: demo setup test lint bench soak soak-modbus soak-buffer soak-agent soak-demo deb help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -40,7 +40,12 @@ bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk
 # One seed repeats a run: make soak MILLRACE_SEED=7 (tests/README.md). Without one it is drawn, and printed with the figures.
 soak-%: export MILLRACE_SEED := $(or $(MILLRACE_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
-soak: soak-buffer soak-agent soak-demo ## the fault tests with their full figures, then the demo for an hour
+soak: soak-modbus soak-buffer soak-agent soak-demo ## the fault tests with their full figures, then the demo for an hour
+
+soak-modbus: ## a million exchanges with Modbus devices that do everything wrong
+	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
+	MILLRACE_EXCHANGES=340000 \
+		$(CARGO) test --release --locked -p millrace-drivers --test modbus_adversarial -- --nocapture
 
 soak-buffer: ## kill -9, power cuts, damage, failing disks, random sequences
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"

@@ -25,7 +25,8 @@ pub enum Fault {
     Late(Duration),
     /// The second half of the reply is missing.
     Truncated,
-    /// The reply is well-formed and holds one register, or eight bits, less than was asked for.
+    /// The reply is well-formed and holds one register, or eight bits, less than was asked for; that of a
+    /// write lacks its last byte.
     Short,
     /// The reply comes twice.
     Duplicate,

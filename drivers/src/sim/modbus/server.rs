@@ -437,7 +437,7 @@ impl Question<'_> {
         }
     }
 
-    /// The same reply for a register, or eight bits, less.
+    /// The same reply for a register, or eight bits, less; without its last byte where it is no read.
     fn shortened(&self, bank: &mut Bank) -> Answer {
         let less = |count: u16, by: u16| count.saturating_sub(by).max(1);
         let request = match self.request {
@@ -451,7 +451,11 @@ impl Question<'_> {
             Ok(Request::ReadHoldingRegisters(start, count)) => {
                 Request::ReadHoldingRegisters(*start, less(*count, 1))
             }
-            _ => return self.answer(bank),
+            _ => {
+                let mut answer = self.answer(bank);
+                answer.pdu.pop();
+                return answer;
+            }
         };
         bank.answer(self.asked.pdu[0], &request)
     }
