@@ -317,3 +317,70 @@ async fn a_reply_that_is_too_large_becomes_a_short_one() {
         "{text}"
     );
 }
+
+/// A day of 50 tags at 10 s is on disk when the broker comes back; a plant goes on beside it, and the broker
+/// acknowledges four messages between two of its samples.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_of_backlog_drains_and_live_never_stands_behind_64_kib_of_it() {
+    const DAY: usize = 24 * 360 * 50;
+    const AT_ONCE: usize = 2_000;
+    let mut bench = bench();
+    let tag = millrace_buffer::TagSpec {
+        name: "level".into(),
+        value_type: ValueType::F64,
+        unit: None,
+    };
+    let pump = bench.buffer.register("pump", SourceKind::Device, &[tag]);
+    let clock = bench.clock.clone();
+    let sample = |n: usize| {
+        let value = Value::F64(n as f64 * 0.37);
+        millrace_tags::Sample::good(pump.tags[0], value, clock.now())
+    };
+    for from in (0..DAY).step_by(AT_ONCE) {
+        bench
+            .buffer
+            .append(pump.source, (from..from + AT_ONCE).map(sample).collect());
+        bench.buffer.commit().unwrap();
+    }
+    bench.delivery.greeting();
+    let (mut under_way, mut most, mut rounds, mut sent) = (Vec::new(), 0, 0, 0);
+    loop {
+        bench.buffer.append(pump.source, vec![sample(rounds)]);
+        rounds += 1;
+        let (mut before, mut live) = (0, false);
+        for _ in 0..4 {
+            let backlog = under_way.len() < 8;
+            let Some(consignment) = bench.delivery.next(Window { backlog, ..WINDOW }) else {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                continue;
+            };
+            let bytes: usize = consignment.messages.iter().map(|m| m.payload.len()).sum();
+            match consignment.lane {
+                Lane::Backlog if !live => before += bytes,
+                Lane::Backlog => {}
+                Lane::Live | Lane::Alarm => live = true,
+            }
+            sent += bytes;
+            under_way.push(consignment.token);
+        }
+        assert!(live, "a live sample did not go out in round {rounds}");
+        most = most.max(before);
+        let acked: Vec<u64> = under_way.drain(..under_way.len().min(4)).collect();
+        for token in acked {
+            bench.delivery.acked(token);
+        }
+        let queued = bench.buffer.ledger().devices["pump"].queued;
+        // One is set aside; the last rounds are under way.
+        if queued <= 10 || rounds > 200_000 {
+            break;
+        }
+    }
+    assert!(
+        rounds < 200_000 && sent > 10 << 20,
+        "{rounds} rounds, {sent} bytes"
+    );
+    assert!(
+        most <= 64 * 1024,
+        "{most} bytes of backlog before a live sample"
+    );
+}
