@@ -300,10 +300,14 @@ fn round(seed: u64) -> u64 {
             // What is said to be lost is what is counted as lost, number for number.
             let (kept, void) = receiver.counts(&name);
             let dropped: u64 = row.dropped.values().sum();
-            assert_eq!(
-                (row.acked, dropped),
-                (kept, void),
-                "{context}: {name} {row:?}"
+            // Where a stream had to end, what was delivered of its lost end is known to nobody here.
+            let log = if name.ends_with('!') { "alarm" } else { "data" };
+            let notes = &mut buffer.recovery().notes.iter();
+            let ended = notes.any(|n| n.contains(log) && n.contains("a new number stream"));
+            let counted = (row.acked, dropped) == (kept, void);
+            assert!(
+                counted || ended && row.acked <= kept && dropped <= void,
+                "{context}: {name}: {kept} kept, {void} announced: {row:?}"
             );
         }
     }
