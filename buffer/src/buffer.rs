@@ -334,6 +334,12 @@ impl Buffer {
             .unwrap_or(Err(VerifyError::Closed))
     }
 
+    /// Merges at once what an outage would merge in small steps; tells how many epochs went into others.
+    #[doc(hidden)]
+    pub fn rechunk(&self) -> u64 {
+        self.ask(Request::Rechunk).unwrap_or(0)
+    }
+
     /// How the buffer is doing.
     pub fn status(&self) -> Status {
         let shared = &self.0.shared;

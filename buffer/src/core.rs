@@ -74,6 +74,8 @@ pub enum VerifyError {
 pub(crate) enum Request {
     Commit(Sender<Result<(), CommitError>>),
     Verify(Sender<Result<Ledger, VerifyError>>),
+    /// Merges all epochs that can be now, and tells how many went into others.
+    Rechunk(Sender<u64>),
     NewUplink(Arc<str>, Start, Sender<()>),
     /// The clock of a boot has become known.
     ClockKnown,
@@ -555,6 +557,17 @@ impl Core {
             }
         }
         self.uplinks.insert(name, uplink);
+    }
+
+    /// Whether these chunks are as they were committed, and no uplink has begun with them.
+    pub(crate) fn untouched(&self, kind: LogKind, first: u64, last: u64) -> bool {
+        let log = self.log(kind);
+        last < log.oldest_chunk()
+            && log.removed.within(first, last).next().is_none()
+            && self
+                .uplinks
+                .values()
+                .all(|u| u.reader(kind).untouched(first, last))
     }
 
     /// What a chunk held, as far as some uplink still knows.

@@ -116,7 +116,11 @@ pub(crate) struct Epoch {
 impl Epoch {
     /// Creates the epoch that begins with chunk `first`; replaces what an earlier attempt left there.
     pub(crate) fn create(log_dir: &Path, first: u64) -> Result<Self, StoreError> {
-        let dir = directory(log_dir, first);
+        Self::create_at(log_dir, directory(log_dir, first))
+    }
+
+    /// Creates an epoch in a directory of the log; replaces what an earlier attempt left there.
+    pub(crate) fn create_at(log_dir: &Path, dir: PathBuf) -> Result<Self, StoreError> {
         if dir.exists() {
             fs::remove_dir_all(&dir).map_err(StoreError::io("cannot remove", &dir))?;
         }
@@ -163,7 +167,18 @@ impl Epoch {
 
     /// Adds the frame of chunk `number`.
     pub(crate) fn put(&mut self, number: u64, frame: &[u8]) -> Result<(), StoreError> {
-        let bucket = number / KEYS_PER_TREE;
+        self.put_nth(number, number, frame)
+    }
+
+    /// Adds the frame of a chunk as the `nth` of the epoch: the numbers of merged chunks lie far apart,
+    /// and each would get a tree of its own. [`Epoch::get`] does not find it.
+    pub(crate) fn put_nth(
+        &mut self,
+        nth: u64,
+        number: u64,
+        frame: &[u8],
+    ) -> Result<(), StoreError> {
+        let bucket = nth / KEYS_PER_TREE;
         guarded(&self.dir, || {
             let tree = match &mut self.tree {
                 Some((at, tree)) if *at == bucket => tree,

@@ -13,6 +13,7 @@ use crate::disk::{Gauge, Space};
 use crate::epoch::StoreError;
 use crate::mark::Mark;
 use crate::outbox::Start;
+use crate::rechunk::Rechunk;
 use crate::settings::Settings;
 use crate::shared::{Shared, guarded};
 use crate::state::StateFile;
@@ -55,6 +56,7 @@ pub(crate) struct Keeper {
     pub(crate) refused_written_at: Instant,
     /// What sources were last told.
     pub(crate) told_room: bool,
+    pub(crate) rechunk: Rechunk,
 }
 
 /// What the thread does next.
@@ -63,6 +65,7 @@ enum Task {
     Commit,
     ReadAhead,
     Save,
+    Rechunk,
 }
 
 impl Keeper {
@@ -101,6 +104,10 @@ impl Keeper {
                 }
                 Task::Save => {
                     self.save_quietly();
+                    false
+                }
+                Task::Rechunk => {
+                    self.rechunk_quietly();
                     false
                 }
             });
@@ -162,7 +169,12 @@ impl Keeper {
             if save_at <= now {
                 return Task::Save;
             }
-            let until = commit_at.map_or(save_at, |at| at.min(save_at));
+            let rechunk_at = self.rechunk_at();
+            if rechunk_at <= now {
+                return Task::Rechunk;
+            }
+            let until = save_at.min(rechunk_at);
+            let until = commit_at.map_or(until, |at| at.min(until));
             let timeout = until.saturating_duration_since(now);
             core = shared
                 .work
@@ -176,6 +188,7 @@ impl Keeper {
         match request {
             Request::Commit(reply) => drop(reply.send(self.commit())),
             Request::Verify(reply) => drop(reply.send(self.verify())),
+            Request::Rechunk(reply) => drop(reply.send(self.rechunk_all())),
             Request::NewUplink(name, start, reply) => self.new_uplink(&name, start, &reply),
             Request::Save => self.save_quietly(),
             Request::ClockKnown => {
@@ -328,6 +341,7 @@ impl Keeper {
         chunks: &[crate::commit::Packed],
         full: bool,
     ) -> Result<(), StoreError> {
+        self.rechunk_abandon();
         if let Err(error) = self.store(kind).seal() {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "the failed epoch cannot be sealed");
@@ -449,6 +463,7 @@ impl Keeper {
 
     /// Commits everything, saves the state and leaves the clean mark.
     fn close(&mut self) -> Result<(), CommitError> {
+        self.rechunk_abandon();
         let result = self.commit();
         for kind in LOGS {
             self.seal(kind);

@@ -46,6 +46,23 @@
 //! [`Buffer::replay`] takes settled chunks out of an uplink's cursor; they are removed again when they are
 //! settled again. What an uplink has given up is remembered by number, so that no replay brings it.
 //!
+//! # A long outage
+//!
+//! A commit of few records makes a small chunk, and small chunks compress badly. So sealed epochs of small
+//! chunks (up to 8,000 records and 24 KiB on average) are merged into one, two to eight neighbours at a
+//! time, once. Not the newest one, and only where no uplink has settled, taken or loaded anything of
+//! them. A merged chunk holds up to 32,000 records and 96 KiB, of one stream, one timebase and one of the
+//! original epochs. It keeps the numbers of its parts and stands for all their chunk numbers; voids stay
+//! directory entries, and of each line the newest `ahead` counts. An uplink that once settled a part of a
+//! merged chunk, and forgot, gets all of it again.
+//!
+//! The buffer's own thread does it in small steps, at most half of the time, when nothing else is to be
+//! done. Each merged chunk is unpacked and compared with its parts to the bit before it is written; the
+//! epoch is made durable, scanned and read back. Then FIRST.ep becomes FIRST.old, FIRST.new becomes
+//! FIRST.ep, and the parts become .del. From the second renaming on the merged epoch stands for all
+//! epochs within its range: opening deletes those, or FIRST.new where it did not come so far. On any
+//! doubt (a frame that cannot be read, a name that is missing, no gain) the originals stay.
+//!
 //! # On disk (format 1)
 //!
 //! ```text
@@ -60,6 +77,8 @@
 //!     db            sled's log; frames lie in it verbatim
 //!     manifest      sealed epochs: F1 'M' 'R' 'm', version, then summary and table,
 //!                   each as length u32, CRC32C, body
+//!   FIRST.new/      a merged epoch that is not complete
+//!   FIRST.old/      the first part of a merged epoch that takes its place just now
 //!   FIRST.del/      an epoch whose removal was interrupted
 //!   FIRST.bad/      an epoch that nothing could be read from; two at most, gone when room is needed
 //! ```
@@ -145,6 +164,7 @@ mod poison;
 mod purge;
 mod ranges;
 mod read_ahead;
+mod rechunk;
 mod recovery;
 mod replay;
 mod retention;

@@ -59,7 +59,10 @@ pub(crate) struct BootTimes {
 pub(crate) struct Summary {
     pub(crate) first: u64,
     pub(crate) last: u64,
+    /// Chunk numbers that it holds; a merged chunk counts for all that it stands for.
     pub(crate) chunks: u64,
+    /// It was made of other epochs, and is not merged again.
+    pub(crate) merged: bool,
     /// Length of the file when it was sealed.
     pub(crate) file_len: u64,
     /// Time of the newest record whose time was known when it was stored.
@@ -130,7 +133,8 @@ impl Manifest {
             summary: Summary {
                 first,
                 last: scan.chunks.last().map_or(first, Found::last_number),
-                chunks: scan.chunks.len() as u64,
+                chunks: scan.chunks.iter().map(|c| u64::from(c.span)).sum(),
+                merged: scan.chunks.iter().any(|c| c.span > 1),
                 file_len,
                 newest: scan.chunks.iter().filter_map(Found::utc).max(),
                 boots: boots(&scan.chunks),
@@ -240,6 +244,11 @@ impl Summary {
             .collect()
     }
 
+    /// All records of the epoch.
+    pub(crate) fn records(&self) -> u64 {
+        self.lines.iter().map(|l| l.records).sum()
+    }
+
     /// Reads the first section only, if it is intact and belongs to this file.
     pub(crate) fn read(epoch_dir: &Path) -> Option<Summary> {
         let mut file = File::open(path(epoch_dir)).ok()?;
@@ -271,6 +280,7 @@ impl Summary {
         for n in [self.first, self.last, self.chunks, self.file_len] {
             put_varint(&mut out, n);
         }
+        out.push(u8::from(self.merged));
         out.push(u8::from(self.newest.is_some()));
         put_signed(&mut out, self.newest.map_or(0, |t| t.0));
         out.push(u8::from(self.stream.is_some()));
@@ -305,6 +315,7 @@ impl Summary {
             file_len: input.varint()?,
             ..Summary::default()
         };
+        summary.merged = input.u8()? == 1;
         let known = input.u8()? == 1;
         let newest = Timestamp(input.signed()?);
         summary.newest = known.then_some(newest);
@@ -484,12 +495,7 @@ pub(crate) fn seal(
     bound: u64,
     log: LogKind,
 ) -> Result<(Manifest, Scan), StoreError> {
-    let path = log_file(epoch_dir);
-    let len = fs::metadata(&path).map_or(0, |meta| meta.len());
-    let mut scan = crate::scan::scan(&path, log).map_err(StoreError::io("cannot read", &path))?;
-    scan.chunks
-        .retain(|c| c.number >= first && c.last_number() < bound);
-    let manifest = Manifest::of(&scan, first, len);
+    let (manifest, scan) = summarise(epoch_dir, first, bound, log)?;
     if let Err(error) = manifest.write(epoch_dir) {
         // It is only a shortcut: without it the epoch is scanned when the buffer opens.
         tracing::warn!(
@@ -497,6 +503,22 @@ pub(crate) fn seal(
             "an epoch has no manifest"
         );
     }
+    Ok((manifest, scan))
+}
+
+/// What an epoch's manifest has to say, from a scan of its file.
+pub(crate) fn summarise(
+    epoch_dir: &Path,
+    first: u64,
+    bound: u64,
+    log: LogKind,
+) -> Result<(Manifest, Scan), StoreError> {
+    let path = log_file(epoch_dir);
+    let len = fs::metadata(&path).map_or(0, |meta| meta.len());
+    let mut scan = crate::scan::scan(&path, log).map_err(StoreError::io("cannot read", &path))?;
+    scan.chunks
+        .retain(|c| c.number >= first && c.last_number() < bound);
+    let manifest = Manifest::of(&scan, first, len);
     Ok((manifest, scan))
 }
 

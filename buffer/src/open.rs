@@ -13,6 +13,7 @@ use crate::disk::Gauge;
 use crate::epoch::{StoreError, sync_directory};
 use crate::keeper::{Keeper, LOGS};
 use crate::mark::Mark;
+use crate::rechunk::Rechunk;
 use crate::recovery::{LogRecovery, Recovery, take_clean_mark};
 use crate::settings::{OpenError, Settings};
 use crate::shared::Shared;
@@ -176,6 +177,7 @@ fn recover(
     let (Some(alarm), Some(data)) = (stores.next(), stores.next()) else {
         unreachable!("there are two logs");
     };
+    let rechunk = Rechunk::new(settings.rechunk_interval);
     let mut keeper = Keeper {
         _lock: lock,
         shared: shared.clone(),
@@ -192,6 +194,7 @@ fn recover(
         bytes_aside: [0; 2],
         refused_written_at: Instant::now(),
         told_room: true,
+        rechunk,
     };
     keeper.measure_aside();
     Ok((keeper, shared))

@@ -97,7 +97,7 @@ impl Keeper {
         let lost = match self.store(kind).read_sealed(number) {
             Read::Frame(bytes) => match self.decode(kind, number, &bytes, routes) {
                 Some(loaded) => return Some(loaded),
-                None => None,
+                None => Frame::parse(&bytes).ok().map(|frame| Found::of(&frame)),
             },
             Read::Lost(found) => found,
         };
@@ -170,6 +170,7 @@ impl Keeper {
         let at = self.shared.utc();
         let mut core = self.shared.lock();
         let core = &mut *core;
+        let last = found.as_ref().map_or(number, Found::last_number);
         let directory = found.and_then(|found| {
             let names = self_store(&mut self.alarm, &mut self.data, kind)
                 .names(number, &mut core.registry)?;
@@ -179,7 +180,7 @@ impl Keeper {
             .or_else(|| core.pending_directory(kind, number))
             .unwrap_or(Directory {
                 number,
-                last: number,
+                last,
                 entries: Vec::new(),
             });
         core.lose_chunk(kind, &directory, Some(DropReason::Damage), at);

@@ -9,6 +9,7 @@ mod aside;
 mod counts;
 mod epochs;
 mod lines;
+mod merges;
 mod missing;
 
 use std::fs::{self, File};
@@ -126,6 +127,7 @@ impl LogRecovery<'_> {
                 sync_directory(parent)?;
             }
         }
+        self.finish_merges()?;
         self.finish_removals()?;
         let mut epochs = self.find_epochs()?;
         for times in epochs.iter().flat_map(|e| &e.summary.boots) {

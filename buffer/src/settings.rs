@@ -54,6 +54,9 @@ pub struct Settings {
     pub reserve: u64,
     /// Size of an epoch, 4 to 64 MiB; smaller ones cost less memory.
     pub epoch_bytes: u64,
+    /// How often epochs with small chunks are looked for, to merge them.
+    #[doc(hidden)]
+    pub rechunk_interval: Duration,
 }
 
 impl Settings {
@@ -70,6 +73,7 @@ impl Settings {
             keep: Duration::from_secs(24 * 3600),
             reserve: 0,
             epoch_bytes: 16 * 1024 * 1024,
+            rechunk_interval: Duration::from_secs(10),
         }
     }
 

@@ -58,9 +58,29 @@ pub(crate) struct Sealed {
     pub(crate) numbers: u64,
     /// Since when every uplink has settled it, as far as this process knows.
     pub(crate) settled_since: Option<Moment>,
+    pub(crate) records: u64,
+    /// It was made of other epochs, or must not be: it is left as it is.
+    pub(crate) merged: bool,
 }
 
 impl Sealed {
+    /// What is kept in memory of an epoch.
+    pub(crate) fn of(summary: &Summary, bytes: u64) -> Self {
+        Self {
+            first: summary.first,
+            last: summary.last,
+            chunks: summary.chunks,
+            bytes,
+            newest: summary.newest,
+            undated: summary.undated(),
+            written: None,
+            numbers: summary.numbers(),
+            settled_since: None,
+            records: summary.records(),
+            merged: summary.merged,
+        }
+    }
+
     /// Brings in what has become known of its boots.
     fn date(&mut self, boots: &Boots) {
         let newest = &mut self.newest;
@@ -159,7 +179,7 @@ pub(crate) struct Names {
 /// The epochs of one log.
 pub(crate) struct LogStore {
     pub(crate) kind: LogKind,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     active: Option<Active>,
     pub(crate) sealed: VecDeque<Sealed>,
     /// Where each line of `stream` stands on the disk: last number and limit.
@@ -295,17 +315,13 @@ impl LogStore {
         }
         // The file is durable and complete: even if it cannot be read now, it stays on the list.
         let sealed = seal(&dir, first, last + 1, self.kind);
-        let manifest = sealed.as_ref().map(|(m, _)| &m.summary).ok();
+        let summary = sealed.as_ref().map(|(m, _)| m.summary.clone());
         self.sealed.push_back(Sealed {
             first,
             last,
-            chunks: manifest.map_or(0, |m| m.chunks),
-            bytes: disk_bytes(&dir),
-            newest: manifest.and_then(|m| m.newest),
-            undated: manifest.map(Summary::undated).unwrap_or_default(),
             written: Some(written),
-            numbers: manifest.map_or(u64::MAX, Summary::numbers),
-            settled_since: None,
+            numbers: summary.as_ref().map_or(u64::MAX, Summary::numbers),
+            ..Sealed::of(&summary.unwrap_or_default(), disk_bytes(&dir))
         });
         let (manifest, _) = sealed?;
         let mut missing = Vec::new();
@@ -482,6 +498,44 @@ impl LogStore {
         let bad = entries.flatten().map(|entry| entry.path());
         let bad = bad.filter(|path| path.extension().is_some_and(|e| e == "bad"));
         bad.fold(false, |any, path| any | fs::remove_dir_all(path).is_ok())
+    }
+
+    /// Puts a merged epoch, complete and durable, in the place of those that it was made of; recovery
+    /// finishes or undoes each step. Returns the directories that are left to be deleted, in that order.
+    pub(crate) fn supersede(&mut self, mut merged: Sealed) -> Result<Vec<PathBuf>, StoreError> {
+        let own = self.epoch_dir(merged.first);
+        let (old, new) = (own.with_extension("old"), own.with_extension("new"));
+        fs::rename(&own, &old).map_err(StoreError::io("cannot rename", &own))?;
+        let placed = sync_directory(&self.dir)
+            .and_then(|()| fs::rename(&new, &own).map_err(StoreError::io("cannot rename", &new)));
+        if let Err(error) = placed {
+            // If this fails too, the next start does it.
+            let _ = fs::rename(&old, &own);
+            return Err(error);
+        }
+        // From here on the merged epoch counts; what else fails is left to the next start.
+        let within = |s: &Sealed| merged.first <= s.first && s.last <= merged.last;
+        let parts: Vec<Sealed> = self.sealed.iter().filter(|s| within(s)).cloned().collect();
+        self.open
+            .retain(|o| !parts.iter().any(|p| p.first == o.first));
+        let at = self.sealed.partition_point(|s| s.first < merged.first);
+        self.sealed.retain(|s| !within(s));
+        merged.written = parts.last().and_then(|newest| newest.written);
+        self.sealed.insert(at, merged);
+        let mut left = Vec::new();
+        if sync_directory(&self.dir).is_ok() {
+            for dir in parts[1..]
+                .iter()
+                .map(|part| self.epoch_dir(part.first))
+                .chain([old])
+            {
+                let gone = dir.with_extension("del");
+                if fs::rename(&dir, &gone).is_ok() {
+                    left.push(gone);
+                }
+            }
+        }
+        Ok(left)
     }
 
     /// Removes a sealed epoch: renamed first, so that a half removed one is never taken for a whole.

@@ -61,7 +61,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) header: Header,
     pub(crate) entries: Vec<Entry>,
     pub(super) packed: bool,
-    pub(super) unpacked_len: usize,
+    pub(crate) unpacked_len: usize,
     pub(super) body: &'a [u8],
     /// Length of the whole frame.
     pub(crate) len: usize,

@@ -1,5 +1,6 @@
 //! The epochs in a log's directory: taken by their manifests, or scanned.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -40,10 +41,14 @@ impl LogRecovery<'_> {
             .collect();
         firsts.sort();
         let mut epochs: Vec<FoundEpoch> = Vec::new();
-        for at in 0..firsts.len() {
-            let (first, dir) = firsts[at].clone();
-            let bound = firsts.get(at + 1).map_or(u64::MAX, |next| next.0);
-            if let Some(epoch) = self.find_epoch(first, bound, dir) {
+        let mut firsts = VecDeque::from(firsts);
+        while let Some((first, dir)) = firsts.pop_front() {
+            let summary = Summary::read(&dir).filter(|s| s.first == first);
+            if let Some(summary) = &summary {
+                self.superseded(summary, &mut firsts);
+            }
+            let bound = firsts.front().map_or(u64::MAX, |next| next.0);
+            if let Some(epoch) = self.find_epoch(summary, first, bound, dir) {
                 epochs.push(epoch);
             }
         }
@@ -52,15 +57,13 @@ impl LogRecovery<'_> {
 
     pub(super) fn find_epoch(
         &mut self,
+        summary: Option<Summary>,
         first: u64,
         bound: u64,
         dir: PathBuf,
     ) -> Option<FoundEpoch> {
         let removed = &self.state.log(self.kind).removed;
-        if let Some(summary) = Summary::read(&dir)
-            && summary.first == first
-            && summary.last < bound
-        {
+        if let Some(summary) = summary.filter(|s| s.last < bound) {
             if removed.covers(first, summary.last) {
                 // The state says that it is gone; only the deletion was interrupted.
                 let _ = fs::remove_dir_all(&dir);

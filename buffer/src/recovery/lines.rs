@@ -21,7 +21,10 @@ impl LogRecovery<'_> {
         missing: &Ranges,
     ) -> Result<LogStore, StoreError> {
         let kind = self.kind;
-        let sealed: VecDeque<Sealed> = epochs.iter().map(sealed).collect();
+        let sealed: VecDeque<Sealed> = epochs
+            .iter()
+            .map(|e| Sealed::of(&e.summary, disk_bytes(&e.dir)))
+            .collect();
         let mut store = LogStore::new(kind, self.dir.clone(), sealed);
         let newest = epochs.last();
         let found_last = newest.map_or(0, |e| e.summary.last);
@@ -121,19 +124,5 @@ impl LogRecovery<'_> {
                 uplink.owed.add(key, self.at, end + 1, u64::MAX);
             }
         }
-    }
-}
-
-fn sealed(epoch: &FoundEpoch) -> Sealed {
-    Sealed {
-        first: epoch.summary.first,
-        last: epoch.summary.last,
-        chunks: epoch.summary.chunks,
-        bytes: disk_bytes(&epoch.dir),
-        newest: epoch.summary.newest,
-        undated: epoch.summary.undated(),
-        written: None,
-        numbers: epoch.summary.numbers(),
-        settled_since: None,
     }
 }

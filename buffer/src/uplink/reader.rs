@@ -214,7 +214,12 @@ impl Reader {
 
     /// Takes over a chunk that the I/O thread has read, if it is still the one that is wanted.
     pub(crate) fn load(&mut self, log: &Log, chunk: Loaded) {
-        if self.next_chunk(log) != Some(chunk.directory.number) {
+        let (first, last) = (chunk.directory.number, chunk.directory.last);
+        // A merged chunk of which a part was settled once is sent again as a whole.
+        if self
+            .next_chunk(log)
+            .is_none_or(|next| next < first || next > last)
+        {
             return;
         }
         self.scan = self.scan.max(chunk.directory.last + 1);
@@ -395,6 +400,16 @@ impl Reader {
             lost.extend(free.into_iter().map(|(a, b)| (line, a, b, void)));
         }
         lost
+    }
+
+    /// Whether nothing of these chunks was settled, is being delivered, or is in memory.
+    pub(crate) fn untouched(&self, first: u64, last: u64) -> bool {
+        let apart = |chunk: Option<(&u64, &Pending)>| chunk.is_none_or(|(_, p)| p.last < first);
+        let loaded = |l: &Loaded| l.directory.number <= last && l.directory.last >= first;
+        self.settled.within(first, last).next().is_none()
+            && apart(self.pending.range(..=last).next_back())
+            && apart(self.in_tail.range(..=last).next_back())
+            && !self.loaded.iter().any(loaded)
     }
 
     /// What a chunk held that is being delivered.
