@@ -125,7 +125,6 @@ async fn open_buffer(config: &Config, clock: Arc<dyn Clock>) -> Result<Buffer, S
 /// What the buffer needs to know of the configuration.
 fn buffer_settings(config: &Config) -> Settings {
     Settings {
-        dir: config.buffer_dir(),
         commit_interval: config.buffer.commit_interval,
         max_bytes: config.buffer.max_bytes,
         when_full: config.buffer.when_full,
@@ -135,6 +134,7 @@ fn buffer_settings(config: &Config) -> Settings {
         keep: config.buffer.keep,
         reserve: config.buffer.reserve,
         epoch_bytes: EPOCH_BYTES,
+        ..Settings::new(config.buffer_dir())
     }
 }
 

@@ -142,6 +142,10 @@ fn scale(
                 decimals += 1;
                 continue 'decimals;
             }
+            if scaled.to_bits() == (-0.0f64).to_bits() {
+                // No integer is -0.
+                return None;
+            }
             integers.push(scaled as i64);
         }
         return Some(decimals);
