@@ -344,7 +344,7 @@ impl LogStore {
         }
     }
 
-    fn epoch_dir(&self, first: u64) -> PathBuf {
+    pub(crate) fn epoch_dir(&self, first: u64) -> PathBuf {
         epoch::directory(&self.dir, first)
     }
 
@@ -500,20 +500,9 @@ impl LogStore {
         bad.fold(false, |any, path| any | fs::remove_dir_all(path).is_ok())
     }
 
-    /// Puts a merged epoch, complete and durable, in the place of those that it was made of; recovery
-    /// finishes or undoes each step. Returns the directories that are left to be deleted, in that order.
-    pub(crate) fn supersede(&mut self, mut merged: Sealed) -> Result<Vec<PathBuf>, StoreError> {
-        let own = self.epoch_dir(merged.first);
-        let (old, new) = (own.with_extension("old"), own.with_extension("new"));
-        fs::rename(&own, &old).map_err(StoreError::io("cannot rename", &own))?;
-        let placed = sync_directory(&self.dir)
-            .and_then(|()| fs::rename(&new, &own).map_err(StoreError::io("cannot rename", &new)));
-        if let Err(error) = placed {
-            // If this fails too, the next start does it.
-            let _ = fs::rename(&old, &own);
-            return Err(error);
-        }
-        // From here on the merged epoch counts; what else fails is left to the next start.
+    /// Puts an epoch on the list in the place of those within its range, which it was made of; returns
+    /// those.
+    pub(crate) fn replace(&mut self, mut merged: Sealed) -> Vec<Sealed> {
         let within = |s: &Sealed| merged.first <= s.first && s.last <= merged.last;
         let parts: Vec<Sealed> = self.sealed.iter().filter(|s| within(s)).cloned().collect();
         self.open
@@ -522,20 +511,7 @@ impl LogStore {
         self.sealed.retain(|s| !within(s));
         merged.written = parts.last().and_then(|newest| newest.written);
         self.sealed.insert(at, merged);
-        let mut left = Vec::new();
-        if sync_directory(&self.dir).is_ok() {
-            for dir in parts[1..]
-                .iter()
-                .map(|part| self.epoch_dir(part.first))
-                .chain([old])
-            {
-                let gone = dir.with_extension("del");
-                if fs::rename(&dir, &gone).is_ok() {
-                    left.push(gone);
-                }
-            }
-        }
-        Ok(left)
+        parts
     }
 
     /// Removes a sealed epoch: renamed first, so that a half removed one is never taken for a whole.
