@@ -22,7 +22,7 @@
 //! - An address that the device does not have costs only itself: it is found by bisection in the same
 //!   read, delivered as bad, left out afterwards and tried again later.
 //! - Over TCP, what is neither data nor an exception breaks the session. On a serial line it spoils the tags of
-//!   its request, and the line is kept quiet until nothing late can be taken for the next reply.
+//!   its request, and what comes late is not taken for the next reply, however late it is ([`Link`]).
 //! - A unit that does not answer costs its neighbours on the line a few percent at most ([`Line`]).
 
 mod address;

@@ -8,7 +8,6 @@
 // A test that cannot set itself up has failed.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::VecDeque;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -17,7 +16,8 @@ use millrace_drivers::modbus::{
     Answer, Fault, FaultCounts, Framing, Link, Pace, Peer, ReadRequest, Request, Table,
 };
 use millrace_drivers::sim::modbus::{
-    Exchange, Faults, Framing as SimFraming, Listen, RegisterMap, SimModbus, SimUnit,
+    Exchange, Fault as SimFault, Faults, Framing as SimFraming, Listen, RegisterMap, SimModbus,
+    SimUnit,
 };
 use millrace_tags::TestClock;
 
@@ -31,17 +31,19 @@ const UNIT: u8 = 7;
 /// Registers in each table.
 const REGISTERS: u16 = 200;
 
-/// Requests that differ from each other: what was given up is not asked again while its reply may come.
-const APART: usize = 8;
+/// Questions that come again and again: most of what was given up is asked once more while its reply may come.
+const STARTS: u16 = 3;
 
-/// Late replies come within twice the timeout: what comes later to the same question no master of a serial
-/// line can tell from a reply in time.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-const FAULTS: [&str; 20] = [
+const FAULTS: [&str; 24] = [
     "late 300ms 2%",
     "late 1200ms 2%",
     "late 1900ms 1%",
+    "late 2100ms 1%",
+    "late 3050ms 1%",
+    "late 4s 1%",
+    "late 4990ms 1%",
     "truncated 2%",
     "short 2%",
     "duplicate 2%",
@@ -61,13 +63,24 @@ const FAULTS: [&str; 20] = [
     "reboot 1ms 0.2%",
 ];
 
+/// A unit that is mostly in time, and else later than it was waited for by one to five timeouts.
+const LATE: [&str; 7] = [
+    "late 1050ms 2%",
+    "late 2020ms 2%",
+    "late 3030ms 2%",
+    "late 4040ms 2%",
+    "late 5050ms 2%",
+    "late 6060ms 2%",
+    "exception 2 2%",
+];
+
 fn number<T: FromStr>(variable: &str, default: T) -> T {
     let given = std::env::var(variable).ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// A unit whose registers tell each request apart.
-fn device(framing: SimFraming, seed: u64) -> SimModbus {
+fn device(framing: SimFraming, misbehaviour: &[&str], seed: u64) -> SimModbus {
     let mut csv = "name,address,type,signal\n".to_owned();
     for table in ["holding", "input"] {
         for i in 0..REGISTERS / 2 {
@@ -75,7 +88,7 @@ fn device(framing: SimFraming, seed: u64) -> SimModbus {
         }
     }
     let mut faults = Faults::default();
-    for words in FAULTS {
+    for words in misbehaviour {
         faults.add(words).unwrap();
     }
     let map = RegisterMap::from_csv(csv.as_bytes()).unwrap();
@@ -89,30 +102,20 @@ fn device(framing: SimFraming, seed: u64) -> SimModbus {
     sim
 }
 
-/// Reads and now and then writes, none of which looks like one of the last.
+/// Reads and now and then writes of a few places.
 struct Questions {
     rng: fastrand::Rng,
-    last: VecDeque<u16>,
 }
 
 impl Questions {
     fn next(&mut self) -> Request {
         // Few shapes: a reply to another request often has the right length.
         let count = [2, 2, 2, 4, 10][self.rng.usize(0..5)];
-        let start = loop {
-            let start = self.rng.u16(0..REGISTERS - 10);
-            if !self.last.contains(&start) {
-                break start;
-            }
-        };
-        self.last.push_back(start);
-        if self.last.len() > APART {
-            self.last.pop_front();
-        }
+        let start = self.rng.u16(0..STARTS) * 10;
         match self.rng.u8(0..10) {
             0 => Request::WriteRegister {
                 address: start,
-                value: self.rng.u16(..),
+                value: self.rng.u16(..4),
             },
             1 => Request::WriteRegisters {
                 start,
@@ -146,7 +149,10 @@ fn is_right(request: &Request, answer: &Answer<'_>, exchanges: &[Exchange]) -> b
     };
     let mut asked = Vec::new();
     request.encode(&mut asked);
-    let found = |e: &Exchange| e.request == asked && e.reply.as_ref() == Some(&claimed);
+    let found = |e: &Exchange| {
+        let in_time = !matches!(e.fault, Some(SimFault::Late(by)) if by >= TIMEOUT);
+        in_time && e.request == asked && e.reply.as_ref() == Some(&claimed)
+    };
     exchanges.iter().any(found)
 }
 
@@ -159,8 +165,14 @@ struct Outcome {
     faults: FaultCounts,
 }
 
-async fn run(sim_framing: SimFraming, framing: Framing, exchanges: u64, seed: u64) -> Outcome {
-    let sim = device(sim_framing, seed);
+async fn run(
+    sim_framing: SimFraming,
+    framing: Framing,
+    faults: &[&str],
+    exchanges: u64,
+    seed: u64,
+) -> Outcome {
+    let sim = device(sim_framing, faults, seed);
     let clock = TestClock::new(1, None);
     let peer = Peer {
         device: "sim".to_owned(),
@@ -170,7 +182,6 @@ async fn run(sim_framing: SimFraming, framing: Framing, exchanges: u64, seed: u6
     let mut outcome = Outcome::default();
     let mut questions = Questions {
         rng: fastrand::Rng::with_seed(seed),
-        last: VecDeque::new(),
     };
     let mut link = Link::new(sim.connect(), framing, outcome.faults.clone());
     for nth in 0..exchanges {
@@ -227,7 +238,7 @@ fn judge(outcome: &Outcome, expected: &[Fault]) {
 async fn no_wrong_value_over_tcp() {
     let exchanges = number("MILLRACE_EXCHANGES", EXCHANGES);
     let seed = number("MILLRACE_SEED", SEED);
-    let outcome = run(SimFraming::Tcp, Framing::Tcp, exchanges, seed).await;
+    let outcome = run(SimFraming::Tcp, Framing::Tcp, &FAULTS, exchanges, seed).await;
     use Fault::{BadHeader, Stale, Timeout, WrongFunction, WrongLength, WrongUnit};
     judge(
         &outcome,
@@ -257,7 +268,7 @@ async fn no_wrong_value_on_a_serial_line() {
     let exchanges = number("MILLRACE_EXCHANGES", EXCHANGES);
     let seed = number("MILLRACE_SEED", SEED);
     let framing = Framing::Rtu(Pace::of(19_200, 11));
-    let outcome = run(SimFraming::Rtu, framing, exchanges, seed).await;
+    let outcome = run(SimFraming::Rtu, framing, &FAULTS, exchanges, seed).await;
     judge(&outcome, &ON_A_LINE);
 }
 
@@ -266,6 +277,17 @@ async fn no_wrong_value_with_serial_frames_over_tcp() {
     let exchanges = number("MILLRACE_EXCHANGES", EXCHANGES);
     let seed = number("MILLRACE_SEED", SEED);
     let framing = Framing::Rtu(Pace::behind_network());
-    let outcome = run(SimFraming::Rtu, framing, exchanges, seed).await;
+    let outcome = run(SimFraming::Rtu, framing, &FAULTS, exchanges, seed).await;
     judge(&outcome, &ON_A_LINE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_late_reply_is_taken_for_the_same_question() {
+    let exchanges = number("MILLRACE_EXCHANGES", EXCHANGES);
+    let seed = number("MILLRACE_SEED", SEED);
+    for pace in [Pace::of(19_200, 11), Pace::behind_network()] {
+        let framing = Framing::Rtu(pace);
+        let outcome = run(SimFraming::Rtu, framing, &LATE, exchanges, seed).await;
+        judge(&outcome, &[Fault::Timeout, Fault::Late]);
+    }
 }

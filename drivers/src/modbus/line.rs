@@ -27,7 +27,7 @@ use tokio_modbus::ExceptionCode;
 
 use super::dial_in::DialIn;
 use super::fault::FaultCounts;
-use super::link::{Framing, Link, Peer, Transport};
+use super::link::{Framing, Link, Owed, Peer, Transport};
 use super::pace::Pace;
 use super::reply::Answer;
 use super::request::Request;
@@ -63,6 +63,8 @@ struct Shared {
     faults: FaultCounts,
     clock: Arc<dyn Clock>,
     turns: Mutex<Turns>,
+    /// What units owed when the transport last broke.
+    owed: Mutex<Owed>,
     /// Something was asked, or somebody left.
     work: Notify,
 }
@@ -109,6 +111,7 @@ impl Line {
             faults: FaultCounts::default(),
             clock,
             turns: Mutex::default(),
+            owed: Mutex::default(),
             work: Notify::new(),
         }))
     }
@@ -272,6 +275,10 @@ impl Shared {
         self.turns.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn owed(&self) -> MutexGuard<'_, Owed> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The arbiter: runs while anybody has a seat.
     async fn arbitrate(self: Arc<Self>) {
         let _running = Running(&self);
@@ -302,8 +309,10 @@ impl Shared {
     async fn serve(&self, seat: u64, job: Job, link: &mut Option<LineLink>) {
         let begun = Instant::now();
         let outcome = self.exchange(&job, link).await;
-        if matches!(outcome, Err(SessionError::Lost { .. })) {
-            *link = None;
+        if matches!(outcome, Err(SessionError::Lost { .. }))
+            && let Some(lost) = link.take()
+        {
+            *self.owed() = lost.into_owed();
         }
         let now = Instant::now();
         self.turns()
@@ -340,7 +349,8 @@ impl Shared {
             Some(open) => open,
             None => {
                 let stream = (self.open)().await?;
-                Link::new(stream, Framing::Rtu(self.pace), self.faults.clone())
+                let link = Link::new(stream, Framing::Rtu(self.pace), self.faults.clone());
+                link.owing(std::mem::take(&mut *self.owed()))
             }
         };
         Ok(link.insert(open))

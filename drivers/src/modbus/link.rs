@@ -10,10 +10,16 @@
 //!   this one by accident. Several requests may be in flight.
 //! - **RTU**: nothing in a frame says whom it answers. After any error, and before the first request, the
 //!   line must be quiet for the longest possible reply and t3.5 (the fence); a unit that did not answer is not asked again
-//!   before its timeout has passed once more. A unit that answers still later than that, to a request of the same
-//!   shape, cannot be told from one that answers in time; no master on this bus could.
+//!   before its timeout has passed once more. Whoever owes a reply is first asked something that the reply cannot
+//!   answer, however late it comes ([`Owed`]), and a write that is confirmed by its own echo waits until a read has shown
+//!   whether the adapter hears itself.
+//!
+//! What remains on a serial line: a unit that answers requests out of their order; one that is silent to every
+//! question, and answers an old request more than ten timeouts after the last; a reply to a request of a process
+//! before this one, which comes later than the fence; and an adapter that hears itself only now and then.
 
 mod mbap;
+mod owed;
 mod rtu;
 
 use std::ops::Range;
@@ -29,6 +35,8 @@ use super::pace::Pace;
 use super::reply::{Answer, Mismatch, Reply};
 use super::request::Request;
 use crate::SessionError;
+
+pub(crate) use owed::Owed;
 
 /// Room for a few frames: a reply, and doubled or late ones before it.
 const RECEIVE_BYTES: usize = 4 * FRAME_BYTES_MAX;
@@ -87,6 +95,17 @@ impl<S: Transport> Link<S> {
         }
     }
 
+    /// The same for units that owed these replies on a link before this one.
+    pub(crate) fn owing(mut self, owed: Owed) -> Self {
+        self.silence.owed = owed;
+        self
+    }
+
+    /// What the units owe when the transport broke.
+    pub(crate) fn into_owed(self) -> Owed {
+        self.silence.owed
+    }
+
     /// What went wrong so far.
     pub fn faults(&self) -> &FaultCounts {
         &self.faults
@@ -119,7 +138,10 @@ impl<S: Transport> Link<S> {
         };
         let at = clock.now();
         match request.check(&self.received[pdu]) {
-            Ok(answer) => Ok(Reply { answer, at }),
+            Ok(answer) => {
+                self.silence.owed.settle(peer.unit);
+                Ok(Reply { answer, at })
+            }
             Err(mismatch) => {
                 self.faults.count(mismatch.fault);
                 self.silence.disturb();

@@ -4,16 +4,28 @@ use std::ops::Range;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::{Link, Peer, Transport, lost};
+use super::owed::Owed;
+use super::{Link, Peer, Transport, lost, not_an_answer};
 use crate::SessionError;
+use crate::modbus::address::Table;
 use crate::modbus::fault::Fault;
 use crate::modbus::frame::rtu::{self, BROADCAST, ENVELOPE_BYTES, EXCEPTION_BYTES};
 use crate::modbus::pace::Pace;
-use crate::modbus::reply::EXCEPTION_FLAG;
-use crate::modbus::request::Request;
+use crate::modbus::reply::{Answer, EXCEPTION_FLAG};
+use crate::modbus::request::{ReadRequest, Request};
 
 /// A line that is never quiet is given up after so many fences.
 const FENCES_MAX: u32 = 8;
+
+/// More than there are shapes of questions; a line where none of them tells anything is not written.
+const QUESTIONS_MAX: usize = 8;
+
+/// Shows whether the adapter hears itself: any unit answers it, if only with an exception.
+const ANY_READ: Request = Request::Read(ReadRequest {
+    table: Table::Holding,
+    start: 0,
+    count: 1,
+});
 
 /// When the line may be used again, and by whom.
 pub(super) struct Silence {
@@ -21,10 +33,10 @@ pub(super) struct Silence {
     active_at: Instant,
     /// Something went wrong: the line must be quiet for the fence, not only for t3.5.
     disturbed: bool,
-    /// Units that did not answer, and until when they may still do so.
-    unanswered: Vec<(u8, Instant)>,
-    /// The adapter hears itself.
-    echoes: bool,
+    /// What was asked and not answered yet.
+    pub(super) owed: Owed,
+    /// Whether the adapter hears itself, once an exchange has shown it.
+    echoes: Option<bool>,
 }
 
 impl Silence {
@@ -33,19 +45,14 @@ impl Silence {
         Self {
             active_at: Instant::now(),
             disturbed: true,
-            unanswered: Vec::new(),
-            echoes: false,
+            owed: Owed::default(),
+            echoes: None,
         }
     }
 
     /// From now on until the line was quiet for the fence, nothing is sent.
     pub(super) fn disturb(&mut self) {
         self.disturbed = true;
-    }
-
-    fn unanswered_until(&self, unit: u8) -> Option<Instant> {
-        let found = self.unanswered.iter().find(|(of, _)| *of == unit);
-        found.map(|(_, until)| *until)
     }
 }
 
@@ -58,14 +65,69 @@ enum Found {
 }
 
 impl<S: Transport> Link<S> {
-    /// Until when this unit may still answer a request that was given up; it is not asked before that.
+    /// Until when this unit must not be asked, since it may still answer what was given up.
     pub(crate) fn unanswered_until(&self, unit: u8) -> Option<Instant> {
-        let until = self.silence.unanswered_until(unit);
+        let until = self.silence.owed.until(unit);
         until.filter(|until| *until > Instant::now())
     }
 
     /// One request and the PDU of its reply; `None` after a broadcast.
     pub(super) async fn exchange_rtu(
+        &mut self,
+        peer: &Peer,
+        request: &Request,
+        pace: Pace,
+    ) -> Result<Option<Range<usize>>, SessionError> {
+        for _ in 0..QUESTIONS_MAX {
+            let Some(question) = self.question_before(peer.unit, request) else {
+                return self.exchange_once(peer, request, pace).await;
+            };
+            self.make_sure(peer, &question, pace).await?;
+        }
+        Err(SessionError::Protocol {
+            device: peer.device.clone(),
+            found: "bytes before each reply that may be an echo".to_owned(),
+            expected: "replies, or echoes and replies".to_owned(),
+        })
+    }
+
+    /// What must be answered before the reply to this request can be told from all others.
+    fn question_before(&mut self, unit: u8, request: &Request) -> Option<Request> {
+        if unit == BROADCAST {
+            return None;
+        }
+        self.silence.owed.forget();
+        if self.silence.owed.is_owed(unit, request.function()) {
+            return self.silence.owed.question(unit);
+        }
+        // An echo, where nobody expects one, would confirm a write that the unit refuses.
+        (is_confirmed_by_echo(request) && self.silence.echoes.is_none()).then_some(ANY_READ)
+    }
+
+    async fn make_sure(
+        &mut self,
+        peer: &Peer,
+        question: &Request,
+        pace: Pace,
+    ) -> Result<(), SessionError> {
+        let was_owed = self.silence.owed.is_owed(peer.unit, question.function());
+        let Some(pdu) = self.exchange_once(peer, question, pace).await? else {
+            return Ok(());
+        };
+        match question.check(&self.received[pdu]) {
+            // Whose exception it is cannot be told: it stays owed, and another question is asked.
+            Ok(Answer::Exception(_)) if was_owed => {}
+            Ok(_) => self.silence.owed.settle(peer.unit),
+            Err(mismatch) => {
+                self.faults.count(mismatch.fault);
+                self.silence.disturb();
+                return Err(not_an_answer(peer, mismatch));
+            }
+        }
+        Ok(())
+    }
+
+    async fn exchange_once(
         &mut self,
         peer: &Peer,
         request: &Request,
@@ -83,6 +145,9 @@ impl<S: Transport> Link<S> {
         let request_time = pace.bytes(self.sent.len());
         let reply_bytes = request.reply_bytes(&[]).unwrap_or(rtu::FRAME_BYTES_MAX);
         let until = Instant::now() + request_time + pace.bytes(reply_bytes) + peer.timeout;
+        if peer.unit != BROADCAST {
+            self.silence.owed.ask(peer.unit, request, peer.timeout);
+        }
         match timeout_at(until, self.send(peer)).await {
             Ok(sent) => sent?,
             Err(_) => return Err(lost(peer, std::io::ErrorKind::TimedOut.into())),
@@ -97,9 +162,6 @@ impl<S: Transport> Link<S> {
         }
         let pdu = self.await_reply(peer, request, pace, until).await?;
         self.silence.disturbed = false;
-        self.silence
-            .unanswered
-            .retain(|(unit, _)| *unit != peer.unit);
         Ok(Some(pdu))
     }
 
@@ -163,7 +225,7 @@ impl<S: Transport> Link<S> {
                 return;
             };
             // A late reply may also be of a unit that was asked before this one.
-            let late = of == unit || self.silence.unanswered_until(of).is_some();
+            let late = of == unit || self.silence.owed.contains(of);
             self.faults
                 .count(if late { Fault::Late } else { Fault::WrongUnit });
             rest = &rest[bytes..];
@@ -179,13 +241,15 @@ impl<S: Transport> Link<S> {
     ) -> Result<Range<usize>, SessionError> {
         // The echo of a write is the same as its confirmation: it is cut only where the adapter is known
         // to echo.
-        let mut echo_awaited = !is_confirmed_by_echo(request) || self.silence.echoes;
+        let is_told_apart = !is_confirmed_by_echo(request);
+        let mut echo_awaited = is_told_apart || self.silence.echoes == Some(true);
         loop {
+            self.skip_owed(peer.unit, request);
             if echo_awaited && self.unread.len() >= self.sent.len() {
                 echo_awaited = false;
                 if self.received[self.unread.clone()].starts_with(&self.sent) {
                     self.faults.count(Fault::OwnEcho);
-                    self.silence.echoes = true;
+                    self.silence.echoes = Some(true);
                     self.unread.start += self.sent.len();
                 }
             }
@@ -194,6 +258,10 @@ impl<S: Transport> Link<S> {
                     let start = self.unread.start + before;
                     self.count_foreign(self.unread.start..start, peer.unit);
                     self.unread.start = start + bytes;
+                    // More bytes than that could be an echo that noise has hit.
+                    if is_told_apart && before < self.sent.len() {
+                        self.silence.echoes.get_or_insert(false);
+                    }
                     return Ok(start + 1..start + bytes - (ENVELOPE_BYTES - 1));
                 }
                 // A reply that has begun goes on, or breaks off.
@@ -209,6 +277,23 @@ impl<S: Transport> Link<S> {
                 }
                 Err(_) => return Err(self.give_up(peer, request)),
             }
+        }
+    }
+
+    /// Drops replies that are owed and have another length than this request's.
+    fn skip_owed(&mut self, unit: u8, request: &Request) {
+        let function = request.function();
+        let lengths = self.silence.owed.data_bytes(unit, function);
+        let frames: Vec<usize> = lengths.map(|bytes| 2 + bytes + ENVELOPE_BYTES).collect();
+        let own = request.reply_bytes(&[]).map(|bytes| bytes + ENVELOPE_BYTES);
+        while let Some(bytes) = frames.iter().find(|bytes| {
+            let unread = &self.received[self.unread.clone()];
+            Some(**bytes) != own
+                && unread.starts_with(&[unit, function])
+                && unread.get(..**bytes).and_then(rtu::decode).is_some()
+        }) {
+            self.faults.count(Fault::Late);
+            self.unread.start += bytes;
         }
     }
 
@@ -279,7 +364,7 @@ impl<S: Transport> Link<S> {
         self.faults.count(fault);
         self.unread = 0..0;
         let Some(found) = found else {
-            self.remember_unanswered(peer);
+            self.silence.owed.give_up(peer.unit, peer.timeout);
             return SessionError::Timeout {
                 device: peer.device.clone(),
                 request: request.to_string(),
@@ -288,20 +373,13 @@ impl<S: Transport> Link<S> {
         };
         if matches!(fault, Fault::WrongUnit | Fault::Noise) {
             // Its own reply may still come.
-            self.remember_unanswered(peer);
+            self.silence.owed.give_up(peer.unit, peer.timeout);
         }
         SessionError::Protocol {
             device: peer.device.clone(),
             found,
             expected: format!("the {expected} bytes of its reply to {request}"),
         }
-    }
-
-    fn remember_unanswered(&mut self, peer: &Peer) {
-        let until = Instant::now() + peer.timeout;
-        let unanswered = &mut self.silence.unanswered;
-        unanswered.retain(|(unit, _)| *unit != peer.unit);
-        unanswered.push((peer.unit, until));
     }
 }
 

@@ -28,6 +28,12 @@ impl Unit {
         pdu.to_vec()
     }
 
+    /// Before the same is asked again: one register less.
+    async fn answer_question(&mut self) {
+        assert_eq!(self.asked().await, [3, 0, 4, 0, 1]);
+        self.send(&encode(UNIT, &[3, 2, 0xEE, 0xEE])).await;
+    }
+
     async fn send(&mut self, bytes: &[u8]) {
         self.0.write_all(bytes).await.unwrap();
     }
@@ -48,6 +54,7 @@ async fn late_reply_is_not_the_next_one() {
         unit.asked().await;
         sleep(TIMEOUT * 3 / 2).await;
         unit.send(&good(0xBA)).await;
+        unit.answer_question().await;
         unit.asked().await;
         unit.send(&good(1)).await;
     };
@@ -63,6 +70,104 @@ async fn late_reply_is_not_the_next_one() {
     tokio::join!(twice, late);
     assert_eq!(asking.seen(Fault::Timeout), 1);
     assert_eq!(asking.seen(Fault::Late), 1);
+}
+
+/// A unit that answers in order, each request so much after it came.
+async fn lagging(mut unit: Unit, lag: Duration) {
+    let began = Instant::now();
+    let mut value = 0;
+    loop {
+        let pdu = unit.asked().await;
+        if began.elapsed() < lag {
+            sleep(lag).await;
+        }
+        let data = match pdu[0] {
+            3 => vec![value; usize::from(pdu[4]) * 2],
+            _ => vec![value; 1],
+        };
+        value += 1;
+        let reply = [&[pdu[0], data.len() as u8], &data[..]].concat();
+        unit.send(&encode(UNIT, &reply)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn late_reply_of_the_same_shape_is_never_taken_however_late() {
+    for late in 1..=5 {
+        for more in [15, 50, 99] {
+            let (mut asking, unit) = line();
+            let lag = TIMEOUT * late + TIMEOUT * more / 100;
+            let unit = tokio::spawn(lagging(unit, lag));
+            let clock = clock();
+            let answered = loop {
+                let asked = asking.link.exchange(&asking.peer, &TWO, &clock).await;
+                if let Ok(reply) = asked {
+                    break format!("{:?}", reply.answer);
+                }
+            };
+            // The first reply has the same shape and the value 0.
+            assert_ne!(answered, "Data([0, 0, 0, 0])", "late by {lag:?}");
+            assert!(answered.starts_with("Data"), "{answered}");
+            unit.abort();
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unit_that_answers_no_question_is_asked_again_after_a_long_quiet() {
+    let (mut asking, mut unit) = line();
+    let one = Request::Read(ReadRequest {
+        table: Table::Holding,
+        start: 4,
+        count: 1,
+    });
+    let silent = async {
+        let mut functions = Vec::new();
+        loop {
+            let pdu = unit.asked().await;
+            functions.push(pdu[0]);
+            if pdu[0] == 3 && functions.len() > 1 {
+                unit.send(&encode(UNIT, &[3, 2, 7, 7])).await;
+                return functions;
+            }
+        }
+    };
+    let clock = clock();
+    let asked = async {
+        let begun = Instant::now();
+        while asking
+            .link
+            .exchange(&asking.peer, &one, &clock)
+            .await
+            .is_err()
+        {}
+        begun.elapsed()
+    };
+    let (functions, took) = tokio::join!(silent, asked);
+    assert_eq!(functions, [3, 4, 1, 2, 3]);
+    assert!(took > TIMEOUT * 10, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn echo_is_learned_before_a_write_is_trusted() {
+    let (mut asking, mut unit) = line();
+    let write = Request::WriteRegister {
+        address: 1,
+        value: 2,
+    };
+    let clock = clock();
+    let refusing = async {
+        let question = unit.asked().await;
+        assert_eq!(question[0], 3, "a read comes first");
+        let reply = encode(UNIT, &[3, 2, 0, 0]);
+        unit.send(&[encode(UNIT, &question), reply].concat()).await;
+        let request = unit.asked().await;
+        unit.send(&encode(UNIT, &request)).await;
+        unit.send(&encode(UNIT, &[0x86, 2])).await;
+    };
+    let (reply, ()) = tokio::join!(asking.link.exchange(&asking.peer, &write, &clock), refusing);
+    assert!(matches!(reply.unwrap().answer, Answer::Exception(_)));
+    assert_eq!(asking.seen(Fault::OwnEcho), 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -95,6 +200,7 @@ async fn each_fault_is_counted_under_its_name_and_costs_one_exchange() {
             asking.link.faults().summary()
         );
         let next = ask(&mut asking, async {
+            unit.answer_question().await;
             unit.asked().await;
             unit.send(&good(2)).await;
         });
