@@ -118,6 +118,14 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
         .default("2000")
         .only(MODBUS),
         KeyDoc::new(
+            "forbidden",
+            Kind::Texts,
+            "Addresses that no request may touch, not even to save another request: `holding:100`, or \
+             `holding:100-199` with both ends. No tag may lie there.",
+        )
+        .means("none")
+        .only(MODBUS),
+        KeyDoc::new(
             "max_in_flight",
             Kind::Integer { min: 1, max: 32 },
             "Requests that wait for their replies at the same time. More than 1 helps only with devices that \
@@ -330,11 +338,14 @@ impl DeviceReader<'_> {
             path: &path,
         };
         let shown = name.clone().unwrap_or_default();
+        let tags = self.tags(&section, &shown, &inherited);
         let connection = match driver {
             OPCUA => super::opcua::read(&section, &shown, &self.pki_dir()).map(Connection::Opcua),
-            _ => super::modbus::read(&section, &shown, driver, self.lines),
+            _ => {
+                let tags = tags.as_deref().unwrap_or_default();
+                super::modbus::read(&section, &shown, driver, self.lines, tags)
+            }
         };
-        let tags = self.tags(&section, &shown, &inherited);
         Some(Device {
             name: name?,
             enabled: enabled?,

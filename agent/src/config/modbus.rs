@@ -3,14 +3,15 @@
 use std::fmt;
 use std::str::FromStr;
 
-use millrace_drivers::modbus::plan::Limits;
-use millrace_drivers::modbus::{RtuSettings, TcpSettings, TlsSettings};
+use millrace_drivers::modbus::plan::{Barrier, Limits};
+use millrace_drivers::modbus::{Address, RtuSettings, TcpSettings, TlsSettings};
 
 use super::complaint::Complaint;
 use super::device::{Connection, Listen, MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TLS};
 use super::files::FileUse;
 use super::keys::nearest;
 use super::section::Section;
+use super::tag::{Tag, TagPoint};
 
 /// The registered port of Modbus TCP.
 const PORT_DEFAULT: u16 = 502;
@@ -106,14 +107,16 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// Reads the keys of the driver. `lines` are the names of all lines.
+/// Reads the keys of the driver. `lines` are the names of all lines; `tags` must keep out of forbidden ranges.
 pub(super) fn read(
     section: &Section<'_>,
     device: &str,
     driver: &str,
     lines: &[String],
+    tags: &[Tag],
 ) -> Option<Connection> {
     let limits = read_limits(section);
+    let forbidden = read_forbidden(section, tags);
     let unit_id: Option<u8> = section.integer("unit_id");
     let timeout = section.duration("timeout");
     if driver == MODBUS_RTU || driver == MODBUS_RTU_TCP {
@@ -132,6 +135,7 @@ pub(super) fn read(
         let (address, dial_in) = way?;
         let mut settings = RtuSettings::new(device, unit_id?);
         settings.limits = limits?;
+        settings.forbidden = forbidden?;
         settings.timeout = timeout.unwrap_or(settings.timeout);
         return Some(match driver {
             MODBUS_RTU => Connection::ModbusRtu {
@@ -161,6 +165,7 @@ pub(super) fn read(
     let mut settings = TcpSettings::new(device, address);
     settings.unit_id = unit_id?;
     settings.limits = limits?;
+    settings.forbidden = forbidden?;
     settings.max_in_flight = max_in_flight?;
     settings.tls = tls?;
     settings.timeout = timeout.unwrap_or(settings.timeout);
@@ -175,6 +180,74 @@ fn read_limits(section: &Section<'_>) -> Option<Limits> {
         max_coils: max_coils?,
         ..Limits::default()
     })
+}
+
+/// Ranges that no request may touch. With no tag in it, a range is left alone where none reads across its beginning.
+fn read_forbidden(section: &Section<'_>, tags: &[Tag]) -> Option<Vec<Barrier>> {
+    if !section.has("forbidden") {
+        return Some(Vec::new());
+    }
+    let mut barriers = Vec::new();
+    let mut fine = true;
+    for (text, place) in section.texts("forbidden")? {
+        let found = parse_range(&text).and_then(|range| match range.tag_within(tags) {
+            Some(tag) => Err(
+                Complaint::new("a range without tags is expected").hint(format!(
+                    "tag {tag} lies in it: remove the tag, or make the range smaller"
+                )),
+            ),
+            None => Ok(range),
+        });
+        match found {
+            Ok(range) => barriers.push(Barrier {
+                table: range.first.table,
+                at: u32::from(range.first.offset),
+            }),
+            Err(complaint) => {
+                section.complain_at("forbidden", &place, &text, complaint);
+                fine = false;
+            }
+        }
+    }
+    fine.then_some(barriers)
+}
+
+/// Addresses of a table, both ends included.
+struct Range {
+    first: Address,
+    last: u16,
+}
+
+fn parse_range(text: &str) -> Result<Range, Complaint> {
+    let (first, last) = text.split_once('-').unwrap_or((text, ""));
+    let range = first.trim().parse().ok().and_then(|first: Address| {
+        let last = match last.trim() {
+            "" => first.offset,
+            last => last.parse().ok()?,
+        };
+        let is_range = first.bit.is_none() && last >= first.offset;
+        is_range.then_some(Range { first, last })
+    });
+    range.ok_or_else(|| {
+        let complaint = Complaint::new("an address or a range of addresses is expected");
+        complaint.hint("for example holding:100 or holding:100-199, both ends included")
+    })
+}
+
+impl Range {
+    fn tag_within<'t>(&self, tags: &'t [Tag]) -> Option<&'t str> {
+        let inside = tags.iter().find(|tag| match &tag.point {
+            TagPoint::Modbus(spec) => {
+                let start = u32::from(spec.address().offset);
+                let end = start + u32::from(spec.registers());
+                spec.address().table == self.first.table
+                    && start <= u32::from(self.last)
+                    && u32::from(self.first.offset) < end
+            }
+            TagPoint::Opcua(_) => false,
+        });
+        inside.map(|tag| tag.name.as_str())
+    }
 }
 
 /// The address as shown, and where to listen if the device dials in. Without a default the port must be

@@ -17,6 +17,9 @@ pub enum Table {
 }
 
 impl Table {
+    /// Every table.
+    pub const ALL: [Table; 4] = [Table::Coil, Table::Discrete, Table::Input, Table::Holding];
+
     /// `coil`, `discrete`, `input` or `holding`.
     pub fn name(self) -> &'static str {
         match self {
@@ -38,7 +41,7 @@ impl Table {
     }
 
     fn from_name(name: &str) -> Option<Self> {
-        [Table::Coil, Table::Discrete, Table::Input, Table::Holding]
+        Table::ALL
             .into_iter()
             .find(|table| table.name().eq_ignore_ascii_case(name))
     }

@@ -4,7 +4,8 @@
 //! stand alone, in the same read. They deliver `illegal-address`, are left out of later requests, and
 //! are asked for alone now and then. A device that refuses everything (a PLC that is stopped may) is asked
 //! for one point with each read, and learned anew when it answers. Where both halves work and the whole does not, the device does not
-//! allow to read across the place between: that becomes a [`Barrier`].
+//! allow to read across the place between: that becomes a [`Barrier`]; or it gives less at once, which
+//! [`Limits`] learns.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use futures_util::future::BoxFuture;
 use millrace_tags::{Clock, Moment, Reading, Reason, Sample, TagId};
 use tokio_modbus::ExceptionCode;
 
+use super::address::Table;
 use super::decode::Extract;
 use super::exchange::Exchange;
 use super::pace::Pace;
@@ -34,6 +36,9 @@ pub(crate) struct GroupReader {
     points: Points,
     limits: Limits,
     steps: Vec<Step>,
+    /// Of ranges that must not be read.
+    forbidden: Vec<Barrier>,
+    /// Learned, and forbidden ones.
     barriers: Vec<Barrier>,
     excluded: Vec<Excluded>,
 }
@@ -75,7 +80,7 @@ struct Findings {
 }
 
 impl GroupReader {
-    pub(crate) fn new(points: &[Point], limits: Limits) -> Self {
+    pub(crate) fn new(points: &[Point], limits: Limits, forbidden: &[Barrier]) -> Self {
         let mut reader = Self {
             points: Points {
                 tags: points.iter().map(|point| point.tag).collect(),
@@ -83,7 +88,8 @@ impl GroupReader {
             },
             limits,
             steps: Vec::new(),
-            barriers: Vec::new(),
+            forbidden: forbidden.to_vec(),
+            barriers: forbidden.to_vec(),
             excluded: Vec::new(),
         };
         reader.replan();
@@ -110,13 +116,17 @@ impl GroupReader {
         let mut samples = Vec::with_capacity(self.points.tags.len());
         let mut findings = Findings::default();
         let mut refused = Vec::new();
-        let steps = &self.steps;
+        let before = self.limits;
+        let (steps, limits) = (&self.steps, &mut self.limits);
         let requests: Vec<&Request> = steps.iter().map(|step| &step.request).collect();
         let mut take = |index: usize, Reply { answer, at }: Reply<'_>| {
             let step: &Step = &steps[index];
             match answer {
                 Answer::Exception(code) if is_illegal(code) => refused.push((index, at)),
-                answer => step.settle(answer, at, &mut samples),
+                answer => {
+                    step.note(answer, limits);
+                    step.settle(answer, at, &mut samples);
+                }
             }
         };
         line.exchange_all(&requests, &mut take).await?;
@@ -127,6 +137,7 @@ impl GroupReader {
                 line,
                 samples: &mut samples,
                 findings: &mut findings,
+                limits: &mut self.limits,
             };
             isolation.divide(&row, at).await?;
         }
@@ -134,9 +145,12 @@ impl GroupReader {
         let regained = self.retry_excluded(line, clock, &mut samples).await?;
         if regained && refused_all {
             self.excluded.clear();
-            self.barriers.clear();
+            self.barriers.clone_from(&self.forbidden);
         }
-        if self.learn(findings, clock.now()) || regained {
+        let limits_changed = Table::ALL
+            .iter()
+            .any(|table| self.limits.max(*table) != before.max(*table));
+        if self.learn(findings, clock.now()) || regained || limits_changed {
             self.replan();
         }
         Ok(Reading {
@@ -145,9 +159,15 @@ impl GroupReader {
         })
     }
 
-    /// One line for each illegal address.
+    /// One line for each illegal address, and what the device taught of its limits.
     pub(crate) fn remarks(&self, now: Moment) -> impl Iterator<Item = String> {
-        self.excluded.iter().map(move |excluded| {
+        let limits = Table::ALL.iter().filter_map(|table| {
+            let most = self.limits.learned_max(*table)?;
+            Some(format!(
+                "the device gives at most {most} of {table} in one request"
+            ))
+        });
+        let excluded = self.excluded.iter().map(move |excluded| {
             let address = self.points.specs[excluded.point].address();
             if self.refuses_all() {
                 return format!(
@@ -156,7 +176,8 @@ impl GroupReader {
             }
             let wait = excluded.retry_at.since(now).as_secs();
             format!("{address} is no address of the device; it is tried again in {wait} s")
-        })
+        });
+        limits.chain(excluded)
     }
 
     /// Samples for the excluded points; asks again for those whose time has come. Whether one is back.
@@ -195,7 +216,9 @@ impl GroupReader {
         self.excluded.retain(|e| !regained.contains(&e.point));
         for point in &regained {
             let edges = self.points.edges(*point);
-            self.barriers.retain(|barrier| !edges.contains(barrier));
+            let forbidden = &self.forbidden;
+            self.barriers
+                .retain(|barrier| !edges.contains(barrier) || forbidden.contains(barrier));
         }
         Ok(!regained.is_empty())
     }
@@ -260,6 +283,13 @@ impl Points {
 }
 
 impl Step {
+    /// Takes note of a length that the device gives at once.
+    fn note(&self, answer: Answer<'_>, limits: &mut Limits) {
+        if let (Answer::Data(_), Request::Read(read)) = (answer, &self.request) {
+            limits.answered(read.table, read.count);
+        }
+    }
+
     /// Samples for what came of the request.
     fn settle(&self, answer: Answer<'_>, at: Moment, samples: &mut Vec<Sample>) {
         match answer {
@@ -297,6 +327,7 @@ struct Isolation<'a, E> {
     line: &'a mut E,
     samples: &'a mut Vec<Sample>,
     findings: &'a mut Findings,
+    limits: &'a mut Limits,
 }
 
 impl<E: Exchange> Isolation<'_, E> {
@@ -319,11 +350,15 @@ impl<E: Exchange> Isolation<'_, E> {
             let (left, right) = row.split_at(row.len() / 2);
             let left_works = self.ask(left).await?;
             let right_works = self.ask(right).await?;
-            if left_works && right_works {
-                self.findings.barriers.push(Barrier {
-                    table: self.points.specs[left[0]].address().table,
-                    at: span(&self.points.specs, right).start,
-                });
+            if !(left_works && right_works) {
+                return Ok(());
+            }
+            let table = self.points.specs[left[0]].address().table;
+            let whole = span(&self.points.specs, row);
+            let count = u16::try_from(whole.end - whole.start).unwrap_or(u16::MAX);
+            if !self.limits.refused(table, count) {
+                let at = span(&self.points.specs, right).start;
+                self.findings.barriers.push(Barrier { table, at });
             }
             Ok(())
         })
@@ -341,6 +376,7 @@ impl<E: Exchange> Isolation<'_, E> {
             self.divide(row, at).await?;
             return Ok(false);
         }
+        step.note(answer, self.limits);
         step.settle(answer, at, self.samples);
         Ok(matches!(answer, Answer::Data(_)))
     }

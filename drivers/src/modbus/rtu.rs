@@ -9,7 +9,7 @@ use millrace_tags::{Clock, Sample, TagId};
 use super::frame::rtu::BROADCAST;
 use super::line::Line;
 use super::link::Peer;
-use super::plan::Limits;
+use super::plan::{Barrier, Limits};
 use super::point::{Point, PointSpec};
 use super::session::{Groups, UnitSession};
 use super::tcp::read_point;
@@ -29,6 +29,8 @@ pub struct RtuSettings {
     pub timeout: Duration,
     /// What the device can do in one request. What a request costs is the line's to say.
     pub limits: Limits,
+    /// Ranges without a point that must not be read across, as barriers at their beginnings.
+    pub forbidden: Vec<Barrier>,
 }
 
 impl RtuSettings {
@@ -39,6 +41,7 @@ impl RtuSettings {
             unit_id,
             timeout: TIMEOUT,
             limits: Limits::default(),
+            forbidden: Vec::new(),
         }
     }
 
@@ -72,7 +75,7 @@ impl RtuDriver {
             ..settings.limits
         };
         Self {
-            groups: Groups::new(points, limits),
+            groups: Groups::new(points, limits, &settings.forbidden),
             settings,
             line,
             clock,

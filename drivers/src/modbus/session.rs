@@ -10,7 +10,7 @@ use millrace_tags::{Clock, Reading, Receipt, TagId, Value};
 
 use super::exchange::Exchange;
 use super::pace::Pace;
-use super::plan::Limits;
+use super::plan::{Barrier, Limits};
 use super::point::{Point, PointSpec};
 use super::reader::GroupReader;
 use super::request::Request;
@@ -27,7 +27,7 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// Groups the points by interval, shortest first, and plans each group's requests.
-    pub(crate) fn new(points: Vec<Point>, limits: Limits) -> Self {
+    pub(crate) fn new(points: Vec<Point>, limits: Limits, forbidden: &[Barrier]) -> Self {
         let specs = points.iter().map(|point| (point.tag, point.spec)).collect();
         let mut by_interval: BTreeMap<Duration, Vec<Point>> = BTreeMap::new();
         for point in points {
@@ -41,7 +41,7 @@ impl Groups {
             polled: polled.collect(),
             readers: by_interval
                 .values()
-                .map(|points| GroupReader::new(points, limits))
+                .map(|points| GroupReader::new(points, limits, forbidden))
                 .collect(),
             specs,
         }

@@ -13,7 +13,7 @@ use super::dial_in::DialIn;
 use super::exchange::{Exchange, Wire};
 use super::fault::FaultCounts;
 use super::link::{Framing, Link, Peer, Transport};
-use super::plan::{self, Limits};
+use super::plan::{self, Barrier, Limits};
 use super::point::{Point, PointSpec};
 use super::reader::reason;
 use super::reply::{Answer, Reply};
@@ -41,6 +41,8 @@ pub struct TcpSettings {
     pub timeout: Duration,
     /// What the device can do in one request.
     pub limits: Limits,
+    /// Ranges without a point that must not be read across, as barriers at their beginnings.
+    pub forbidden: Vec<Barrier>,
     /// Requests that may wait for their replies at the same time. More than one only helps with devices
     /// that work on several at once, or are far away.
     pub max_in_flight: usize,
@@ -58,6 +60,7 @@ impl TcpSettings {
             unit_id: UNIT_ID,
             timeout: TIMEOUT,
             limits: Limits::default(),
+            forbidden: Vec::new(),
             max_in_flight: 1,
             tls: None,
         }
@@ -136,7 +139,7 @@ impl TcpDriver {
     /// Groups the points by interval, shortest first, and plans each group's requests.
     pub fn new(settings: TcpSettings, points: Vec<Point>, clock: Arc<dyn Clock>) -> Self {
         Self {
-            groups: Groups::new(points, settings.limits),
+            groups: Groups::new(points, settings.limits, &settings.forbidden),
             settings,
             dial_in: None,
             faults: FaultCounts::default(),

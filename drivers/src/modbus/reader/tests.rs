@@ -4,8 +4,13 @@ use std::sync::Arc;
 use millrace_tags::{Quality, SystemClock, TestClock, Timestamp, Value};
 
 use super::*;
-use crate::modbus::{Address, DataType, Table, TcpDriver, TcpSettings, WordOrder};
-use crate::sim::modbus::{Fault, Faults, Hole, RegisterMap, SimModbus};
+use crate::modbus::{
+    Address, DataType, Line, RtuDriver, RtuSettings, Table, TcpDriver, TcpSettings, Transport,
+    WordOrder,
+};
+use crate::sim::modbus::{
+    Fault, Faults, Framing as SimFraming, Hole, Listen, RegisterMap, SimModbus, SimUnit,
+};
 use crate::{Driver, Session};
 
 /// A device with one u16 a register from 0 on, each worth its own offset.
@@ -186,6 +191,147 @@ async fn list_of_holes_equals_the_truth() {
             assert_eq!(reading.samples.len(), wanted.len(), "seed {seed}");
             assert_eq!(bad_tags(&reading), truth, "seed {seed}");
         }
+    }
+}
+
+/// A large map: the first read brings every register that is there, and names every one that is not.
+#[tokio::test]
+async fn first_read_brings_all_that_is_there_of_two_thousand_registers() {
+    for seed in 0..4 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let holes: Vec<Hole> = (0..40)
+            .map(|_| hole(rng.u16(0..2_000), rng.u16(1..4)))
+            .collect();
+        let in_hole = |r: &u16| {
+            let mut holes = holes.iter();
+            holes.any(|h| (h.start..h.start + h.count).contains(r))
+        };
+        let truth: HashSet<u32> = (0..2_000).filter(in_hole).map(u32::from).collect();
+        let sim = device(2_000, with_holes(holes.clone()));
+        let mut session = open(&sim, 0..2_000, clock()).await;
+        let reading = session.read(0).await.unwrap();
+        assert_eq!(reading.samples.len(), 2_000);
+        assert_eq!(bad_tags(&reading), truth, "seed {seed}");
+        let listed = session.remarks().into_iter().filter_map(|remark| {
+            let address = remark.strip_suffix("; it is tried again in 600 s")?;
+            let offset = address.split(' ').next()?.strip_prefix("holding:")?;
+            offset.parse().ok()
+        });
+        assert_eq!(listed.collect::<HashSet<u32>>(), truth, "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn device_that_refuses_large_reads_teaches_its_maximum() {
+    for most in [1, 9, 50, 124] {
+        let faults = Faults {
+            max_registers: most,
+            ..Faults::default()
+        };
+        let sim = device(250, faults);
+        sim.keep_exchanges();
+        let mut session = open(&sim, 0..250, clock()).await;
+        let mut reads = 0;
+        while session.remarks().is_empty() {
+            let reading = session.read(0).await.unwrap();
+            assert_eq!((reading.samples.len(), bad_tags(&reading).len()), (250, 0));
+            reads += 1;
+            assert!(reads <= 9, "{most}");
+        }
+        let taught = format!("the device gives at most {most} of holding in one request");
+        assert_eq!(session.remarks(), [taught]);
+        sim.take_exchanges(1);
+        session.read(0).await.unwrap();
+        let least = usize::from(250_u16.div_ceil(most));
+        assert_eq!(sim.take_exchanges(1).len(), least, "{most}");
+    }
+}
+
+#[tokio::test]
+async fn forbidden_range_is_never_touched() {
+    let sim = device(60, Faults::default());
+    sim.keep_exchanges();
+    let point = |offset: u16| Point {
+        tag: TagId(u32::from(offset)),
+        spec: holding(offset, DataType::U16),
+        interval: Duration::from_secs(1),
+    };
+    let mut settings = TcpSettings::new("sim", sim.local_addr().to_string());
+    settings.forbidden = vec![Barrier {
+        table: Table::Holding,
+        at: 20,
+    }];
+    let points = (0..20).chain(30..60).map(point).collect();
+    let driver = TcpDriver::new(settings, points, clock());
+    let mut session = driver.open().await.unwrap();
+    // Also where all were refused, and what was learned is thrown away.
+    for faults in [with_holes(vec![hole(0, 60)]), Faults::default()] {
+        sim.set_faults(faults);
+        for _ in 0..3 {
+            session.read(0).await.unwrap();
+        }
+    }
+    for exchange in sim.take_exchanges(1) {
+        let start = u16::from_be_bytes([exchange.request[1], exchange.request[2]]);
+        let count = u16::from_be_bytes([exchange.request[3], exchange.request[4]]);
+        assert!(start + count <= 20 || start >= 30, "{start}+{count}");
+    }
+    assert_eq!(bad_tags(&session.read(0).await.unwrap()).len(), 0);
+}
+
+/// On a line the search for a hole uses the device's own turns: its neighbour has as many meanwhile.
+#[tokio::test(start_paused = true)]
+async fn hole_on_a_line_is_found_within_the_devices_own_share() {
+    const TAGS: u16 = 64;
+    let unit = |id: u8, faults: Faults| SimUnit {
+        id: Some(id),
+        map: {
+            let rows = (0..TAGS).map(|i| format!("r{i},holding:{i},u16,constant {i}\n"));
+            let csv = format!("name,address,type,signal\n{}", rows.collect::<String>());
+            RegisterMap::from_csv(csv.as_bytes()).unwrap()
+        },
+        faults,
+    };
+    for at in [0, 21, 63] {
+        let units = vec![
+            unit(1, with_holes(vec![hole(at, 1)])),
+            unit(2, Faults::default()),
+        ];
+        let sim = SimModbus::start(&Listen::Memory(SimFraming::Rtu), units, 1).unwrap();
+        sim.keep_exchanges();
+        let sim = Arc::new(sim);
+        let far = sim.clone();
+        let line = Line::new("bus", Pace::of(9_600, 11), clock(), move || {
+            let near: Box<dyn Transport> = Box::new(far.connect());
+            Box::pin(std::future::ready(Ok(near)))
+        });
+        let open = async |unit: u8| {
+            let points = (0..TAGS).map(|offset| Point {
+                tag: TagId(u32::from(offset)),
+                spec: holding(offset, DataType::U16),
+                interval: Duration::from_secs(1),
+            });
+            let settings = RtuSettings::new("unit", unit);
+            let driver = RtuDriver::new(settings, line.clone(), points.collect(), clock());
+            driver.open().await.unwrap()
+        };
+        let mut neighbour = open(2).await;
+        let polling = tokio::spawn(async move {
+            loop {
+                let reading = neighbour.read(0).await.unwrap();
+                assert_eq!(bad_tags(&reading).len(), 0);
+            }
+        });
+        let mut session = open(1).await;
+        let reading = session.read(0).await.unwrap();
+        polling.abort();
+        assert_eq!(reading.samples.len(), usize::from(TAGS));
+        assert_eq!(bad_tags(&reading), HashSet::from([u32::from(at)]));
+        let asked = sim.take_exchanges(1).len();
+        let meanwhile = sim.take_exchanges(2).len();
+        // The whole, and both halves of each halving.
+        assert!(asked <= 1 + 2 * 6, "{asked}");
+        assert!(meanwhile + 1 >= asked / 2, "{asked}, {meanwhile}");
     }
 }
 
