@@ -9,6 +9,8 @@
 //! | `decode`, [`encode`] | registers to values, values to what a write sends |
 //! | `reader`, `write` | a poll group read once, what it learned of the device; a write with read-back |
 //! | `exchange`, `session`, [`tcp`](TcpDriver), [`rtu`](RtuDriver) | the way to a unit; the session; the drivers |
+//! | `caller`, [`scan`], `sweep`, [`identify`](identify()), [`probe`] | for the tools of a person in the field: who is there, what can be read, what a value is |
+//! | [`gateway`](serve_line) | a line as seen by such a tool while an agent holds the port |
 //! | [`line`](Line), [`serial`](SerialSettings), [`tls`](TlsSettings), [`dial_in`](DialIn) | what carries frames |
 //!
 //! The transaction layer is ours. The client of `tokio-modbus` checks byte counts only in debug builds,
@@ -26,6 +28,7 @@
 //! - A unit that does not answer costs its neighbours on the line a few percent at most ([`Line`]).
 
 mod address;
+mod caller;
 mod datatype;
 mod decode;
 mod dial_in;
@@ -33,26 +36,34 @@ mod encode;
 mod exchange;
 mod fault;
 pub mod frame;
+mod gateway;
+mod identify;
 mod line;
 mod link;
 mod pace;
 pub mod plan;
 mod point;
+pub mod probe;
 mod reader;
 mod reply;
 mod request;
 mod rtu;
+pub mod scan;
 mod serial;
 mod session;
+mod sweep;
 mod tcp;
 mod tls;
 mod write;
 
 pub use address::{Address, AddressError, Bits, Table};
+pub use caller::{Caller, Heard};
 pub use datatype::{DataType, Element, OrderError, TEXT_BYTES_MAX, TypeError, WordOrder};
 pub use dial_in::DialIn;
 pub use encode::{EncodeError, Encoded, encode};
 pub use fault::{Fault, FaultCounts};
+pub use gateway::serve as serve_line;
+pub use identify::{Identification, identify};
 pub use line::{Lease, Line};
 pub use link::{Framing, Link, Peer, Transport};
 pub use pace::Pace;
@@ -61,6 +72,9 @@ pub use point::{Point, PointError, PointSpec};
 pub use reply::{Answer, Reply};
 pub use request::{ReadRequest, Request};
 pub use rtu::{RtuDriver, RtuSettings, read_once as read_once_on_line};
+#[cfg(feature = "sim")]
+pub(crate) use serial::ioctl;
 pub use serial::{Parity, SerialSettings};
+pub use sweep::{Readable, Sweep};
 pub use tcp::{TcpDriver, TcpSettings, read_once};
 pub use tls::TlsSettings;

@@ -89,9 +89,25 @@ impl SerialSettings {
     }
 }
 
+/// As `9600 8E1`.
+impl std::fmt::Display for SerialSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parity = match self.parity {
+            Parity::None => 'N',
+            Parity::Odd => 'O',
+            Parity::Even => 'E',
+        };
+        write!(
+            f,
+            "{} {}{parity}{}",
+            self.baud, self.data_bits, self.stop_bits
+        )
+    }
+}
+
 /// What the serial crates lack. The only place of this crate where the compiler has to take our word.
 #[allow(unsafe_code)]
-mod ioctl {
+pub(crate) mod ioctl {
     use std::io;
     use std::os::fd::AsRawFd;
 
@@ -123,6 +139,18 @@ mod ioctl {
     nix::ioctl_write_ptr_bad!(set_rs485, libc::TIOCSRS485, Rs485);
     nix::ioctl_read_bad!(get_serial, libc::TIOCGSERIAL, Serial);
     nix::ioctl_write_ptr_bad!(set_serial, libc::TIOCSSERIAL, Serial);
+
+    nix::ioctl_read_bad!(get_settings, libc::TCGETS2, libc::termios2);
+
+    /// The rate that a port is set to, also one that has no name.
+    #[cfg(feature = "sim")]
+    pub(crate) fn baud(port: &impl AsRawFd) -> io::Result<u32> {
+        // SAFETY: all zeros are such a struct.
+        let mut settings: libc::termios2 = unsafe { std::mem::zeroed() };
+        // SAFETY: the descriptor is open, since `port` is borrowed, and the kernel fills its own struct.
+        unsafe { get_settings(port.as_raw_fd(), &raw mut settings)? };
+        Ok(settings.c_ospeed)
+    }
 
     /// Lets the kernel raise RTS while it sends.
     pub(super) fn switch_direction(port: &impl AsRawFd) -> io::Result<()> {

@@ -41,6 +41,7 @@ pub use map::{Entry, MapError, RegisterMap, Source};
 pub use print::{print_tags_csv, print_tags_toml};
 pub use replay::{Advance, Replay, ReplayError};
 
+use crate::modbus::SerialSettings;
 use crate::sim::signal::Signal;
 use bank::Bank;
 use server::{Shared, Units};
@@ -75,6 +76,9 @@ pub enum Listen {
     /// A pseudo-terminal, whose path [`SimModbus::address`] tells.
     #[cfg(unix)]
     Pty,
+    /// The same for devices that only understand these settings; the port is ignored.
+    #[cfg(unix)]
+    PtyAt(SerialSettings),
     /// Only [`SimModbus::connect`] reaches them.
     Memory(Framing),
 }
@@ -162,8 +166,12 @@ impl SimModbus {
                 sim.server = Some(tokio::spawn(serving));
             }
             #[cfg(unix)]
-            Listen::Pty => {
-                let pty = pty::Pty::open()?;
+            Listen::Pty | Listen::PtyAt(_) => {
+                let settings = match listen {
+                    Listen::PtyAt(settings) => Some(settings.clone()),
+                    _ => None,
+                };
+                let pty = pty::Pty::open(settings)?;
                 sim.address = pty.path().display().to_string();
                 sim.server = Some(tokio::spawn(server::serve_line(pty, shared, waiting)));
             }

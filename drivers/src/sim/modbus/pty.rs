@@ -9,10 +9,12 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
-use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::sys::termios::{ControlFlags, SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+
+use crate::modbus::{Parity, SerialSettings, ioctl};
 
 /// While nobody has opened the far end, it is looked at this often.
 const CLOSED_PAUSE: Duration = Duration::from_millis(10);
@@ -23,6 +25,8 @@ pub(super) struct Pty {
     path: PathBuf,
     /// Runs while the far end is closed.
     closed: Option<Pin<Box<Sleep>>>,
+    /// Bytes at other settings are not understood.
+    settings: Option<SerialSettings>,
 }
 
 impl Pty {
@@ -30,16 +34,16 @@ impl Pty {
     ///
     /// # Errors
     /// The system has none left.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(super) fn open(settings: Option<SerialSettings>) -> io::Result<Self> {
         let master =
             posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
         grantpt(&master)?;
         unlockpt(&master)?;
         let path = PathBuf::from(ptsname_r(&master)?);
         // The settings are those of the far end, and stay while this end is open.
-        let mut settings = tcgetattr(&master)?;
-        cfmakeraw(&mut settings);
-        tcsetattr(&master, SetArg::TCSANOW, &settings)?;
+        let mut far = tcgetattr(&master)?;
+        cfmakeraw(&mut far);
+        tcsetattr(&master, SetArg::TCSANOW, &far)?;
         // Its successor is unsafe for the sake of types that let go of their descriptor; this one does not.
         #[allow(deprecated)]
         let master = AsyncFd::new(OwnedFd::from(master))?;
@@ -47,7 +51,23 @@ impl Pty {
             master,
             path,
             closed: None,
+            settings,
         })
+    }
+
+    /// Whether the far end is set as the device is. A pseudo-terminal keeps rate, stop bits and odd parity; even
+    /// parity it forgets.
+    fn is_understood(&self) -> bool {
+        let Some(wanted) = &self.settings else {
+            return true;
+        };
+        let Ok(far) = tcgetattr(self.master.get_ref()) else {
+            return false;
+        };
+        let flags = far.control_flags;
+        ioctl::baud(self.master.get_ref()).is_ok_and(|baud| baud == wanted.baud)
+            && flags.contains(ControlFlags::PARODD) == (wanted.parity == Parity::Odd)
+            && flags.contains(ControlFlags::CSTOPB) == (wanted.stop_bits == 2)
     }
 
     /// What clients open.
@@ -71,7 +91,11 @@ impl AsyncRead for Pty {
             let read =
                 guard.try_io(|fd| Ok(nix::unistd::read(fd.as_fd(), buffer.initialize_unfilled())?));
             match read {
+                Ok(Ok(0)) => return Poll::Ready(Ok(())),
                 Ok(Ok(count)) => {
+                    if !self.is_understood() {
+                        continue;
+                    }
                     buffer.advance(count);
                     return Poll::Ready(Ok(()));
                 }
