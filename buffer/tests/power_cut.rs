@@ -2,7 +2,8 @@
 //! was committed is lost, and no number is used twice.
 //!
 //! `MILLRACE_CUTS` sets the number of instants, `MILLRACE_SEED` which ones and what the program does. A
-//! failure names the directory that it left for a look.
+//! failure names the directory that it left for a look. Half as many once more fall
+//! into merging after a long outage, at each step of it.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are tests
 
@@ -17,15 +18,20 @@ use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use disk::{Disk, Op, Unsynced, marks, read_log, under_shim};
+use disk::{Disk, Op, Unsynced, marks, paths, read_log, under_shim};
 use fastrand::Rng;
 use millrace_buffer::{Buffer, Settings, Start};
 use receiver::{clock, register, samples};
 use victim::{Account, UPLINK, Victim};
 
 const SEED: &str = "MILLRACE_CUT_VICTIM";
+const MERGING: &str = "MILLRACE_CUT_MERGING";
 const LIVES: u64 = 5;
 const STEPS: u64 = 40;
+
+/// Of the program with merging.
+const OUTAGE_LIVES: u64 = 5;
+const OUTAGE_STEPS: u64 = 60;
 
 /// Mixtures of what was not synced, for each instant.
 const MIXTURES: usize = 3;
@@ -70,6 +76,47 @@ fn program() {
     }
 }
 
+/// The same with merging: some lives in which nobody takes anything, and one more.
+#[test]
+fn merging_program() {
+    let Ok(seed) = std::env::var(MERGING) else {
+        return;
+    };
+    let seed: u64 = seed.parse().unwrap();
+    let root = PathBuf::from(std::env::var_os("MILLRACE_DISK_ROOT").unwrap());
+    let marks = std::fs::File::create(marks(&root)).unwrap();
+    let mut victim = Victim::new(marks, seed, 1);
+    let dir = root.join("data/buffer");
+    let mut merged = 0;
+    for life in 0..=OUTAGE_LIVES {
+        let settings = Settings {
+            epoch_bytes: [12 * 1024, 8 << 20][victim.random.usize(..2)],
+            max_bytes: 1 << 30,
+            rechunk_interval: std::time::Duration::from_secs(3600),
+            ..settings(&dir, &mut victim.random)
+        };
+        let buffer = Buffer::open_exactly(settings, clock()).unwrap();
+        let mut outbox = buffer.outbox(UPLINK, Start::Oldest);
+        for _ in 0..OUTAGE_STEPS {
+            match life < OUTAGE_LIVES {
+                true => victim.outage_step(&buffer),
+                false => victim.step(&buffer, &mut outbox),
+            }
+            if victim.random.u8(..40) == 0 {
+                merged += buffer.rechunk();
+            }
+        }
+        if victim.random.bool() {
+            buffer.close().unwrap();
+            victim.note_durable(&buffer);
+        } else {
+            buffer.crash();
+        }
+        victim.reborn();
+    }
+    assert!(merged > 0, "seed {seed}: nothing was merged");
+}
+
 /// Opens what is left and looks at everything that was promised until then.
 fn check(dir: &Path, said: &[&str], random: &mut Rng) {
     let mut account = Account::default();
@@ -97,7 +144,7 @@ fn check(dir: &Path, said: &[&str], random: &mut Rng) {
 }
 
 /// The instants to cut at: half of them next to what is rare, directory changes and syncs.
-fn instants(ops: &[Op], count: usize, random: &mut Rng) -> BTreeSet<usize> {
+fn rare(ops: &[Op], count: usize, random: &mut Rng) -> BTreeSet<usize> {
     let mut rare: Vec<usize> = (0..ops.len()).filter(|at| ops[*at].is_rare()).collect();
     let mut any: Vec<usize> = (0..ops.len()).collect();
     random.shuffle(&mut rare);
@@ -112,21 +159,85 @@ fn instants(ops: &[Op], count: usize, random: &mut Rng) -> BTreeSet<usize> {
     chosen
 }
 
+/// The steps of merging: what happens, by the operation and the name of what it is done to.
+fn steps_of_merging(ops: &[Op]) -> Vec<(&'static str, Vec<usize>)> {
+    let paths = paths(ops);
+    let ends = |end: &'static str| move |path: &str| path.ends_with(end);
+    let within = |part: &'static str| move |path: &str| path.contains(part);
+    let at = |is: &dyn Fn(&Op) -> bool, of: &dyn Fn(&str) -> bool| -> Vec<usize> {
+        let all = ops.iter().zip(&paths).enumerate();
+        let these = all.filter(|(_, (op, path))| is(op) && of(path));
+        these.map(|(time, _)| time).collect()
+    };
+    let create = |op: &Op| matches!(op, Op::Create { .. });
+    let write = |op: &Op| matches!(op, Op::Write { .. });
+    let sync = |op: &Op| matches!(op, Op::Sync { .. });
+    let remove = |op: &Op| matches!(op, Op::Remove { .. });
+    let rename = |op: &Op| matches!(op, Op::Rename { .. });
+    let renamed = |a: &'static str, b: &'static str| move |op: &Op| matches!(op, Op::Rename { from, to, .. } if from.ends_with(a) && to.ends_with(b));
+    // The first sync after each.
+    let synced = |times: Vec<usize>| -> Vec<usize> {
+        let next = |time: usize| (time + 1..ops.len()).find(|t| sync(&ops[*t]));
+        times.into_iter().filter_map(next).collect()
+    };
+    let any = |_: &str| true;
+    vec![
+        ("begun", at(&create, &ends(".new"))),
+        ("written", at(&write, &within(".new/db"))),
+        ("made durable", at(&sync, &within(".new/db"))),
+        ("manifest written", at(&write, &ends(".new/manifest.new"))),
+        ("manifest named", at(&rename, &ends(".new/manifest"))),
+        ("directory synced", at(&sync, &ends(".new"))),
+        ("first part aside", at(&renamed(".ep", ".old"), &any)),
+        ("aside for good", synced(at(&renamed(".ep", ".old"), &any))),
+        ("in place", at(&renamed(".new", ".ep"), &any)),
+        (
+            "in place for good",
+            synced(at(&renamed(".new", ".ep"), &any)),
+        ),
+        ("part renamed", at(&renamed(".ep", ".del"), &any)),
+        ("first part renamed", at(&renamed(".old", ".del"), &any)),
+        ("part being deleted", at(&remove, &within(".del/"))),
+        ("part deleted", at(&remove, &ends(".del"))),
+    ]
+}
+
+/// Instants at each step of merging, `count` in all or one a step.
+fn merging(ops: &[Op], count: usize, random: &mut Rng) -> BTreeSet<usize> {
+    let mut steps = steps_of_merging(ops);
+    let mut chosen = BTreeSet::new();
+    let share = count.div_ceil(steps.len());
+    for (name, times) in &mut steps {
+        assert!(!times.is_empty(), "nothing was ever {name}");
+        random.shuffle(times);
+        chosen.extend(times.iter().take(share));
+    }
+    chosen
+}
+
+/// Which instants to cut at.
+type Instants = fn(&[Op], usize, &mut Rng) -> BTreeSet<usize>;
+
 /// A directory that costs no real disk where there is such a place: what is read here was made by hand.
 fn scratch() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     tempfile::tempdir_in(memory).unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
-/// Cuts one program's life at `count` instants; returns how many disks were looked at.
-fn cut(seed: u64, count: usize) -> (usize, usize) {
+/// Cuts the life of a program at `count` instants; returns how many they were, and disks looked at.
+fn cut(
+    (program, variable): (&str, &str),
+    seed: u64,
+    instants: Instants,
+    count: usize,
+) -> (usize, usize) {
     let home = tempfile::tempdir().unwrap();
     let root = home.path().join("disk");
     let log = home.path().join("log");
     std::fs::create_dir(&root).unwrap();
     let root = root.canonicalize().unwrap();
-    let status = under_shim("program", &root, Some(&log))
-        .env(SEED, seed.to_string())
+    let status = under_shim(program, &root, Some(&log))
+        .env(variable, seed.to_string())
         .stdout(std::process::Stdio::null())
         .status()
         .unwrap();
@@ -178,20 +289,34 @@ fn cut(seed: u64, count: usize) -> (usize, usize) {
     (instants.len(), disks)
 }
 
-#[test]
-fn power_cuts() {
-    let count: usize = std::env::var("MILLRACE_CUTS").map_or(24, |n| n.parse().unwrap());
+/// Cuts at `count` instants, in as many programs as that takes.
+fn cuts(program: (&str, &str), instants: Instants, count: usize) {
     let seed: u64 = std::env::var("MILLRACE_SEED").map_or(1, |n| n.parse().unwrap());
     // A program's life is long enough for this many.
     let (mut done, mut disks, mut programs) = (0, 0, 0);
     while done < count {
         let share = (count - done).min(if count < 50 { 12 } else { 50 });
-        let (instants, looked) = cut(seed.wrapping_add(programs), share);
+        let (instants, looked) = cut(program, seed.wrapping_add(programs), instants, share);
         done += instants;
         disks += looked;
         programs += 1;
     }
     println!(
-        "power cut: seed {seed}: {done} instants in {programs} programs, {disks} disks: 0 lost"
+        "power cut, {}: seed {seed}: {done} instants in {programs} programs, {disks} disks: 0 lost",
+        program.0
     );
+}
+
+fn count() -> usize {
+    std::env::var("MILLRACE_CUTS").map_or(24, |n| n.parse().unwrap())
+}
+
+#[test]
+fn power_cuts() {
+    cuts(("program", SEED), rare, count());
+}
+
+#[test]
+fn power_cuts_while_chunks_are_merged() {
+    cuts(("merging_program", MERGING), merging, count().div_ceil(2));
 }

@@ -102,6 +102,51 @@ impl Op {
     }
 }
 
+/// What each thing happened to, below the root; of a renaming, the new name.
+pub(crate) fn paths(ops: &[Op]) -> Vec<String> {
+    let mut names: HashMap<u64, (u64, String)> = HashMap::new();
+    let mut inodes: HashMap<(u64, String), u64> = HashMap::new();
+    let path = |names: &HashMap<u64, (u64, String)>, inode: u64| {
+        let (mut at, mut path) = (inode, Vec::new());
+        while let Some((dir, name)) = names.get(&at) {
+            path.push(name.as_str());
+            at = *dir;
+        }
+        path.reverse();
+        path.join("/")
+    };
+    let mut seen = Vec::new();
+    for op in ops {
+        let inode = match op {
+            Op::Root { dir: inode }
+            | Op::Write { inode, .. }
+            | Op::Size { inode, .. }
+            | Op::Sync { inode } => *inode,
+            Op::Create {
+                dir, name, inode, ..
+            }
+            | Op::Link { dir, name, inode } => {
+                names.insert(*inode, (*dir, name.clone()));
+                inodes.insert((*dir, name.clone()), *inode);
+                *inode
+            }
+            Op::Rename { dir, from, to } => {
+                let inode = inodes.remove(&(*dir, from.clone())).unwrap();
+                names.insert(inode, (*dir, to.clone()));
+                inodes.insert((*dir, to.clone()), inode);
+                inode
+            }
+            Op::Remove { dir, name } => inodes[&(*dir, name.clone())],
+            Op::Mark(_) => {
+                seen.push(String::new());
+                continue;
+            }
+        };
+        seen.push(path(&names, inode));
+    }
+    seen
+}
+
 /// Reads what the shim wrote down.
 pub(crate) fn read_log(path: &Path) -> Vec<Op> {
     let bytes = std::fs::read(path).unwrap();

@@ -100,6 +100,17 @@ impl<W: Write> Victim<W> {
         self.note_durable(buffer);
     }
 
+    /// One random step while nobody takes anything: many small chunks.
+    pub(crate) fn outage_step(&mut self, buffer: &Buffer) {
+        match self.random.u8(..16) {
+            0..7 => self.append(buffer),
+            7 => self.append_event(buffer),
+            8 => buffer.retain_uplinks(&[UPLINK]),
+            _ => self.commit(buffer),
+        }
+        self.note_durable(buffer);
+    }
+
     /// The next values of a line.
     fn values(&mut self, line: &str, count: u64) -> (u64, u64) {
         let next = self.next.entry(line.to_owned()).or_insert(self.from);
