@@ -57,9 +57,10 @@
 //! merged chunk, and forgot, gets all of it again.
 //!
 //! The buffer's own thread does it in small steps, at most half of the time, when nothing else is to be
-//! done. Each merged chunk is unpacked and compared with its parts to the bit before it is written; the
+//! done. A merged epoch in the making takes what a log keeps free for the rotation, one epoch's worth, and
+//! is not begun, or is given up, where there is less: nothing goes because of it. Each merged chunk is unpacked and compared with its parts to the bit before it is written; the
 //! epoch is made durable, scanned and read back. Then FIRST.ep becomes FIRST.old, FIRST.new becomes
-//! FIRST.ep, and the parts become .del. From the second renaming on the merged epoch stands for all
+//! FIRST.ep, and the parts become .del; each renaming is durable before the next step. From the second renaming on the merged epoch stands for all
 //! epochs within its range: opening deletes those, or FIRST.new where it did not come so far. On any
 //! doubt (a frame that cannot be read, a name that is missing, no gain) the originals stay.
 //!

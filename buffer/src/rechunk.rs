@@ -42,6 +42,8 @@ enum RechunkError {
     Merge(#[from] MergeError),
     #[error("merging gains nothing")]
     NoGain,
+    #[error("there is no room to write the merged epoch")]
+    NoRoom,
     #[error("an uplink has begun to read, or the epochs are gone")]
     Touched,
 }
@@ -71,6 +73,12 @@ impl Rechunk {
             left: BTreeSet::new(),
             next_at: Instant::now() + interval,
         }
+    }
+
+    /// The name of the directory that a merged epoch is written in just now.
+    pub(crate) fn making(&self) -> Option<String> {
+        let name = self.job.as_ref()?.dir().file_name()?;
+        Some(name.to_string_lossy().into_owned())
     }
 }
 
@@ -125,7 +133,7 @@ impl Keeper {
 
     fn rechunk_failed(&mut self, job: Job, error: &RechunkError) -> bool {
         let again = match error {
-            RechunkError::Store(_) => {
+            RechunkError::Store(_) | RechunkError::NoRoom => {
                 self.rechunk.next_at = Instant::now() + FAILURE_PAUSE;
                 false
             }
@@ -145,6 +153,17 @@ impl Keeper {
         tracing::debug!(error, log = job.kind.name(), "epochs are not merged");
         job.abandon();
         again
+    }
+
+    /// Deletes what was superseded, and where the disk is short gives up what is being merged.
+    pub(crate) fn rechunk_yield(&mut self, disk_is_short: bool) {
+        for dir in self.rechunk.superseded.drain(..) {
+            // If it cannot be deleted now, the next start tries again.
+            let _ = fs::remove_dir_all(dir);
+        }
+        if disk_is_short {
+            self.rechunk_abandon();
+        }
     }
 
     /// Gives up what is being merged: its room or the thread is needed.
@@ -176,6 +195,9 @@ impl Keeper {
         let whole = job.group().iter().all(there);
         if !whole || !self.shared.lock().untouched(kind, first, last) {
             return Err(RechunkError::Touched);
+        }
+        if self.room_to_merge(kind) < job.bytes() {
+            return Err(RechunkError::NoRoom);
         }
         let epoch_bytes = self.epoch_bytes(kind);
         let store = self.store(kind);

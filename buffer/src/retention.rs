@@ -157,6 +157,12 @@ impl Keeper {
     /// Sees that the log may grow by one more epoch. `false`: it may not, and what there is stays.
     fn make_room(&mut self, kind: LogKind) -> bool {
         let mut shortage = self.shortage(kind);
+        if !shortage.is_over() {
+            // What merging has left over, or has in the making, is nobody's history.
+            self.rechunk_yield(shortage.disk > 0);
+            self.measure_aside();
+            shortage = self.shortage(kind);
+        }
         while !shortage.is_over() {
             let freed = match self.give_way(kind, shortage) {
                 Some(freed) => freed,
@@ -246,18 +252,21 @@ impl Keeper {
         self.store(kind).bytes() + self.aside(kind)
     }
 
-    fn aside(&self, kind: LogKind) -> u64 {
+    pub(crate) fn aside(&self, kind: LogKind) -> u64 {
         match kind {
             LogKind::Alarm => self.bytes_aside[0],
             LogKind::Data => self.bytes_aside[1],
         }
     }
 
-    /// Looks what else than epochs is in the buffer's directory.
+    /// Looks what else than epochs is in the buffer's directory. A merged epoch in the making does not
+    /// count: it takes what stays free for the rotation, and more will go than it takes.
     pub(crate) fn measure_aside(&mut self) {
         let dir = &self.settings.dir;
         let names = LOGS.map(LogKind::name);
-        self.bytes_aside = names.map(|name| bytes_aside(&dir.join(name), &[]));
+        let making = self.rechunk.making();
+        let making: Vec<&str> = making.iter().map(String::as_str).collect();
+        self.bytes_aside = names.map(|name| bytes_aside(&dir.join(name), &making));
         self.bytes_aside[1] += bytes_aside(dir, &names);
     }
 

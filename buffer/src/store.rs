@@ -526,6 +526,8 @@ impl LogStore {
 pub(crate) fn remove_epoch(log_dir: &Path, first: u64) -> Result<(), StoreError> {
     let dir = epoch::directory(log_dir, first);
     let gone = dir.with_extension("del");
+    // Of a merged epoch the first part may still be there under this name.
+    let _ = fs::remove_dir_all(&gone);
     fs::rename(&dir, &gone).map_err(StoreError::io("cannot rename", &dir))?;
     sync_directory(log_dir)?;
     fs::remove_dir_all(&gone).map_err(StoreError::io("cannot remove", &gone))

@@ -90,7 +90,7 @@ fn merging_program() {
     let mut merged = 0;
     for life in 0..=OUTAGE_LIVES {
         let settings = Settings {
-            epoch_bytes: [12 * 1024, 8 << 20][victim.random.usize(..2)],
+            epoch_bytes: [12 * 1024, 32 * 1024][victim.random.usize(..2)],
             max_bytes: 1 << 30,
             rechunk_interval: std::time::Duration::from_secs(3600),
             ..settings(&dir, &mut victim.random)

@@ -25,19 +25,21 @@ impl LogStore {
         }
         // From here on the merged epoch counts; what else fails is left to the next start.
         let parts = self.replace(merged);
+        if sync_directory(&self.dir).is_err() {
+            return Ok(Vec::new());
+        }
+        let later = parts[1..].iter().map(|part| self.epoch_dir(part.first));
         let mut left = Vec::new();
-        if sync_directory(&self.dir).is_ok() {
-            for dir in parts[1..]
-                .iter()
-                .map(|part| self.epoch_dir(part.first))
-                .chain([old])
-            {
-                let gone = dir.with_extension("del");
-                if fs::rename(&dir, &gone).is_ok() {
-                    left.push(gone);
-                }
+        for dir in later.chain([old]) {
+            let gone = dir.with_extension("del");
+            if fs::rename(&dir, &gone).is_ok() {
+                left.push(gone);
             }
         }
-        Ok(left)
+        // Before this is durable nothing may be missing in them.
+        match sync_directory(&self.dir) {
+            Ok(()) => Ok(left),
+            Err(_) => Ok(Vec::new()),
+        }
     }
 }

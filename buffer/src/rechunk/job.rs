@@ -26,6 +26,11 @@ const CHECK_FRAMES: usize = 64;
 /// After this many parts' bytes it is clear whether merging gains anything.
 const TRIAL_BYTES: usize = 512 * 1024;
 
+/// A merged epoch takes no more parts at this share of the size of an epoch,
+pub(super) const FULL: (u64, u64) = (3, 4);
+/// and none that is likely to bring it beyond this.
+const FULL_MAX: (u64, u64) = (7, 8);
+
 /// Epochs on their way to one.
 pub(super) struct Job {
     pub(super) kind: LogKind,
@@ -88,6 +93,16 @@ impl Job {
         (first.map_or(0, |e| e.0), last.map_or(0, |e| e.1))
     }
 
+    /// The directory that the merged epoch is written in.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What it takes while it is written.
+    pub(super) fn bytes(&self) -> u64 {
+        self.epoch.as_ref().map_or(0, Epoch::bytes)
+    }
+
     /// The epochs that it is about, by their first and last chunk.
     pub(super) fn group(&self) -> &[(u64, u64)] {
         &self.group
@@ -107,7 +122,7 @@ impl Job {
         store: &LogStore,
         epoch_bytes: u64,
     ) -> Result<Option<Sealed>, RechunkError> {
-        let written = self.sealed.is_none() && self.written(epoch_bytes);
+        let written = self.sealed.is_none() && self.written(store, epoch_bytes);
         match &mut self.sealed {
             None if written => self.seal()?,
             None => self.merge(store)?,
@@ -136,10 +151,19 @@ impl Job {
     }
 
     /// Whether everything is written that will be: all epochs, or so many that they fill one.
-    fn written(&mut self, epoch_bytes: u64) -> bool {
-        let full = |epoch: &Epoch| epoch.bytes() >= epoch_bytes * 3 / 4;
-        if self.source.is_none() && self.done > 0 && self.epoch.as_ref().is_some_and(full) {
-            self.group.truncate(self.done);
+    fn written(&mut self, store: &LogStore, epoch_bytes: u64) -> bool {
+        let share = |(part, whole): (u64, u64)| epoch_bytes * part / whole;
+        if let Some(epoch) = &self.epoch
+            && self.source.is_none()
+            && let Some((first, _)) = self.group.get(self.done)
+        {
+            let next = store.sealed.iter().find(|s| s.first == *first);
+            let gain = self.bytes_after as f64 / self.bytes_before.max(1) as f64;
+            let next = next.map_or(0.0, |next| next.bytes as f64 * gain) as u64;
+            let bytes = epoch.bytes();
+            if bytes >= share(FULL) || bytes + next > share(FULL_MAX) {
+                self.group.truncate(self.done);
+            }
         }
         self.done == self.group.len()
     }

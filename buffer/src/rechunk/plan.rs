@@ -2,9 +2,10 @@
 
 use millrace_tags::LogKind;
 
+use super::job::FULL;
 use crate::chunk::{CHUNK_BYTES_MAX, RECORDS_MAX};
 use crate::keeper::Keeper;
-use crate::store::Sealed;
+use crate::store::{LogStore, Sealed};
 
 /// Merging begins with this many epochs' worth of bytes, and takes no more than
 const EPOCHS_WORTH_MIN: u64 = 2;
@@ -28,10 +29,10 @@ impl Keeper {
         let log_share = self.settings.log_bytes_max(kind) / LOG_SHARE;
         let alarm = kind == LogKind::Alarm;
         let rechunk = &self.rechunk.left;
-        let store = match kind {
-            LogKind::Alarm => &self.alarm,
-            LogKind::Data => &self.data,
-        };
+        let store = self.log_store(kind);
+        if self.room_to_merge(kind) < epoch_bytes * FULL.0 / FULL.1 {
+            return None;
+        }
         let core = self.shared.lock();
         let mut group: Vec<&Sealed> = Vec::new();
         let bytes = |group: &[&Sealed]| group.iter().map(|e| e.bytes).sum::<u64>();
@@ -67,5 +68,21 @@ impl Keeper {
             }
         }
         enough(&group).then(|| group.iter().map(|e| (e.first, e.last)).collect())
+    }
+
+    /// What a merged epoch may take until its parts go: of the log's room, of which an epoch's worth
+    /// always stays free, and of the disk.
+    pub(super) fn room_to_merge(&self, kind: LogKind) -> u64 {
+        let used = self.log_store(kind).bytes() + self.aside(kind);
+        let cap = self.settings.log_bytes_max(kind).saturating_sub(used);
+        let free = self.space.map_or(u64::MAX, |space| space.free);
+        cap.min(free.saturating_sub(self.reserve()))
+    }
+
+    fn log_store(&self, kind: LogKind) -> &LogStore {
+        match kind {
+            LogKind::Alarm => &self.alarm,
+            LogKind::Data => &self.data,
+        }
     }
 }
