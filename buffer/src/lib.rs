@@ -58,13 +58,17 @@
 //!
 //! The buffer's own thread does it in small steps, at most half of the time, when nothing else is to be
 //! done. A merged epoch in the making takes what a log keeps free for the rotation, one epoch's worth, and
-//! is not begun, or is given up, where there is less: nothing goes because of it. Each merged chunk is unpacked and compared with its parts to the bit before it is written; the
-//! epoch is made durable, scanned and read back. Then FIRST.ep becomes FIRST.old, FIRST.new becomes
-//! FIRST.ep, and the parts become .del; each renaming is durable before the next step. From the second renaming on the merged epoch stands for all
-//! epochs within its range: opening deletes those, or FIRST.new where it did not come so far. On any
-//! doubt (a frame that cannot be read, a name that is missing, no gain) the originals stay.
+//! is not begun, or is given up, where there is less: nothing goes because of it. Each merged chunk is
+//! unpacked and compared with its parts to the bit before it is written; the epoch is made durable,
+//! scanned and read back. Then FIRST.ep becomes FIRST.old, FIRST.new becomes FIRST.ep, and the parts
+//! become .del; each renaming is durable before the next step. From the second one on the merged epoch
+//! stands for all epochs within its range: opening deletes those, or FIRST.new where it did not come so
+//! far. On any doubt (a frame that cannot be read, a name that is missing, no gain) the originals stay.
 //!
 //! # On disk (format 1)
+//!
+//! Format 1 is pinned by `tests/golden`: a chunk frame with every type (`chunk-v1.bin`), and a whole store
+//! with merged and plain epochs of both logs, voids, states and marks (`store-v1.bin`).
 //!
 //! ```text
 //! format            "millrace-buffer 1", CRC32C of that in hex
