@@ -152,7 +152,8 @@ impl Archive {
         if !is_store(LogKind::Alarm) && !is_store(LogKind::Data) {
             return Err(ArchiveError::Missing { path });
         }
-        let (_, state, _) = StateFile::open(dir);
+        // Without it, a clock that became known later is not.
+        let state = StateFile::open(dir).ok().and_then(|(_, state, _)| state);
         let mut archive = Archive {
             dir: path,
             state: state.unwrap_or_default(),

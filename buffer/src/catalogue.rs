@@ -22,6 +22,9 @@ const VERSION: u8 = 1;
 /// A frame is cut at this size, so that it stays in sled's log like a chunk.
 const FRAME_BYTES_MAX: usize = 64 * 1024;
 
+/// An intact frame that a newer program wrote.
+pub(crate) const NEWER: Malformed = Malformed("a newer program wrote it");
+
 /// Names beyond this are nobody's: the configuration refuses them long before.
 const NAME_BYTES_MAX: usize = 4 * 1024;
 
@@ -52,6 +55,13 @@ pub(crate) struct Registry {
     by_spec: HashMap<(SourceId, TagSpec), TagId>,
     /// A stored catalogue gave its numbers another meaning.
     contradicted: bool,
+    /// What stored numbers stand for whose names are lost.
+    nameless: HashMap<SourceId, SourceId>,
+}
+
+/// The name of a stored source whose own name is lost in every place.
+pub(crate) fn unnamed(source: SourceId) -> Arc<str> {
+    format!("source-{}", source.0).into()
 }
 
 impl Registry {
@@ -99,11 +109,33 @@ impl Registry {
         self.by_name.get(name).copied()
     }
 
-    /// What a stored number stands for whose catalogue frame is lost: the same as everywhere else, as
-    /// far as all catalogues agree.
-    pub(crate) fn same(&self, source: SourceId) -> Option<SourceId> {
+    /// What a stored number stands for whose name is lost where it is used: the same as everywhere else,
+    /// as far as all catalogues agree, else a source that is named by its number. What was said once of a
+    /// number stays.
+    pub(crate) fn nameless(&mut self, source: SourceId) -> SourceId {
+        if let Some(&known) = self.nameless.get(&source) {
+            return known;
+        }
         let known = (source.0 as usize) < self.sources.len();
-        (known && !self.contradicted).then_some(source)
+        let meant = match known && !self.contradicted {
+            true => source,
+            false => self.source(&unnamed(source), SourceKind::Device),
+        };
+        self.contradicted |= meant != source;
+        self.nameless.insert(source, meant);
+        meant
+    }
+
+    /// What was said of numbers whose names are lost.
+    pub(crate) fn nameless_known(&self) -> impl Iterator<Item = (SourceId, SourceId)> {
+        self.nameless
+            .iter()
+            .map(|(stored, meant)| (*stored, *meant))
+    }
+
+    /// Whether all stored catalogues agree.
+    pub(crate) fn agrees(&self) -> bool {
+        !self.contradicted
     }
 
     /// Notes that some stored number has another meaning.
@@ -259,7 +291,7 @@ impl Catalogue {
             return Err(Malformed("the checksum does not match"));
         }
         if version > VERSION {
-            return Err(Malformed("a newer program wrote it"));
+            return Err(NEWER);
         }
         let log = if log == 0 {
             LogKind::Data

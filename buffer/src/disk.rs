@@ -37,6 +37,10 @@ impl Space {
     }
 }
 
+/// How epochs end that a newer program wrote. They are no part of this store: it never removes them, and
+/// counts only what it may.
+pub(crate) const NEWER: &str = "newer";
+
 /// What the entries of a directory take on the disk that are not epochs: files, epochs that are set
 /// aside or half removed, and the directory itself.
 pub(crate) fn bytes_aside(dir: &Path, skip: &[&str]) -> u64 {
@@ -48,7 +52,7 @@ pub(crate) fn bytes_aside(dir: &Path, skip: &[&str]) -> u64 {
         let path = entry.path();
         let name = entry.file_name();
         let skipped = skip.iter().any(|s| name == *s);
-        if skipped || path.extension().is_some_and(|e| e == "ep") {
+        if skipped || path.extension().is_some_and(|e| e == "ep" || e == NEWER) {
             return 0;
         }
         match entry.metadata() {

@@ -70,6 +70,18 @@ impl StoreError {
     }
 }
 
+/// An error with its causes, for people.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
 /// The directory of the epoch that begins with chunk `first`.
 pub(crate) fn directory(log_dir: &Path, first: u64) -> PathBuf {
     log_dir.join(format!("{first:016x}.ep"))

@@ -161,8 +161,9 @@ impl Keeper {
             if commit_at.is_some_and(|at| at <= now) {
                 return Task::Commit;
             }
-            let wants = |u: &crate::uplink::Uplink| u.alarm.wants_chunk || u.data.wants_chunk;
-            if core.uplinks.values().any(wants) {
+            let readers = core.uplinks.values().flat_map(|u| [&u.alarm, &u.data]);
+            let load_at = readers.filter_map(|reader| reader.load_at(now)).min();
+            if load_at.is_some_and(|at| at <= now) {
                 return Task::ReadAhead;
             }
             let save_at = self.saved_at + SAVE_INTERVAL;
@@ -173,8 +174,8 @@ impl Keeper {
             if rechunk_at <= now {
                 return Task::Rechunk;
             }
-            let until = save_at.min(rechunk_at);
-            let until = commit_at.map_or(until, |at| at.min(until));
+            let soonest = [Some(save_at), Some(rechunk_at), commit_at, load_at];
+            let until = soonest.into_iter().flatten().min().unwrap_or(save_at);
             let timeout = until.saturating_duration_since(now);
             core = shared
                 .work
@@ -385,7 +386,7 @@ impl Keeper {
         match sealed {
             Ok(missing) => {
                 for number in missing {
-                    self.lose(kind, number, None);
+                    self.lose(kind, number, None, None);
                 }
             }
             Err(error) => {

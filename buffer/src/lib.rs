@@ -23,6 +23,10 @@
 //! | data past `max_age` | the epoch, gap `age` |
 //! | [`Buffer::purge`] | what it names, gap `purged` |
 //! | damaged file | the damaged chunks, gap `damage`; a damaged end closes the stream (`last_seq` null) |
+//! | a page that the device cannot read | its chunk, gap `damage`, after two minutes of attempts; while the buffer opens, after some seconds |
+//! | any other error while reading | nothing: it is tried again for ever, or the buffer does not open and can be opened later |
+//! | names that are damaged | nothing: they are known from the other log, another epoch or the manifest; else `source-N` stands for them |
+//! | downgrade | nothing: epochs of the newer program are kept as `.newer`; the stream ends, gap `damage` |
 //! | state file lost | nothing: what was acked is sent again |
 //! | refused by the core | nothing: set aside and queued, until a command gives it up (gap `poison`) or limits take it |
 //!
@@ -85,10 +89,18 @@
 //!   FIRST.new/      a merged epoch that is not complete
 //!   FIRST.old/      the first part of a merged epoch that takes its place just now
 //!   FIRST.del/      an epoch whose removal was interrupted
+//!   FIRST.newer/    an epoch with frames of a newer program, never removed and not counted; where it has
+//!                   frames of this one too, `db` is a second link to the file of FIRST.ep
 //!   FIRST.bad/      an epoch that nothing could be read from; two at most, gone when room is needed
 //! ```
 //!
-//! Numbers are little-endian; `v` is a variable-length integer (seven bits a byte, lowest first), `s` a
+//! **State** (the JSON of a slot), beside what each uplink has settled and is owed: for each log `removed`
+//! (ranges of chunk numbers that are gone), `last_chunk`, the counts of what is gone, and `ends`: of each
+//! line (`stream`, `source`) that had numbers in chunks that are gone the last one (`end`) and all of them
+//! (`numbers`, ranges), because epochs do not go in the order of their age. What is below a line's end, in
+//! no chunk and not in `numbers`, is missing.
+//!
+//! Numbers are little-endian on every architecture; `v` is a variable-length integer (seven bits a byte, lowest first), `s` a
 //! zigzag-signed one.
 //!
 //! **Chunk frame**, a sled value, at most 124 KiB:
@@ -142,6 +154,11 @@
 //! damage and destroys more while it fails. Sealed epochs are read at the offsets in their manifests;
 //! an epoch without a valid manifest is scanned frame by frame. [`Buffer::recovery`] tells what was
 //! found.
+//!
+//! An error of the system is not damage. While the buffer works, a chunk that cannot be read stays queued,
+//! blocks what its uplink has behind it in that log, is tried again with waits that double up to a minute,
+//! and is named in [`Status::unread`]. While it opens, [`Buffer::open`] fails and has changed nothing that
+//! matters: the clean mark goes last.
 
 mod anchor;
 mod archive;
@@ -165,6 +182,7 @@ mod mark;
 mod open;
 mod outbox;
 mod owed;
+mod patience;
 mod poison;
 mod purge;
 mod ranges;

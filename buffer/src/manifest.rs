@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,8 +15,9 @@ use uuid::Uuid;
 
 use crate::chunk::{Entry, reason_code, reason_from_code};
 use crate::epoch::{StoreError, log_file, sync_directory};
+use crate::patience::patiently;
 use crate::ranges::Ranges;
-use crate::scan::{Found, Scan};
+use crate::scan::{Found, Scan, Unreadable};
 use crate::wire::{Cursor, Malformed, put_bytes, put_signed, put_varint};
 
 const MAGIC: [u8; 4] = [0xF1, b'M', b'R', b'm'];
@@ -166,10 +167,27 @@ impl Manifest {
         sync_directory(epoch_dir)
     }
 
-    /// Reads both sections.
-    pub(crate) fn read(epoch_dir: &Path) -> Option<Manifest> {
-        let bytes = fs::read(path(epoch_dir)).ok()?;
-        let mut input = sections(&bytes)?;
+    /// Writes it where that is possible: it is only a shortcut, without it the epoch is scanned when the
+    /// buffer opens.
+    pub(crate) fn write_or_warn(&self, epoch_dir: &Path) {
+        if let Err(error) = self.write(epoch_dir) {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "an epoch has no manifest");
+        }
+    }
+
+    /// Reads both sections; `None` where one of them is lost.
+    ///
+    /// # Errors
+    /// One that says nothing of the file.
+    pub(crate) fn read(epoch_dir: &Path) -> Result<Option<Manifest>, StoreError> {
+        let path = path(epoch_dir);
+        let bytes = patiently(|| fs::read(&path)).map_err(StoreError::io("cannot read", &path))?;
+        Ok(bytes.and_then(|bytes| Self::from_bytes(&bytes)))
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Manifest> {
+        let mut input = sections(bytes)?;
         let summary = Summary::from_bytes(section(&mut input).ok()?).ok()?;
         let table = Table::from_bytes(section(&mut input).ok()?).ok()?;
         Some(Manifest { summary, table })
@@ -250,23 +268,38 @@ impl Summary {
     }
 
     /// Reads the first section only, if it is intact and belongs to this file.
-    pub(crate) fn read(epoch_dir: &Path) -> Option<Summary> {
-        let mut file = File::open(path(epoch_dir)).ok()?;
+    ///
+    /// # Errors
+    /// One that says nothing of the file.
+    pub(crate) fn read(epoch_dir: &Path) -> Result<Option<Summary>, StoreError> {
+        let path = path(epoch_dir);
+        let read = patiently(|| Self::read_once(epoch_dir));
+        let read = read.map_err(StoreError::io("cannot read", &path))?;
+        Ok(read.flatten())
+    }
+
+    fn read_once(epoch_dir: &Path) -> io::Result<Option<Summary>> {
+        let mut file = File::open(path(epoch_dir))?;
         let mut head = [0; 13];
-        file.read_exact(&mut head).ok()?;
-        let mut input = sections(&head)?;
-        let len = input.u32().ok()? as usize;
-        if len > SECTION_BYTES_MAX {
-            return None;
-        }
+        file.read_exact(&mut head)?;
+        let Some((len, stored)) = Self::head(&head) else {
+            return Ok(None);
+        };
         let mut body = Vec::new();
-        file.take(len as u64).read_to_end(&mut body).ok()?;
-        let stored = input.u32().ok()?;
-        let summary = (crc32c::crc32c(&body) == stored)
-            .then(|| Summary::from_bytes(&body).ok())
-            .flatten()?;
-        let len = fs::metadata(log_file(epoch_dir)).ok()?.len();
-        (len == summary.file_len).then_some(summary)
+        file.take(len as u64).read_to_end(&mut body)?;
+        if crc32c::crc32c(&body) != stored {
+            return Ok(None);
+        }
+        let len = fs::metadata(log_file(epoch_dir))?.len();
+        let summary = Summary::from_bytes(&body).ok();
+        Ok(summary.filter(|summary| summary.file_len == len))
+    }
+
+    /// Length and checksum of the first section.
+    fn head(head: &[u8]) -> Option<(usize, u32)> {
+        let mut input = sections(head)?;
+        let (len, stored) = (input.u32().ok()? as usize, input.u32().ok()?);
+        (len <= SECTION_BYTES_MAX).then_some((len, stored))
     }
 
     /// How many numbers it holds, those that never come included.
@@ -494,15 +527,10 @@ pub(crate) fn seal(
     first: u64,
     bound: u64,
     log: LogKind,
+    unreadable: Unreadable,
 ) -> Result<(Manifest, Scan), StoreError> {
-    let (manifest, scan) = summarise(epoch_dir, first, bound, log)?;
-    if let Err(error) = manifest.write(epoch_dir) {
-        // It is only a shortcut: without it the epoch is scanned when the buffer opens.
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "an epoch has no manifest"
-        );
-    }
+    let (manifest, scan) = summarise(epoch_dir, first, bound, log, unreadable)?;
+    manifest.write_or_warn(epoch_dir);
     Ok((manifest, scan))
 }
 
@@ -512,36 +540,39 @@ pub(crate) fn summarise(
     first: u64,
     bound: u64,
     log: LogKind,
+    unreadable: Unreadable,
 ) -> Result<(Manifest, Scan), StoreError> {
     let path = log_file(epoch_dir);
     let len = fs::metadata(&path).map_or(0, |meta| meta.len());
-    let mut scan = crate::scan::scan(&path, log).map_err(StoreError::io("cannot read", &path))?;
+    let scan = crate::scan::scan(&path, log, unreadable);
+    let mut scan = scan.map_err(StoreError::io("cannot read", &path))?;
     scan.chunks
         .retain(|c| c.number >= first && c.last_number() < bound);
     let manifest = Manifest::of(&scan, first, len);
     Ok((manifest, scan))
 }
 
-/// The table of a sealed epoch: from its manifest or, where that section is damaged, made again.
+/// What a sealed epoch holds: from its manifest or, where one of the sections is damaged, made again.
 ///
 /// Chunks that the summary counts and the file does not hold any more get a place of no length. Which of
 /// them held which numbers is not known: all of them are laid to the first.
-pub(crate) fn table(epoch_dir: &Path, first: u64, bound: u64, log: LogKind) -> Table {
-    if let Some(manifest) = Manifest::read(epoch_dir) {
-        return manifest.table;
+pub(crate) fn restored(
+    epoch_dir: &Path,
+    first: u64,
+    bound: u64,
+    log: LogKind,
+    unreadable: Unreadable,
+) -> Result<Manifest, StoreError> {
+    if let Some(manifest) = Manifest::read(epoch_dir)? {
+        return Ok(manifest);
     }
-    let summary = Summary::read(epoch_dir);
-    let Ok((mut manifest, _)) = seal(epoch_dir, first, bound, log) else {
-        return Table::default();
-    };
+    let summary = Summary::read(epoch_dir)?;
+    let (mut manifest, _) = seal(epoch_dir, first, bound, log, unreadable)?;
     if let Some(summary) = summary.filter(|s| s.chunks > manifest.summary.chunks) {
         manifest.add_lost(summary);
-        if let Err(error) = manifest.write(epoch_dir) {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(error, "an epoch's manifest cannot be repaired");
-        }
+        manifest.write_or_warn(epoch_dir);
     }
-    manifest.table
+    Ok(manifest)
 }
 
 impl Manifest {

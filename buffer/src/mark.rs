@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use crate::epoch::{StoreError, sync_directory};
+use crate::patience::patiently;
 use crate::wire::Cursor;
 
 const FILE: &str = "mark";
@@ -19,9 +20,18 @@ pub(crate) struct Mark {
 
 impl Mark {
     /// The last chunks of the alarm and the data log; `None` where the mark is missing or damaged.
-    pub(crate) fn read(dir: &Path) -> Option<[u64; 2]> {
-        let bytes = std::fs::read(dir.join(FILE)).ok()?;
-        let mut input = Cursor::new(&bytes);
+    ///
+    /// # Errors
+    /// One that says nothing of the file.
+    pub(crate) fn read(dir: &Path) -> Result<Option<[u64; 2]>, StoreError> {
+        let path = dir.join(FILE);
+        let bytes = patiently(|| std::fs::read(&path));
+        let bytes = bytes.map_err(StoreError::io("cannot read", &path))?;
+        Ok(bytes.and_then(|bytes| Self::parse(&bytes)))
+    }
+
+    fn parse(bytes: &[u8]) -> Option<[u64; 2]> {
+        let mut input = Cursor::new(bytes);
         let last = [input.u64().ok()?, input.u64().ok()?];
         (crc32c::crc32c(&bytes[..16]) == input.u32().ok()?).then_some(last)
     }

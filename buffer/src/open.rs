@@ -13,8 +13,9 @@ use crate::disk::Gauge;
 use crate::epoch::{StoreError, sync_directory};
 use crate::keeper::{Keeper, LOGS};
 use crate::mark::Mark;
+use crate::patience::patiently;
 use crate::rechunk::Rechunk;
-use crate::recovery::{LogRecovery, Recovery, take_clean_mark};
+use crate::recovery::{LogRecovery, Recovery, adopt_names, read_clean_mark, remove_clean_mark};
 use crate::settings::{OpenError, Settings};
 use crate::shared::Shared;
 use crate::state::{Damage, StateFile};
@@ -81,8 +82,9 @@ fn sync_ancestors(dir: &Path) {
 
 fn check_format(dir: &Path) -> Result<(), OpenError> {
     let path = dir.join(FORMAT_FILE);
-    let text = fs::read_to_string(&path).unwrap_or_default();
-    match stored_format(&text) {
+    let read = patiently(|| fs::read(&path)).map_err(directory_error(&path))?;
+    let text = read.and_then(|bytes| String::from_utf8(bytes).ok());
+    match stored_format(&text.unwrap_or_default()) {
         Some(found) if found > FORMAT => Err(OpenError::Newer {
             path: dir.to_owned(),
             found,
@@ -121,11 +123,11 @@ fn recover(
 ) -> Result<(Keeper, Arc<Shared>), StoreError> {
     let mut recovery = Recovery::default();
     let dir = settings.dir.clone();
-    let (state_file, state, damage) = StateFile::open(&dir);
-    let clean = take_clean_mark(&dir)?;
+    let (state_file, state, damage) = StateFile::open(&dir)?;
+    let clean = read_clean_mark(&dir)?;
     let fresh = state.is_none() && LOGS.iter().all(|log| !dir.join(log.name()).exists());
     recovery.clean = clean.is_some() || fresh;
-    let mark = Mark::read(&dir);
+    let mark = Mark::read(&dir)?;
     if damage == Damage::Slot {
         recovery
             .notes
@@ -133,7 +135,7 @@ fn recover(
     }
     let at = clock.timebase().utc(clock.now());
     let mut core = Core::new();
-    let mut stores = Vec::new();
+    let mut logs = Vec::new();
     for (index, kind) in LOGS.into_iter().enumerate() {
         let mut log = LogRecovery {
             kind,
@@ -143,10 +145,19 @@ fn recover(
             clean: clean.map(|last| last[index]),
             mark: mark.map(|last| last[index]),
             at,
-            recovery: &mut recovery,
+            recovery: Recovery::default(),
+            newer_last: 0,
         };
-        stores.push(log.run(&mut core)?);
+        let epochs = log.find(&mut core)?;
+        logs.push((log, epochs));
     }
+    adopt_names(&mut core, &mut logs)?;
+    let mut stores = Vec::new();
+    for (mut log, epochs) in logs {
+        stores.push(log.fill(&mut core, &epochs)?);
+        recovery.add(log.recovery);
+    }
+    remove_clean_mark(&dir)?;
     if let Some(state) = &state {
         core.boots.restore(&state.boots);
     }

@@ -1,6 +1,6 @@
 //! What opening the buffer finds, and what it makes of it.
 //!
-//! Opening never fails because of damage. Sealed epochs are taken by their manifests; an epoch without
+//! Opening never fails because of damage; it fails where the system cannot read just now. Sealed epochs are taken by their manifests; an epoch without
 //! a valid one is scanned frame by frame. What is missing is counted and announced as a gap. Where the
 //! newest numbers cannot be known for certain, the stream ends and a new one begins, so that no number
 //! is ever given twice.
@@ -11,18 +11,21 @@ mod epochs;
 mod lines;
 mod merges;
 mod missing;
+mod names;
 
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use millrace_tags::{LogKind, SourceId, SourceKind, Timestamp};
+use millrace_tags::{LogKind, SourceId, Timestamp};
 
-use crate::catalogue::{Catalogue, StoredSource};
+pub(crate) use self::names::adopt_names;
+
 use crate::core::Core;
-use crate::epoch::{StoreError, log_file, sync_directory};
-use crate::manifest::{self, Line, Manifest, Summary};
-use crate::scan::Found;
+use crate::epoch::{StoreError, sync_directory};
+use crate::manifest::{self, Line, Summary};
+use crate::patience::patiently;
+use crate::scan::{Found, Unreadable};
 use crate::state::State;
 use crate::store::LogStore;
 
@@ -44,6 +47,8 @@ pub struct Recovery {
     pub damaged_epochs: u64,
     /// Epochs that nothing could be read from, set aside as `.bad`.
     pub quarantined_epochs: u64,
+    /// Epochs that a newer program wrote, kept as `.newer`: nothing in them is sent.
+    pub newer_epochs: u64,
     /// What was found and done, one sentence each.
     pub notes: Vec<String>,
 }
@@ -52,6 +57,16 @@ impl Recovery {
     fn note(&mut self, note: String) {
         tracing::warn!("{note}");
         self.notes.push(note);
+    }
+
+    /// Adds what one log's recovery has found.
+    pub(crate) fn add(&mut self, log: Recovery) {
+        self.crash_void += log.crash_void;
+        self.damaged += log.damaged;
+        self.damaged_epochs += log.damaged_epochs;
+        self.quarantined_epochs += log.quarantined_epochs;
+        self.newer_epochs += log.newer_epochs;
+        self.notes.extend(log.notes);
     }
 }
 
@@ -68,38 +83,34 @@ pub(crate) fn leave_clean_mark(dir: &Path, alarm: u64, data: u64) -> Result<(), 
     sync_directory(dir)
 }
 
-/// Reads the clean mark and removes it durably.
-pub(crate) fn take_clean_mark(dir: &Path) -> Result<Option<[u64; 2]>, StoreError> {
+/// Reads the clean mark.
+pub(crate) fn read_clean_mark(dir: &Path) -> Result<Option<[u64; 2]>, StoreError> {
     let path = dir.join(CLEAN_MARK);
-    let Ok(text) = fs::read_to_string(&path) else {
-        return Ok(None);
-    };
-    fs::remove_file(&path).map_err(StoreError::io("cannot remove", &path))?;
-    sync_directory(dir)?;
+    let bytes = patiently(|| fs::read(&path)).map_err(StoreError::io("cannot read", &path))?;
+    let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = text.unwrap_or_default();
     let mut numbers = text.split_whitespace().map_while(|n| n.parse().ok());
     Ok(numbers.next().zip(numbers.next()).map(|(a, d)| [a, d]))
 }
 
+/// Removes the clean mark durably: what follows changes the store.
+pub(crate) fn remove_clean_mark(dir: &Path) -> Result<(), StoreError> {
+    let path = dir.join(CLEAN_MARK);
+    match fs::remove_file(&path) {
+        Ok(()) => sync_directory(dir),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(StoreError::io("cannot remove", &path)(error)),
+    }
+}
+
 /// An epoch as it was found.
-struct FoundEpoch {
+pub(crate) struct FoundEpoch {
     dir: PathBuf,
     summary: Summary,
     /// Chunks that an older manifest names and that are not there any more.
     lost: Vec<Found>,
     /// A frame that may be newer than all that was read is broken.
     broken_newer: bool,
-}
-
-impl FoundEpoch {
-    /// Gives lines whose catalogue frame is lost the names that their numbers have elsewhere.
-    fn name_lines(&mut self, core: &Core) {
-        for line in self.summary.lines.iter_mut().filter(|l| l.name.is_empty()) {
-            let same = core.registry.same(line.source);
-            if let Some(name) = same.and_then(|s| core.registry.name(s)) {
-                line.name = name.clone();
-            }
-        }
-    }
 }
 
 /// One log in the making.
@@ -114,12 +125,15 @@ pub(crate) struct LogRecovery<'a> {
     /// The last chunk according to the mark; `None` where it is missing or damaged.
     pub(crate) mark: Option<u64>,
     pub(crate) at: Option<Timestamp>,
-    pub(crate) recovery: &'a mut Recovery,
+    /// What was found in this log.
+    pub(crate) recovery: Recovery,
+    /// The last chunk that a newer program may have written; none: zero.
+    pub(crate) newer_last: u64,
 }
 
 impl LogRecovery<'_> {
-    /// Fills the core with what is on the disk.
-    pub(crate) fn run(&mut self, core: &mut Core) -> Result<LogStore, StoreError> {
+    /// Finds the log's epochs, and learns when their boots were.
+    pub(crate) fn find(&mut self, core: &mut Core) -> Result<Vec<FoundEpoch>, StoreError> {
         if !self.dir.exists() {
             fs::create_dir(&self.dir).map_err(StoreError::io("cannot create", &self.dir))?;
             // Its entry has to be durable before anything in it can be.
@@ -129,52 +143,32 @@ impl LogRecovery<'_> {
         }
         self.finish_merges()?;
         self.finish_removals()?;
-        let mut epochs = self.find_epochs()?;
+        let epochs = self.find_epochs()?;
         for times in epochs.iter().flat_map(|e| &e.summary.boots) {
             core.boots.learn(times.first);
         }
-        let mut named = false;
-        for epoch in epochs.iter().rev() {
-            named |= self.adopt_names(core, epoch, named);
-        }
-        for epoch in &mut epochs {
-            epoch.name_lines(core);
-        }
+        self.note_newer()?;
+        Ok(epochs)
+    }
+
+    /// Fills the core with what is on the disk; the names of both logs' epochs are known.
+    pub(crate) fn fill(
+        &mut self,
+        core: &mut Core,
+        epochs: &[FoundEpoch],
+    ) -> Result<LogStore, StoreError> {
         let removed = self.state.log(self.kind).removed.clone();
         core.log_mut(self.kind).removed = removed;
         self.restore_counts(core);
-        self.count_epochs(core, &epochs);
-        let missing = self.missing_chunks(core, &epochs);
+        self.count_epochs(core, epochs)?;
+        let missing = self.missing_chunks(core, epochs)?;
         let holes = match missing.is_empty() {
             true => Vec::new(),
-            false => self.account_for_missing(core, &epochs, &missing),
+            false => self.account_for_missing(core, epochs, &missing)?,
         };
-        self.restore_aside(core, &epochs);
+        self.restore_aside(core, epochs)?;
         self.recovery.damaged += holes.iter().map(|h| h.2 - h.1 + 1).sum::<u64>();
-        self.place_lines(core, &epochs, &missing)
-    }
-
-    /// Takes over the numbers of an epoch's sources and tags; `true` where its catalogue is there.
-    ///
-    /// The newest epoch comes first. Its catalogue has everything that older ones have, so of those
-    /// (`named`) only the summary is looked at: reading all catalogues would take too long.
-    fn adopt_names(&mut self, core: &mut Core, epoch: &FoundEpoch, named: bool) -> bool {
-        let mut found = false;
-        if !named {
-            let catalogue = read_catalogue(&epoch.dir);
-            // Where it contradicts, its numbers are translated by name whenever the epoch is read.
-            core.registry.adopt(&catalogue);
-            found = match self.kind {
-                LogKind::Alarm => !catalogue.sources.is_empty(),
-                LogKind::Data => !catalogue.tags.is_empty(),
-            };
-        }
-        for line in epoch.summary.lines.iter().filter(|l| !l.name.is_empty()) {
-            if core.registry.source(&line.name, SourceKind::Device) != line.source {
-                core.registry.contradict();
-            }
-        }
-        found
+        Ok(self.place_lines(core, epochs, &missing))
     }
 
     /// The last chunk that was durable, as far as anybody noted it down.
@@ -183,36 +177,14 @@ impl LogRecovery<'_> {
         saved
             .max(self.mark.unwrap_or(0))
             .max(self.clean.unwrap_or(0))
+            .max(self.newer_last)
     }
 }
 
-fn table(epoch: &FoundEpoch, kind: LogKind) -> Vec<Found> {
+fn table(epoch: &FoundEpoch, kind: LogKind) -> Result<Vec<Found>, StoreError> {
     let (first, last) = (epoch.summary.first, epoch.summary.last);
-    manifest::table(&epoch.dir, first, last + 1, kind).chunks
-}
-
-fn read_catalogue(epoch_dir: &Path) -> Catalogue {
-    let Some(manifest) = Manifest::read(epoch_dir) else {
-        return Catalogue::default();
-    };
-    let Ok(file) = File::open(log_file(epoch_dir)) else {
-        return Catalogue::default();
-    };
-    let mut catalogue = crate::store::read_catalogue(&file, &manifest.table);
-    // A frame that was lost leaves the names that the manifest has.
-    for line in &manifest.summary.lines {
-        if !line.name.is_empty() && !catalogue.sources.iter().any(|s| s.id == line.source) {
-            catalogue.sources.push(StoredSource {
-                id: line.source,
-                kind: SourceKind::Device,
-                name: line.name.clone(),
-                last: line.base,
-                limit: line.limit,
-            });
-        }
-    }
-    catalogue.sources.sort_by_key(|s| s.id);
-    catalogue
+    let whole = manifest::restored(&epoch.dir, first, last + 1, kind, Unreadable::IsLost)?;
+    Ok(whole.table.chunks)
 }
 
 fn source_of(core: &Core, line: &Line) -> Option<SourceId> {

@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::core::{CommitError, StoreFailure};
+use crate::epoch::StoreError;
 use crate::keeper::{Keeper, LOGS, self_store};
 use crate::log::LineKey;
 use crate::ranges::Ranges;
-use crate::scan::Found;
+use crate::scan::{Found, Unreadable};
 use crate::uplink::Directory;
 
 /// What is to be sent again.
@@ -80,6 +81,9 @@ pub enum ReplayError {
     /// What is only in memory could not be stored first.
     #[error("what is not stored yet cannot be stored")]
     Commit(#[from] CommitError),
+    /// The store cannot be read now. What was found before is offered again; ask again for the rest.
+    #[error("the store cannot be read")]
+    Read(#[source] StoreFailure),
     /// It is offered again, but that would not outlive a crash.
     #[error("the state cannot be saved; a crash now would forget what is to be sent again")]
     State(#[source] StoreFailure),
@@ -148,7 +152,8 @@ impl Keeper {
                 .insert(name.to_string(), ReplayedTo::default());
         }
         for kind in LOGS {
-            self.replay_log(kind, &uplinks, replay, &mut replayed);
+            self.replay_log(kind, &uplinks, replay, &mut replayed)
+                .map_err(|error| ReplayError::Read(error.into()))?;
             let oldest = self.store(kind).sealed.front().and_then(|e| e.newest);
             replayed.oldest = [replayed.oldest, oldest].into_iter().flatten().min();
         }
@@ -168,19 +173,19 @@ impl Keeper {
         uplinks: &[Arc<str>],
         replay: &Replay,
         replayed: &mut Replayed,
-    ) {
+    ) -> Result<(), StoreError> {
         let line = self.replay_line(kind, replay);
         if matches!(replay, Replay::Numbers { .. }) && line.is_none() {
-            return;
+            return Ok(());
         }
         let mut outcomes: Vec<Outcome> = uplinks.iter().map(|_| Outcome::default()).collect();
         let sealed: Vec<u64> = self.store(kind).sealed.iter().map(|e| e.first).collect();
         for first in sealed {
-            let chunks = self.store(kind).table(first).chunks;
-            self.replay_chunks(kind, &chunks, uplinks, replay, line, &mut outcomes);
+            let chunks = self.store(kind).table(first, Unreadable::Fails)?.chunks;
+            self.replay_chunks(kind, &chunks, uplinks, replay, line, &mut outcomes)?;
         }
         let chunks = self.store(kind).active_chunks();
-        self.replay_chunks(kind, &chunks, uplinks, replay, line, &mut outcomes);
+        self.replay_chunks(kind, &chunks, uplinks, replay, line, &mut outcomes)?;
         let core = self.shared.lock();
         let spans = |lines: &Lines| -> Vec<Span> {
             let spans = lines.iter().flat_map(|(line, numbers)| {
@@ -203,6 +208,7 @@ impl Keeper {
                 to.waiting.extend(spans(&outcome.waiting));
             }
         }
+        Ok(())
     }
 
     /// The line that is asked for, if this log has it.
@@ -225,7 +231,7 @@ impl Keeper {
         replay: &Replay,
         line: Option<LineKey>,
         outcomes: &mut [Outcome],
-    ) {
+    ) -> Result<(), StoreError> {
         for found in chunks {
             let mut core = self.shared.lock();
             let core = &mut *core;
@@ -234,7 +240,7 @@ impl Keeper {
                 continue;
             }
             let store = self_store(&mut self.alarm, &mut self.data, kind);
-            let names = store.names_of(first, &mut core.registry);
+            let names = store.names_of(first, &mut core.registry, Unreadable::Fails)?;
             let Some(chunk) = names.and_then(|n| n.directory(found, core.log_mut(kind))) else {
                 continue;
             };
@@ -256,6 +262,7 @@ impl Keeper {
                 }
             }
         }
+        Ok(())
     }
 
     /// Says what was asked for by number and is neither sent again nor waits.

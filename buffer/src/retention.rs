@@ -7,8 +7,10 @@ use millrace_tags::{DropReason, LogKind};
 
 use crate::core::Core;
 use crate::disk::bytes_aside;
+use crate::epoch::StoreError;
 use crate::keeper::{Keeper, LOGS, self_store};
 use crate::ranges::Ranges;
+use crate::scan::{Found, Unreadable};
 use crate::settings::WhenFull;
 use crate::store::Sealed;
 use crate::uplink::Directory;
@@ -297,6 +299,13 @@ impl Keeper {
         })
     }
 
+    /// The chunks of an epoch, which is open for reading from then on.
+    fn readable_chunks(&mut self, kind: LogKind, first: u64) -> Result<Vec<Found>, StoreError> {
+        let chunks = self.store(kind).table(first, Unreadable::IsLost)?.chunks;
+        self.store(kind).open(first, Unreadable::IsLost)?;
+        Ok(chunks)
+    }
+
     /// Removes an epoch in three steps, each of which recovery can finish: the state says that it is
     /// gone and what is owed for it, then it is renamed, then deleted.
     pub(crate) fn remove(
@@ -306,7 +315,14 @@ impl Keeper {
         reason: Option<DropReason>,
     ) -> bool {
         let at = self.shared.utc();
-        let chunks = self.store(kind).table(epoch.first).chunks;
+        let chunks = match self.readable_chunks(kind, epoch.first) {
+            Ok(chunks) => chunks,
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "an epoch stays: what it holds cannot be said now");
+                return false;
+            }
+        };
         {
             let mut core = self.shared.lock();
             let core = &mut *core;
@@ -326,7 +342,9 @@ impl Keeper {
                     continue;
                 }
                 let store = self_store(&mut self.alarm, &mut self.data, kind);
-                let names = store.names(found.number, &mut core.registry);
+                // It was opened just now: there is nothing left to read.
+                let names = store.names(found.number, &mut core.registry, Unreadable::IsLost);
+                let names = names.unwrap_or_default();
                 let directory = names.and_then(|n| n.directory(found, core.log_mut(kind)));
                 let directory = directory.unwrap_or(Directory {
                     number: found.number,

@@ -57,6 +57,9 @@ pub struct Settings {
     /// How often epochs with small chunks are looked for, to merge them.
     #[doc(hidden)]
     pub rechunk_interval: Duration,
+    /// What is waited before a chunk that cannot be read is tried again; longer each time.
+    #[doc(hidden)]
+    pub read_retry: Duration,
 }
 
 impl Settings {
@@ -74,6 +77,7 @@ impl Settings {
             reserve: 0,
             epoch_bytes: 16 * 1024 * 1024,
             rechunk_interval: Duration::from_secs(10),
+            read_retry: Duration::from_secs(1),
         }
     }
 
@@ -100,7 +104,7 @@ impl Settings {
 pub enum OpenError {
     /// The directory cannot be made or written. Check its owner, and whether the disk is mounted
     /// read-only.
-    #[error("cannot write to the buffer's directory {}", path.display())]
+    #[error("cannot use the buffer's directory {}", path.display())]
     Directory {
         /// What was tried.
         path: PathBuf,

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::boots::Boots;
 use crate::epoch::{StoreError, sync_directory};
+use crate::patience::patiently;
 use crate::ranges::Ranges;
 
 const MAGIC: [u8; 4] = [0xF1, b'M', b'R', b's'];
@@ -190,8 +191,14 @@ pub(crate) struct StateFile {
 
 impl StateFile {
     /// Reads the newer intact slot. The state is `None` where there is none.
-    pub(crate) fn open(dir: &Path) -> (Self, Option<State>, Damage) {
-        let slots = [0, 1].map(|slot| read_slot(&slot_path(dir, slot)));
+    ///
+    /// # Errors
+    /// One that says nothing of the file: without it, what is there would be sent again.
+    pub(crate) fn open(dir: &Path) -> Result<(Self, Option<State>, Damage), StoreError> {
+        let slots = [
+            read_slot(&slot_path(dir, 0))?,
+            read_slot(&slot_path(dir, 1))?,
+        ];
         let damage = match &slots {
             [Err(()), _] | [_, Err(())] => Damage::Slot,
             _ => Damage::None,
@@ -206,7 +213,7 @@ impl StateFile {
             generation,
             saved: state.clone(),
         };
-        (file, state, damage)
+        Ok((file, state, damage))
     }
 
     /// Makes `state` durable, unless it is what was saved last.
@@ -264,18 +271,26 @@ fn write_slot(path: &Path, dir: &Path, generation: u64, state: &State) -> std::i
     Ok(())
 }
 
-/// `Ok(None)`: there is no slot; `Err`: it is damaged.
-fn read_slot(path: &Path) -> Result<Option<(u64, State)>, ()> {
-    let mut bytes = Vec::new();
-    match File::open(path) {
-        Ok(file) => file
-            .take(SLOT_BYTES_MAX)
-            .read_to_end(&mut bytes)
-            .map_err(drop)?,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(_) => return Err(()),
-    };
-    let mut input = crate::wire::Cursor::new(&bytes);
+/// What a slot holds: nothing if there is none, an error inside if it is damaged.
+type Slot = Result<Option<(u64, State)>, ()>;
+
+fn read_slot(path: &Path) -> Result<Slot, StoreError> {
+    let bytes = patiently(|| {
+        let mut bytes = Vec::new();
+        let file = File::open(path)?;
+        file.take(SLOT_BYTES_MAX).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    });
+    let bytes = bytes.map_err(StoreError::io("cannot read", path))?;
+    Ok(match bytes {
+        Some(bytes) => parse_slot(&bytes),
+        None if path.exists() => Err(()),
+        None => Ok(None),
+    })
+}
+
+fn parse_slot(bytes: &[u8]) -> Slot {
+    let mut input = crate::wire::Cursor::new(bytes);
     let mut parse = || -> Result<(u64, State), crate::wire::Malformed> {
         let malformed = crate::wire::Malformed("the slot is damaged");
         if input.array::<4>()? != MAGIC || input.u8()? > VERSION {
@@ -319,21 +334,21 @@ mod tests {
     #[test]
     fn a_damaged_slot_leaves_the_other() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut file, state, _) = StateFile::open(dir.path());
+        let (mut file, state, _) = StateFile::open(dir.path()).unwrap();
         assert_eq!(state, None);
         let mut state = State::default();
         for last in 1..=3 {
             state.data.last_chunk = last;
             file.save(state.clone()).unwrap();
         }
-        let (_, read, damage) = StateFile::open(dir.path());
+        let (_, read, damage) = StateFile::open(dir.path()).unwrap();
         assert_eq!((read.unwrap().data.last_chunk, damage), (3, Damage::None));
 
         let newest = dir.path().join("state.1");
         let mut bytes = std::fs::read(&newest).unwrap();
         bytes[30] ^= 1;
         std::fs::write(&newest, bytes).unwrap();
-        let (_, read, damage) = StateFile::open(dir.path());
+        let (_, read, damage) = StateFile::open(dir.path()).unwrap();
         assert_eq!((read.unwrap().data.last_chunk, damage), (2, Damage::Slot));
     }
 }

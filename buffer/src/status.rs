@@ -7,6 +7,7 @@ use millrace_tags::{LogKind, Moment, Timestamp};
 use serde::Serialize;
 
 use crate::core::Core;
+use crate::epoch::causes;
 use crate::growth::runway;
 use crate::settings::Settings;
 use crate::uplink::Reader;
@@ -39,6 +40,8 @@ pub struct Status {
     pub last_commit_age: Option<Duration>,
     /// Why the last commit failed; `None` where it did not.
     pub last_error: Option<String>,
+    /// Chunks that cannot be read now and are tried again, a sentence for each uplink and log.
+    pub unread: Vec<String>,
     /// Whether commits succeed: otherwise data are in memory only.
     pub durable: bool,
 }
@@ -114,7 +117,8 @@ impl Status {
             uplinks: uplinks.collect(),
             uncommitted: core.alarm.open_records + core.data.open_records,
             last_commit_age: core.last_commit.map(|at| now.since(at)),
-            last_error: core.failure.as_ref().map(describe),
+            last_error: core.failure.as_ref().map(|error| causes(error)),
+            unread: unread(core),
             durable: core.failure.is_none(),
         }
     }
@@ -124,14 +128,12 @@ fn queued(reader: &Reader) -> u64 {
     reader.counts.iter().map(|c| c.queued).sum()
 }
 
-/// An error with its causes, for people.
-fn describe(error: &crate::core::CommitError) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
+fn unread(core: &Core) -> Vec<String> {
+    let readers = core.uplinks.iter().flat_map(|(name, uplink)| {
+        let readers = [&uplink.alarm, &uplink.data];
+        readers.map(|reader| (name, reader.unread.as_ref()))
+    });
+    readers
+        .filter_map(|(name, unread)| Some(format!("uplink {name} waits for {}", unread?.error)))
+        .collect()
 }

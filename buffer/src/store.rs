@@ -1,6 +1,6 @@
 //! The epochs of one log: the one that is written, and the sealed ones.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_tags::{
-    BootId, LogKind, Moment, SourceId, StreamId, TagInfo, TagTable, Timebase, Timestamp,
+    BootId, LogKind, Moment, SourceId, SourceKind, StreamId, TagInfo, TagTable, Timebase, Timestamp,
 };
 
 use crate::boots::Boots;
@@ -18,8 +18,9 @@ use crate::commit::Packed;
 use crate::epoch::{self, Epoch, StoreError, disk_bytes, log_file, sync_directory};
 use crate::growth::Growth;
 use crate::log::{LineKey, Log};
-use crate::manifest::{self, Summary, Table, seal};
-use crate::scan::Found;
+use crate::manifest::{self, Manifest, Summary, Table, seal};
+use crate::patience::{Trouble, patiently};
+use crate::scan::{Found, Unreadable};
 use crate::uplink::Directory;
 
 /// Sealed epochs that are kept open for reading: one for each lane that can lag.
@@ -103,6 +104,8 @@ struct OpenEpoch {
     /// Chunk number, span, offset, length.
     chunks: Vec<(u64, u32, u64, u32)>,
     catalogue: Catalogue,
+    /// The sources in the directories of its chunks.
+    used: BTreeSet<SourceId>,
     /// The catalogue in terms of the registry, once somebody asked.
     names: Option<Arc<EpochNames>>,
 }
@@ -116,19 +119,28 @@ pub(crate) struct EpochNames {
 }
 
 impl EpochNames {
-    /// Takes over what the epoch says; sources that the registry has lost get a number.
-    pub(crate) fn resolve(catalogue: &Catalogue, registry: &mut Registry) -> Self {
-        let mut sources = Self::identity(registry).sources;
-        sources.retain(|id, _| registry.same(*id).is_some());
+    /// Takes over what the epoch says; sources that the registry has lost get a number, and those whose
+    /// names are lost the one that recovery gave them.
+    pub(crate) fn resolve(
+        catalogue: &Catalogue,
+        used: &BTreeSet<SourceId>,
+        registry: &mut Registry,
+    ) -> Self {
+        let mut sources = HashMap::new();
         for source in &catalogue.sources {
             let id = registry.source(&source.name, source.kind);
             sources.insert(source.id, id);
         }
+        for id in used {
+            let meant = || registry.nameless(*id);
+            sources.entry(*id).or_insert_with(meant);
+        }
         let known = registry.tags();
-        let same = catalogue
-            .tags
-            .iter()
-            .all(|(id, tag)| known.get(*id).is_some_and(|t| **t == *tag));
+        let same = registry.agrees()
+            && catalogue
+                .tags
+                .iter()
+                .all(|(id, tag)| known.get(*id).is_some_and(|t| **t == *tag));
         Self {
             sources,
             tags: (!same).then(|| Arc::new(catalogue.table())),
@@ -164,6 +176,8 @@ pub(crate) enum Read {
     Frame(Vec<u8>),
     /// It is not where it should be; what it held, if that is known.
     Lost(Option<Found>),
+    /// It cannot be read now.
+    Failed(StoreError),
 }
 
 /// What a new epoch's catalogue needs.
@@ -314,7 +328,7 @@ impl LogStore {
             return self.discard(first).map(|()| Vec::new());
         }
         // The file is durable and complete: even if it cannot be read now, it stays on the list.
-        let sealed = seal(&dir, first, last + 1, self.kind);
+        let sealed = seal(&dir, first, last + 1, self.kind, Unreadable::Fails);
         let summary = sealed.as_ref().map(|(m, _)| m.summary.clone());
         self.sealed.push_back(Sealed {
             first,
@@ -365,12 +379,14 @@ impl LogStore {
     }
 
     /// Reads a chunk of a sealed epoch; the caller checks the frame.
-    pub(crate) fn read_sealed(&mut self, number: u64) -> Read {
+    pub(crate) fn read_sealed(&mut self, number: u64, unreadable: Unreadable) -> Read {
         let Some(first) = self.sealed_with(number).map(|s| s.first) else {
             return Read::Lost(None);
         };
-        let Some(at) = self.open(first) else {
-            return Read::Lost(None);
+        let at = match self.open(first, unreadable) {
+            Ok(Some(at)) => at,
+            Ok(None) => return Read::Lost(None),
+            Err(error) => return Read::Failed(error),
         };
         let open = &self.open[at];
         let place = open
@@ -381,13 +397,24 @@ impl LogStore {
             return Read::Lost(None);
         };
         let mut bytes = vec![0; (len as usize).min(FRAME_BYTES_MAX)];
-        let intact = open.file.read_exact_at(&mut bytes, offset).is_ok()
-            && Frame::parse(&bytes).is_ok_and(|f| f.header.number == chunk);
-        if intact {
+        let read = open.file.read_exact_at(&mut bytes, offset);
+        if let Err(error) = read.as_ref().map_err(Trouble::of)
+            && (error == Trouble::Passing
+                || error == Trouble::Sick && unreadable == Unreadable::Fails)
+        {
+            // Its file may be gone with the device: the next attempt opens it again.
+            self.open.remove(at);
+            let path = log_file(&self.epoch_dir(first));
+            let failed = |source| Read::Failed(StoreError::io("cannot read", &path)(source));
+            return read.map_or_else(failed, |()| Read::Lost(None));
+        }
+        if read.is_ok() && Frame::parse(&bytes).is_ok_and(|f| f.header.number == chunk) {
             return Read::Frame(bytes);
         }
-        let table = self.table(first);
-        Read::Lost(table.chunks.into_iter().find(|c| c.number == chunk))
+        match self.table(first, unreadable) {
+            Ok(table) => Read::Lost(table.chunks.into_iter().find(|c| c.number == chunk)),
+            Err(error) => Read::Failed(error),
+        }
     }
 
     /// The names that a sealed epoch's source and tag numbers stand for. Reads nothing where a chunk of
@@ -396,14 +423,19 @@ impl LogStore {
         &mut self,
         number: u64,
         registry: &mut Registry,
-    ) -> Option<Arc<EpochNames>> {
-        let first = self.sealed_with(number)?.first;
-        let at = self.open(first)?;
+        unreadable: Unreadable,
+    ) -> Result<Option<Arc<EpochNames>>, StoreError> {
+        let Some(first) = self.sealed_with(number).map(|s| s.first) else {
+            return Ok(None);
+        };
+        let Some(at) = self.open(first, unreadable)? else {
+            return Ok(None);
+        };
         let open = &mut self.open[at];
-        let names = open
-            .names
-            .get_or_insert_with(|| Arc::new(EpochNames::resolve(&open.catalogue, registry)));
-        Some(names.clone())
+        let names = open.names.get_or_insert_with(|| {
+            Arc::new(EpochNames::resolve(&open.catalogue, &open.used, registry))
+        });
+        Ok(Some(names.clone()))
     }
 
     /// [`LogStore::names`], of the active epoch too.
@@ -411,10 +443,11 @@ impl LogStore {
         &mut self,
         number: u64,
         registry: &mut Registry,
-    ) -> Option<Arc<EpochNames>> {
+        unreadable: Unreadable,
+    ) -> Result<Option<Arc<EpochNames>>, StoreError> {
         match self.is_active(number) {
-            true => Some(Arc::new(EpochNames::identity(registry))),
-            false => self.names(number, registry),
+            true => Ok(Some(Arc::new(EpochNames::identity(registry)))),
+            false => self.names(number, registry, unreadable),
         }
     }
 
@@ -429,15 +462,31 @@ impl LogStore {
             .collect()
     }
 
-    fn open(&mut self, first: u64) -> Option<usize> {
+    /// Opens a sealed epoch for reading; `None` where its file is lost.
+    pub(crate) fn open(
+        &mut self,
+        first: u64,
+        unreadable: Unreadable,
+    ) -> Result<Option<usize>, StoreError> {
         if let Some(at) = self.open.iter().position(|o| o.first == first) {
-            return Some(at);
+            return Ok(Some(at));
         }
-        let dir = self.epoch_dir(first);
-        let file = File::open(log_file(&dir)).ok()?;
-        let table = self.table(first);
-        let catalogue = read_catalogue(&file, &table);
-        let mut chunks: Vec<_> = table
+        let path = log_file(&self.epoch_dir(first));
+        let file = match (File::open(&path), unreadable) {
+            (Ok(file), _) => file,
+            (Err(error), _) if Trouble::of(&error) == Trouble::Gone => return Ok(None),
+            (Err(error), Unreadable::IsLost) if Trouble::of(&error) == Trouble::Sick => {
+                return Ok(None);
+            }
+            (Err(error), _) => return Err(StoreError::io("cannot open", &path)(error)),
+        };
+        let manifest = self.manifest(first, unreadable)?;
+        let catalogue = read_names(&file, &manifest, unreadable);
+        let catalogue = catalogue.map_err(StoreError::io("cannot read", &path))?;
+        let entries = manifest.table.chunks.iter().flat_map(|c| &c.entries);
+        let used = entries.map(|entry| entry.source).collect();
+        let mut chunks: Vec<_> = manifest
+            .table
             .chunks
             .iter()
             .map(|c| (c.number, c.span, c.offset, c.len))
@@ -451,17 +500,23 @@ impl LogStore {
             file,
             chunks,
             catalogue,
+            used,
             names: None,
         });
-        Some(self.open.len() - 1)
+        Ok(Some(self.open.len() - 1))
     }
 
-    /// The chunks of a sealed epoch: from its manifest, or by scanning it again.
-    pub(crate) fn table(&self, first: u64) -> Table {
+    /// What a sealed epoch holds: from its manifest, or by scanning it again.
+    fn manifest(&self, first: u64, unreadable: Unreadable) -> Result<Manifest, StoreError> {
         let dir = self.epoch_dir(first);
         let bound = self.sealed.iter().find(|s| s.first == first);
         let bound = bound.map_or(u64::MAX, |s| s.last + 1);
-        manifest::table(&dir, first, bound, self.kind)
+        manifest::restored(&dir, first, bound, self.kind, unreadable)
+    }
+
+    /// The chunks of a sealed epoch.
+    pub(crate) fn table(&self, first: u64, unreadable: Unreadable) -> Result<Table, StoreError> {
+        Ok(self.manifest(first, unreadable)?.table)
     }
 
     /// Reads every chunk of the log and hands its directory out: nothing is taken from manifests.
@@ -479,8 +534,11 @@ impl LogStore {
         }
         for (dir, last) in dirs {
             let path = log_file(&dir);
-            let scan = crate::scan::scan(&path, self.kind)
-                .map_err(StoreError::io("cannot read", &path))?;
+            let scan = crate::scan::scan(&path, self.kind, Unreadable::Fails);
+            let mut scan = scan.map_err(StoreError::io("cannot read", &path))?;
+            if let Some(manifest) = Manifest::read(&dir)? {
+                add_manifest_names(&mut scan.catalogue, &manifest);
+            }
             for chunk in scan.chunks {
                 if chunk.last_number() <= last {
                     each(chunk, &scan.catalogue);
@@ -534,17 +592,56 @@ pub(crate) fn remove_epoch(log_dir: &Path, first: u64) -> Result<(), StoreError>
 }
 
 /// The catalogue of an epoch, as far as its frames are intact.
-pub(crate) fn read_catalogue(file: &File, table: &Table) -> Catalogue {
+///
+/// # Errors
+/// One that says nothing of the file; of the file too, where `unreadable` says so.
+pub(crate) fn read_catalogue(
+    file: &File,
+    table: &Table,
+    unreadable: Unreadable,
+) -> io::Result<Catalogue> {
     let mut catalogue = Catalogue::default();
     for &(offset, len) in &table.catalogues {
         let mut bytes = vec![0; (len as usize).min(FRAME_BYTES_MAX)];
-        if file.read_exact_at(&mut bytes, offset).is_ok()
-            && let Ok((_, part, _)) = Catalogue::parse(&bytes)
-        {
+        let mut read = || file.read_exact_at(&mut bytes, offset);
+        let read = match unreadable {
+            Unreadable::IsLost => patiently(read)?.is_some(),
+            Unreadable::Fails => match read() {
+                Err(error) if Trouble::of(&error) != Trouble::Gone => return Err(error),
+                read => read.is_ok(),
+            },
+        };
+        if read && let Ok((_, part, _)) = Catalogue::parse(&bytes) {
             catalogue.extend(part);
         }
     }
-    catalogue
+    Ok(catalogue)
+}
+
+/// [`read_catalogue`], and the names that only the manifest has.
+pub(crate) fn read_names(
+    file: &File,
+    manifest: &Manifest,
+    unreadable: Unreadable,
+) -> io::Result<Catalogue> {
+    let mut catalogue = read_catalogue(file, &manifest.table, unreadable)?;
+    add_manifest_names(&mut catalogue, manifest);
+    Ok(catalogue)
+}
+
+fn add_manifest_names(catalogue: &mut Catalogue, manifest: &Manifest) {
+    for line in &manifest.summary.lines {
+        if !line.name.is_empty() && !catalogue.sources.iter().any(|s| s.id == line.source) {
+            catalogue.sources.push(StoredSource {
+                id: line.source,
+                kind: SourceKind::Device,
+                name: line.name.clone(),
+                last: line.base,
+                limit: line.limit,
+            });
+        }
+    }
+    catalogue.sources.sort_by_key(|s| s.id);
 }
 
 impl Active {

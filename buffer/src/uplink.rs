@@ -19,7 +19,7 @@ use crate::owed::{Owed, OwedKey};
 use crate::ranges::Ranges;
 use crate::routes::Routes;
 
-pub(crate) use reader::Reader;
+pub(crate) use reader::{Reader, Unread};
 
 /// Names to put on a parcel.
 pub(crate) struct Names<'a> {

@@ -87,8 +87,9 @@ impl Keeper {
     fn same_names(&self) -> HashMap<SourceId, Arc<str>> {
         let core = self.shared.lock();
         let registry = &core.registry;
-        let ids = (0..registry.sources().len() as u32).map(SourceId);
-        ids.filter_map(|id| Some((id, registry.name(registry.same(id)?)?.clone())))
+        let nameless = registry.nameless_known();
+        nameless
+            .filter_map(|(stored, meant)| Some((stored, registry.name(meant)?.clone())))
             .collect()
     }
 

@@ -1,6 +1,6 @@
 /* A shim between a program and its disk (LD_PRELOAD): writes down what happens to the files below
  * $MILLRACE_DISK_ROOT, in order and with data, so that a test can make the disk of a power cut out of
- * it, and lets the k-th operation fail.
+ * it, and lets the k-th operation fail, or the reading of some file.
  *
  * Every operation is done and written down under one lock, so the order in $MILLRACE_DISK_LOG is the
  * order on the disk. What the shim cannot follow (shared writable mappings, copies inside the kernel,
@@ -10,6 +10,9 @@
  *   "fail K ERRNO once|on" the K-th operation from now on fails, it alone or all from there on
  *   "fail off"             no more
  *   "hit?"                 fails with EAGAIN unless an operation has failed since the last "fail K"
+ *   "read HOW END ERRNO COUNT FROM LEN" the next COUNT (or, if negative, all) reads fail of files whose
+ *                          names end in END: HOW "open" their opening, "read" what touches LEN bytes from
+ *                          FROM on (LEN 0: anything); "read off" no more
  * Where ERRNO is ENOSPC only what takes room counts, and with "on" the K-th write is cut short first.
  */
 #define _GNU_SOURCE
@@ -42,6 +45,10 @@ static size_t root_len;
 static int log_fd = -1;
 static long fail_at, fail_seen;
 static int fail_errno, fail_on, fail_hit;
+
+static char read_how[8], read_end[64];
+static long read_left, read_from, read_len;
+static int read_errno;
 
 static void give_up(const char *what) {
     fprintf(stderr, "disk shim: %s\n", what);
@@ -148,8 +155,36 @@ static int denied(int takes_room) {
     return 1;
 }
 
+/* Whether this opening or reading is to fail. */
+static int unreadable(const char *how, const char *path, off_t at, size_t len) {
+    size_t all = strlen(path), end = strlen(read_end);
+    int denied = 0;
+    pthread_mutex_lock(&lock);
+    if (read_left && strcmp(how, read_how) == 0 && all >= end && strcmp(path + all - end, read_end) == 0 &&
+        (!read_len || (at < read_from + read_len && at + (off_t)len > read_from))) {
+        read_left -= read_left > 0;
+        fail_hit = denied = 1;
+    }
+    pthread_mutex_unlock(&lock);
+    if (denied)
+        errno = read_errno;
+    return denied;
+}
+
+static ssize_t do_read(int fd, void *to, size_t len, off_t at, int positioned) {
+    char path[PATH_MAX];
+    if (read_left && path_of(fd, path) == 1 &&
+        unreadable("read", path, positioned ? at : lseek(fd, 0, SEEK_CUR), len))
+        return -1;
+    return positioned ? syscall(SYS_pread64, fd, to, len, at) : syscall(SYS_read, fd, to, len);
+}
+
+ssize_t read(int fd, void *to, size_t len) { return do_read(fd, to, len, 0, 0); }
+ssize_t pread(int fd, void *to, size_t len, off_t at) { return do_read(fd, to, len, at, 1); }
+ssize_t pread64(int fd, void *to, size_t len, off64_t at) { return do_read(fd, to, len, at, 1); }
+
 static ssize_t mark(const void *data, size_t len) {
-    char text[64] = {0}, how[8] = {0};
+    char text[160] = {0}, how[8] = {0};
     long at;
     int number;
     memcpy(text, data, len < sizeof text - 1 ? len : sizeof text - 1);
@@ -157,7 +192,12 @@ static ssize_t mark(const void *data, size_t len) {
         errno = EAGAIN;
         return fail_hit ? (ssize_t)len : -1;
     }
-    if (strncmp(text, "fail off", 8) == 0)
+    if (strncmp(text, "read off", 8) == 0)
+        read_left = 0;
+    else if (sscanf(text, "read %7s %63s %d %ld %ld %ld", read_how, read_end, &read_errno, &read_left, &read_from,
+                    &read_len) == 6) {
+        fail_hit = 0;
+    } else if (strncmp(text, "fail off", 8) == 0)
         fail_at = 0;
     else if (sscanf(text, "fail %ld %d %7s", &at, &number, how) == 3) {
         fail_at = at, fail_errno = number, fail_on = strcmp(how, "on") == 0, fail_seen = 0, fail_hit = 0;
@@ -223,6 +263,8 @@ static int do_open(int dirfd, const char *path, int flags, mode_t mode) {
     char whole[PATH_MAX], *name;
     int of = entry(dirfd, path, whole, &name);
     int changes = flags & (O_CREAT | O_TRUNC) || (flags & O_ACCMODE) != O_RDONLY;
+    if (of == 1 && !changes && read_left && unreadable("open", whole, 0, 0))
+        return -1;
     if (of != 1 || !changes || (flags & O_TMPFILE) == O_TMPFILE)
         return (int)syscall(SYS_openat, dirfd, path, flags, mode);
     pthread_mutex_lock(&lock);

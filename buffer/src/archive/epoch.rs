@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use millrace_tags::{LogKind, SourceId, TagTable};
 
+use crate::catalogue::unnamed;
 use crate::chunk::FRAME_BYTES_MAX;
 use crate::epoch::log_file;
 use crate::manifest::{Manifest, Summary};
-use crate::scan::Found;
+use crate::scan::{Found, Unreadable};
 
 /// Endings of directories that are epochs; `old` is one that a merged one takes the place of just now.
 const ENDINGS: [&str; 2] = ["ep", "old"];
@@ -74,7 +75,9 @@ impl Place {
 
     /// What its manifest sums up, if that is intact.
     pub(super) fn summary(&self) -> Option<Summary> {
-        Summary::read(&self.dir).filter(|s| s.first == self.first)
+        Summary::read(&self.dir)
+            .ok()?
+            .filter(|s| s.first == self.first)
     }
 
     /// Opens it: by its manifest or, where that is missing or damaged, by a scan. `None` where it is
@@ -82,14 +85,16 @@ impl Place {
     pub(super) fn open(&self, log: LogKind) -> Option<Opened> {
         let path = log_file(&self.dir);
         let file = File::open(&path).ok()?;
-        let manifest = self.summary().and_then(|_| Manifest::read(&self.dir));
+        let manifest = self.summary().and_then(|_| Manifest::read(&self.dir).ok()?);
         let (chunks, catalogue, lines) = match manifest {
             Some(manifest) => {
-                let catalogue = crate::store::read_catalogue(&file, &manifest.table);
+                let catalogue =
+                    crate::store::read_catalogue(&file, &manifest.table, Unreadable::IsLost)
+                        .ok()?;
                 (manifest.table.chunks, catalogue, manifest.summary.lines)
             }
             None => {
-                let mut scan = crate::scan::scan(&path, log).ok()?;
+                let mut scan = crate::scan::scan(&path, log, Unreadable::IsLost).ok()?;
                 let own = self.first..self.bound;
                 scan.chunks.retain(|c| own.contains(&c.number));
                 (scan.chunks, scan.catalogue, Vec::new())
@@ -116,7 +121,7 @@ impl Opened {
     /// The name of a source; its number where the catalogue is lost.
     pub(super) fn source(&self, id: SourceId) -> Arc<str> {
         let known = self.names.get(&id).cloned();
-        known.unwrap_or_else(|| format!("source-{}", id.0).into())
+        known.unwrap_or_else(|| unnamed(id))
     }
 
     /// The bytes of a chunk's frame, not checked yet.

@@ -14,7 +14,7 @@ use crate::catalogue::Catalogue;
 use crate::chunk::{FRAME_BYTES_MAX, Frame};
 use crate::epoch::{self, Epoch, StoreError, disk_bytes, log_file};
 use crate::manifest::{Manifest, summarise};
-use crate::scan::Found;
+use crate::scan::{Found, Unreadable};
 use crate::store::{LogStore, Sealed, read_catalogue};
 
 /// What was put is made durable in portions of this size, so that no sync takes long.
@@ -195,7 +195,7 @@ impl Job {
         let dir = epoch::directory(&store.dir, first);
         let path = log_file(&dir);
         let file = File::open(&path).map_err(StoreError::io("cannot open", &path))?;
-        let manifest = Manifest::read(&dir).ok_or(RechunkError::Doubt("it has no manifest"))?;
+        let manifest = Manifest::read(&dir)?.ok_or(RechunkError::Doubt("it has no manifest"))?;
         let len = file
             .metadata()
             .map_err(StoreError::io("cannot read", &path))?
@@ -214,7 +214,8 @@ impl Job {
         if next != last + 1 {
             return Err(RechunkError::Doubt("a chunk is missing"));
         }
-        let catalogue = read_catalogue(&file, &manifest.table);
+        let catalogue = read_catalogue(&file, &manifest.table, Unreadable::Fails);
+        let catalogue = catalogue.map_err(StoreError::io("cannot read", &path))?;
         let Some(fresh) = added(&self.catalogue, &catalogue)? else {
             // Its numbers mean something else: it will be merged with those behind it.
             self.group.truncate(self.done);
@@ -289,7 +290,8 @@ impl Job {
         epoch.close();
         synced?;
         let (first, last) = self.range();
-        let (mut manifest, _) = summarise(&self.dir, first, last + 1, self.kind)?;
+        let (mut manifest, _) =
+            summarise(&self.dir, first, last + 1, self.kind, Unreadable::Fails)?;
         let listed = manifest.table.chunks.iter().map(|c| (c.number, c.len));
         if manifest.summary.chunks != last - first + 1
             || !listed.eq(self.put.iter().map(|p| (p.0, p.2)))

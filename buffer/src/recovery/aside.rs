@@ -5,6 +5,7 @@ use millrace_tags::{SourceId, StreamId};
 use super::{FoundEpoch, LogRecovery, source_of, table};
 use crate::aside::Aside;
 use crate::core::Core;
+use crate::epoch::StoreError;
 use crate::log::LineKey;
 use crate::ranges::Ranges;
 use crate::retention::covered;
@@ -19,13 +20,17 @@ struct Wanted<'a> {
 impl LogRecovery<'_> {
     /// Takes over what the state says was set aside or given up as poison, as far as it is still queued:
     /// files may have been lost since.
-    pub(super) fn restore_aside(&self, core: &mut Core, epochs: &[FoundEpoch]) {
+    pub(super) fn restore_aside(
+        &self,
+        core: &mut Core,
+        epochs: &[FoundEpoch],
+    ) -> Result<(), StoreError> {
         for (name, saved) in &self.state.uplinks {
             let settled = &saved.log(self.kind).settled;
             for saved in saved.aside.iter().filter(|a| a.log == self.kind) {
                 let numbers = saved.numbers.clone().repaired();
                 let found =
-                    self.queued(core, epochs, settled, saved.stream, &saved.source, &numbers);
+                    self.queued(core, epochs, settled, saved.stream, &saved.source, &numbers)?;
                 let Some((line, numbers)) = found else {
                     continue;
                 };
@@ -44,7 +49,7 @@ impl LogRecovery<'_> {
             for saved in &saved.log(self.kind).poison {
                 let numbers = saved.numbers.clone().repaired();
                 let found =
-                    self.queued(core, epochs, settled, saved.stream, &saved.source, &numbers);
+                    self.queued(core, epochs, settled, saved.stream, &saved.source, &numbers)?;
                 let Some((line, numbers)) = found else {
                     continue;
                 };
@@ -57,6 +62,7 @@ impl LogRecovery<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Which of the numbers are records of chunks that are not settled.
@@ -68,8 +74,10 @@ impl LogRecovery<'_> {
         stream: StreamId,
         source: &str,
         numbers: &Ranges,
-    ) -> Option<(LineKey, Ranges)> {
-        let source = core.registry.find(source)?;
+    ) -> Result<Option<(LineKey, Ranges)>, StoreError> {
+        let Some(source) = core.registry.find(source) else {
+            return Ok(None);
+        };
         let wanted = Wanted {
             stream,
             source,
@@ -77,10 +85,10 @@ impl LogRecovery<'_> {
         };
         let mut queued = Ranges::default();
         for epoch in epochs {
-            self.queued_in(core, epoch, settled, &wanted, &mut queued);
+            self.queued_in(core, epoch, settled, &wanted, &mut queued)?;
         }
         let stream = core.log_mut(self.kind).stream(stream);
-        (!queued.is_empty()).then_some((LineKey { stream, source }, queued))
+        Ok((!queued.is_empty()).then_some((LineKey { stream, source }, queued)))
     }
 
     fn queued_in(
@@ -90,7 +98,7 @@ impl LogRecovery<'_> {
         settled: &Ranges,
         wanted: &Wanted<'_>,
         queued: &mut Ranges,
-    ) {
+    ) -> Result<(), StoreError> {
         let line = epoch.summary.lines.iter().find(|line| {
             line.stream == wanted.stream
                 && source_of(core, line) == Some(wanted.source)
@@ -100,9 +108,9 @@ impl LogRecovery<'_> {
                     .next()
                     .is_some()
         });
-        let Some(line) = line else { return };
+        let Some(line) = line else { return Ok(()) };
         let removed = &core.log(self.kind).removed;
-        for chunk in table(epoch, self.kind) {
+        for chunk in table(epoch, self.kind)? {
             if chunk.stream != wanted.stream
                 || covered(settled, removed, chunk.number, chunk.last_number())
             {
@@ -115,5 +123,6 @@ impl LogRecovery<'_> {
                 }
             }
         }
+        Ok(())
     }
 }

@@ -4,6 +4,7 @@ use millrace_tags::{LogKind, SourceId, SourceKind};
 
 use super::{FoundEpoch, LogRecovery, source_of, table};
 use crate::core::Core;
+use crate::epoch::StoreError;
 use crate::log::LineKey;
 use crate::manifest::Line;
 use crate::owed::Owed;
@@ -70,7 +71,11 @@ impl LogRecovery<'_> {
     }
 
     /// Adds what the epochs hold to the counts.
-    pub(super) fn count_epochs(&mut self, core: &mut Core, epochs: &[FoundEpoch]) {
+    pub(super) fn count_epochs(
+        &mut self,
+        core: &mut Core,
+        epochs: &[FoundEpoch],
+    ) -> Result<(), StoreError> {
         for epoch in epochs {
             let (first, last) = (epoch.summary.first, epoch.summary.last);
             let removed = core.log(self.kind).removed.clone();
@@ -87,7 +92,7 @@ impl LogRecovery<'_> {
                 } else if covered(settled, &removed, first, last) {
                     continue;
                 } else {
-                    lines_without(epoch, self.kind, settled, &removed)
+                    lines_without(epoch, self.kind, settled, &removed)?
                 };
                 self.count_lines(core, uplink.as_deref(), &lines);
             }
@@ -95,6 +100,7 @@ impl LogRecovery<'_> {
         for name in self.state.uplinks.keys() {
             self.count_acked(core, name);
         }
+        Ok(())
     }
 
     pub(super) fn count_lines(&self, core: &mut Core, uplink: Option<&str>, lines: &[Line]) {
@@ -140,13 +146,13 @@ fn lines_without(
     kind: LogKind,
     settled: &Ranges,
     removed: &Ranges,
-) -> Vec<Line> {
+) -> Result<Vec<Line>, StoreError> {
     let mut lines: Vec<Line> = epoch.summary.lines.clone();
     for line in &mut lines {
         line.records = 0;
         line.voids.clear();
     }
-    for chunk in table(epoch, kind) {
+    for chunk in table(epoch, kind)? {
         if covered(settled, removed, chunk.number, chunk.last_number()) {
             continue;
         }
@@ -161,5 +167,5 @@ fn lines_without(
             }
         }
     }
-    lines
+    Ok(lines)
 }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{FoundEpoch, LogRecovery, source_of};
 use crate::core::Core;
-use crate::epoch::{StoreError, disk_bytes};
+use crate::epoch::disk_bytes;
 use crate::owed::OwedKey;
 use crate::ranges::Ranges;
 use crate::store::{LogStore, Sealed};
@@ -19,7 +19,7 @@ impl LogRecovery<'_> {
         core: &mut Core,
         epochs: &[FoundEpoch],
         missing: &Ranges,
-    ) -> Result<LogStore, StoreError> {
+    ) -> LogStore {
         let kind = self.kind;
         let sealed: VecDeque<Sealed> = epochs
             .iter()
@@ -39,7 +39,7 @@ impl LogRecovery<'_> {
             .and_then(|e| e.summary.stream)
             .or_else(|| self.state.log(kind).ends.first().map(|e| e.stream))
         else {
-            return Ok(store);
+            return store;
         };
         let lines = self.line_positions(core, epochs, stream);
         let newest_first = newest.map_or(known_last, |e| e.summary.first);
@@ -52,7 +52,7 @@ impl LogRecovery<'_> {
             };
         if doubtful {
             self.close_stream(core, stream, &lines);
-            return Ok(store);
+            return store;
         }
         let at = core.log_mut(kind).stream(stream);
         core.log_mut(kind).current = at;
@@ -67,7 +67,7 @@ impl LogRecovery<'_> {
                 core.pending_voids.push((kind, source, limit - end));
             }
         }
-        Ok(store)
+        store
     }
 
     pub(super) fn line_positions(

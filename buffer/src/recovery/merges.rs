@@ -12,6 +12,7 @@ use millrace_tags::LogKind;
 use super::LogRecovery;
 use crate::epoch::{StoreError, sync_directory};
 use crate::manifest::{Summary, summarise};
+use crate::scan::Unreadable;
 
 impl LogRecovery<'_> {
     pub(super) fn finish_merges(&self) -> Result<(), StoreError> {
@@ -21,7 +22,7 @@ impl LogRecovery<'_> {
         }
         for old in self.paths("old")? {
             let own = old.with_extension("ep");
-            if own.exists() && self.stands_for(&own, &old) {
+            if own.exists() && self.stands_for(&own, &old)? {
                 let _ = fs::remove_dir_all(&old);
             } else {
                 let _ = fs::remove_dir_all(&own);
@@ -34,9 +35,9 @@ impl LogRecovery<'_> {
 
     /// Whether a merged epoch may take the place of its first part. It was read back before it got its
     /// name; where it was damaged since, whichever of the two holds more stays.
-    fn stands_for(&self, merged: &Path, part: &Path) -> bool {
-        Summary::read(merged).is_some_and(|s| s.merged)
-            || numbers(merged, self.kind) >= numbers(part, self.kind)
+    fn stands_for(&self, merged: &Path, part: &Path) -> Result<bool, StoreError> {
+        Ok(Summary::read(merged)?.is_some_and(|s| s.merged)
+            || numbers(merged, self.kind)? >= numbers(part, self.kind)?)
     }
 
     /// Takes epochs off the list that a merged one before them stands for.
@@ -57,6 +58,7 @@ impl LogRecovery<'_> {
 }
 
 /// How many chunk numbers an epoch holds.
-fn numbers(dir: &Path, log: LogKind) -> u64 {
-    summarise(dir, 0, u64::MAX, log).map_or(0, |(manifest, _)| manifest.summary.chunks)
+fn numbers(dir: &Path, log: LogKind) -> Result<u64, StoreError> {
+    let (manifest, _) = summarise(dir, 0, u64::MAX, log, Unreadable::IsLost)?;
+    Ok(manifest.summary.chunks)
 }

@@ -6,13 +6,18 @@ use millrace_tags::{DropReason, SourceId};
 
 use super::{FoundEpoch, LogRecovery, table};
 use crate::core::Core;
+use crate::epoch::StoreError;
 use crate::log::LineKey;
 use crate::ranges::Ranges;
 use crate::uplink::Directory;
 
 impl LogRecovery<'_> {
     /// Chunk numbers that neither an epoch nor the state accounts for.
-    pub(super) fn missing_chunks(&mut self, core: &Core, epochs: &[FoundEpoch]) -> Ranges {
+    pub(super) fn missing_chunks(
+        &mut self,
+        core: &Core,
+        epochs: &[FoundEpoch],
+    ) -> Result<Ranges, StoreError> {
         let mut present = core.log(self.kind).removed.clone();
         for epoch in epochs {
             let summary = &epoch.summary;
@@ -20,14 +25,14 @@ impl LogRecovery<'_> {
                 present.insert(summary.first, summary.last);
                 continue;
             }
-            for chunk in table(epoch, self.kind) {
+            for chunk in table(epoch, self.kind)? {
                 present.insert(chunk.number, chunk.last_number());
             }
         }
         let begin = match (self.state_known, epochs.first()) {
             (true, _) => 1,
             (false, Some(oldest)) => oldest.summary.first,
-            (false, None) => return Ranges::default(),
+            (false, None) => return Ok(Ranges::default()),
         };
         let end = epochs.last().map_or(0, |e| e.summary.last);
         let end = end.max(self.witnessed_last());
@@ -37,7 +42,7 @@ impl LogRecovery<'_> {
                 missing.insert(first, last);
             }
         }
-        missing
+        Ok(missing)
     }
 
     /// Counts and announces what missing chunks held, as far as the numbers around them tell.
@@ -46,9 +51,9 @@ impl LogRecovery<'_> {
         core: &mut Core,
         epochs: &[FoundEpoch],
         missing: &Ranges,
-    ) -> Vec<(LineKey, u64, u64)> {
+    ) -> Result<Vec<(LineKey, u64, u64)>, StoreError> {
         let kind = self.kind;
-        let holes = self.holes(core, epochs);
+        let holes = self.holes(core, epochs)?;
         let (low, high) = (
             missing.iter().next().map_or(1, |r| r.0),
             missing.iter().last().map_or(1, |r| r.1),
@@ -98,11 +103,15 @@ impl LogRecovery<'_> {
             kind.name(),
             holes.iter().map(|h| h.2 - h.1 + 1).sum::<u64>()
         ));
-        holes
+        Ok(holes)
     }
 
     /// Numbers below each line's end that no chunk holds.
-    pub(super) fn holes(&self, core: &mut Core, epochs: &[FoundEpoch]) -> Vec<(LineKey, u64, u64)> {
+    pub(super) fn holes(
+        &self,
+        core: &mut Core,
+        epochs: &[FoundEpoch],
+    ) -> Result<Vec<(LineKey, u64, u64)>, StoreError> {
         let mut held: BTreeMap<LineKey, (Ranges, u64)> = BTreeMap::new();
         let log = core.log_mut(self.kind);
         let ends: Vec<_> = log.ends.iter().map(|(k, e)| (*k, *e)).collect();
@@ -130,7 +139,7 @@ impl LogRecovery<'_> {
                 }
                 entry.1 = entry.1.max(line.end);
             }
-            for chunk in table(epoch, self.kind) {
+            for chunk in table(epoch, self.kind)? {
                 let stream = core.log_mut(self.kind).stream(chunk.stream);
                 for entry in &chunk.entries {
                     let Some(source) = names.get(&entry.source).copied() else {
@@ -148,7 +157,7 @@ impl LogRecovery<'_> {
                 holes.extend(numbers.free(1, end).into_iter().map(|(a, b)| (line, a, b)));
             }
         }
-        holes
+        Ok(holes)
     }
 }
 

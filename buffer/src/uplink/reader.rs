@@ -1,6 +1,7 @@
 //! One uplink's position in one log: which numbers are settled, in flight, next.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::Instant;
 
 use millrace_tags::{DropReason, Records, SourceId};
 
@@ -43,10 +44,28 @@ pub(crate) struct Reader {
     pub(crate) live: u64,
     /// The I/O thread is asked to load a chunk.
     pub(crate) wants_chunk: bool,
+    /// The chunk that it wants and that cannot be read just now.
+    pub(crate) unread: Option<Unread>,
     pub(crate) counts: Vec<Counts>,
 }
 
+/// A chunk that could not be read, and may be later.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    pub(crate) chunk: u64,
+    pub(crate) tries: u32,
+    pub(crate) again_at: Instant,
+    /// Why, a sentence.
+    pub(crate) error: String,
+}
+
 impl Reader {
+    /// When the buffer's thread is to load a chunk for it; `None`: not at all.
+    pub(crate) fn load_at(&self, now: Instant) -> Option<Instant> {
+        let again_at = self.unread.as_ref().map(|unread| unread.again_at);
+        self.wants_chunk.then(|| again_at.unwrap_or(now))
+    }
+
     pub(crate) fn counts(&mut self, source: SourceId) -> &mut Counts {
         let at = source.0 as usize;
         if at >= self.counts.len() {

@@ -15,6 +15,9 @@ use millrace_tags::{
 
 pub(crate) const MIB: u64 = 1024 * 1024;
 
+/// Nothing that a test waits for takes this long.
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
 /// Settings that rotate often and commit only when told.
 pub(crate) fn settings(dir: &Path, max_bytes: u64) -> Settings {
     Settings {
@@ -107,6 +110,35 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
+    /// Takes over what another one got of the same buffer. Panics where a number has two values.
+    pub(crate) fn add(&mut self, other: Receiver) {
+        for (key, line) in other.lines {
+            let known = self.lines.entry(key.clone()).or_default();
+            for (number, value) in line {
+                let before = known.insert(number, value);
+                let same = before.is_none_or(|v| v == value);
+                assert!(same, "number {number} of {key:?} was used twice");
+            }
+        }
+        for (key, holes) in other.holes {
+            self.holes.entry(key).or_default().extend(holes);
+        }
+    }
+
+    /// Whether every number that is counted as dropped was announced.
+    pub(crate) fn is_told(&self, buffer: &Buffer) -> bool {
+        let ledger = buffer.ledger();
+        let lines = [
+            (LogKind::Data, &ledger.devices),
+            (LogKind::Alarm, &ledger.events),
+        ];
+        lines.into_iter().all(|(log, rows)| {
+            rows.iter().all(|(name, row)| {
+                self.counts(&line_name(name, log)).1 >= row.dropped.values().sum()
+            })
+        })
+    }
+
     /// Takes an offer in. Panics where a number has two values.
     pub(crate) fn take(&mut self, offer: &Offer) {
         match &offer.item {
@@ -229,7 +261,7 @@ pub(crate) fn take_all(outbox: &mut Outbox, receiver: &mut Receiver, max: u64) -
 
 /// Drains until nothing is queued.
 pub(crate) fn drain_empty(buffer: &Buffer, outbox: &mut Outbox, receiver: &mut Receiver) {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + LONG;
     loop {
         drain(outbox, receiver);
         let ledger = buffer.ledger();
