@@ -173,6 +173,8 @@ mod commit;
 mod core;
 mod disk;
 mod epoch;
+#[cfg(test)]
+mod golden;
 mod growth;
 mod keeper;
 mod ledger;

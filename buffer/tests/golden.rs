@@ -9,6 +9,8 @@
 
 #[path = "support/receiver.rs"]
 mod receiver;
+#[path = "support/store_v1.rs"]
+mod store_v1;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,9 +23,8 @@ use millrace_tags::{
     Value, ValueType,
 };
 use receiver::{clock, event, settings};
+use store_v1::{STORE, unpack};
 
-const STORE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/store-v1.bin");
-const UNPACKED_MAX: usize = 64 << 20;
 const LIVES: u64 = 10;
 const COMMITS: u64 = 4;
 const SOURCES: [&str; 2] = ["boiler", "pump"];
@@ -132,23 +133,6 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     }
     found.sort();
     found
-}
-
-/// Makes the directory again.
-fn unpack(to: &Path) {
-    let packed = zstd::bulk::decompress(&fs::read(STORE).unwrap(), UNPACKED_MAX).unwrap();
-    let mut rest = packed.as_slice();
-    let mut part = || {
-        let (len, tail) = rest.split_first_chunk::<4>()?;
-        let (part, tail) = tail.split_at(u32::from_le_bytes(*len) as usize);
-        rest = tail;
-        Some(part)
-    };
-    while let (Some(name), Some(content)) = (part(), part()) {
-        let path = to.join(std::str::from_utf8(name).unwrap());
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
 }
 
 #[test]
