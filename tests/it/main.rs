@@ -1,5 +1,6 @@
 //! End-to-end tests as one binary: the program, foreign devices, a real broker, faults and crashes.
 
+mod again;
 mod bad_input;
 mod bootstrap;
 mod command_line;
