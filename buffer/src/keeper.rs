@@ -59,6 +59,15 @@ pub(crate) struct Keeper {
     pub(crate) rechunk: Rechunk,
 }
 
+/// What a commit does with a log that has nothing but numbers that were refused for lack of room.
+#[derive(Clone, Copy)]
+enum Refused {
+    Wait,
+    IfItFits,
+    /// A clean stop says where every line stands: what it left out would be given again.
+    Now,
+}
+
 /// What the thread does next.
 enum Task {
     Serve(Request),
@@ -95,7 +104,7 @@ impl Keeper {
                 }
                 Task::Commit => {
                     // The failure is kept for `status`; the next attempt follows by itself.
-                    let _ = self.commit_what(false);
+                    let _ = self.commit_what(Refused::Wait);
                     false
                 }
                 Task::ReadAhead => {
@@ -209,11 +218,11 @@ impl Keeper {
 
     /// Commits both logs, the alarm log first.
     pub(crate) fn commit(&mut self) -> Result<(), CommitError> {
-        self.commit_what(true)
+        self.commit_what(Refused::IfItFits)
     }
 
-    /// Commits both logs; `refused`: also one that has nothing but numbers that were refused.
-    fn commit_what(&mut self, refused: bool) -> Result<(), CommitError> {
+    /// Commits both logs.
+    fn commit_what(&mut self, refused: Refused) -> Result<(), CommitError> {
         {
             let mut core = self.shared.lock();
             core.open_since = None;
@@ -266,12 +275,16 @@ impl Keeper {
         }
     }
 
-    fn commit_log(&mut self, kind: LogKind, refused: bool) -> Result<(), CommitError> {
-        let fits = self.log_bytes(kind) < self.settings.log_bytes_max(kind);
+    fn commit_log(&mut self, kind: LogKind, refused: Refused) -> Result<(), CommitError> {
+        let write_refused = match refused {
+            Refused::Wait => false,
+            Refused::IfItFits => self.log_bytes(kind) < self.settings.log_bytes_max(kind),
+            Refused::Now => true,
+        };
         let (snapshot, names, streams, next_number) = {
             let mut core = self.shared.lock();
             let log = core.log_mut(kind);
-            if log.open().next().is_none() || (log.only_refused() && !(refused && fits)) {
+            if log.open().next().is_none() || (log.only_refused() && !write_refused) {
                 return Ok(());
             }
             let snapshot = log.snapshot();
@@ -465,7 +478,7 @@ impl Keeper {
     /// Commits everything, saves the state and leaves the clean mark.
     fn close(&mut self) -> Result<(), CommitError> {
         self.rechunk_abandon();
-        let result = self.commit();
+        let result = self.commit_what(Refused::Now);
         for kind in LOGS {
             self.seal(kind);
         }

@@ -222,6 +222,9 @@ impl Keeper {
                 return self.remove(log, &epoch, None).then_some(bytes);
             }
         }
+        if self.anchor_settled(kind) {
+            return Some(0);
+        }
         if self.settings.when_full(kind) != WhenFull::DropOldest {
             return None;
         }
@@ -230,6 +233,21 @@ impl Keeper {
         }
         let bytes = self.store(kind).sealed.front().map(|e| e.bytes.max(1));
         self.drop_oldest(kind, DropReason::Full).then_some(bytes?)
+    }
+
+    /// Where all that a log has is one settled epoch, begins another one, so that it may go: nothing else
+    /// would ever make room. `false`: it is not so, or it is no larger than what a new one takes.
+    fn anchor_settled(&mut self, kind: LogKind) -> bool {
+        if !self.is_alone(kind) {
+            return false;
+        }
+        let epoch_bytes = self.epoch_bytes(kind);
+        let front = self.store(kind).sealed.front();
+        let goes = front.is_some_and(|e| e.settled_since.is_some() && e.bytes > epoch_bytes);
+        if goes {
+            self.anchor(kind);
+        }
+        goes && !self.is_alone(kind)
     }
 
     /// Makes room on a disk that is full: one epoch of what may go.
