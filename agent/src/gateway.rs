@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use millrace_buffer::{Buffer, Ledger};
+use millrace_buffer::{Buffer, Ledger, WhenFull};
 use millrace_tags::{Clock, DropReason, Sample, TagId};
 use serde::Serialize;
 
@@ -15,8 +15,8 @@ use crate::events::EventLog;
 use crate::live::{LiveTable, TagLabel, tag_row};
 use crate::model::Model;
 use crate::report::{
-    BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, DeviceStatus, DeviceTest, Lanes,
-    LogStatus, Status, TagRow,
+    BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, Damage, DeviceStatus, DeviceTest,
+    Lanes, LogStatus, Refused, Status, TagRow,
 };
 
 /// Everything that runs, by name.
@@ -240,12 +240,27 @@ impl Gateway {
             };
             (name.clone(), lanes)
         });
-        let logs = [("data", &status.data), ("alarm", &status.alarm)];
+        let config = &self.config.buffer;
+        let logs = [
+            ("data", &status.data, config.when_full),
+            ("alarm", &status.alarm, config.alarm_when_full),
+        ];
+        let recovery = self.buffer.recovery();
+        let damage = Damage {
+            epochs: recovery.damaged_epochs + recovery.quarantined_epochs,
+            numbers: recovery.damaged,
+        };
+        let mut refused: BTreeMap<String, Refused> = BTreeMap::new();
+        for row in self.buffer.set_aside() {
+            let of_uplink = refused.entry(row.uplink.to_string()).or_default();
+            of_uplink.messages += 1;
+            of_uplink.records += row.records;
+        }
         BufferStatus {
             lanes: lanes.collect(),
             poison: poison(&self.buffer.ledger()),
             logs: logs
-                .map(|(name, log)| (name.to_owned(), log_status(log)))
+                .map(|(name, log, when_full)| (name.to_owned(), log_status(log, when_full)))
                 .into(),
             runway_s: status.runway.map(|left| left.as_secs()),
             free_bytes: status.free_bytes,
@@ -258,7 +273,10 @@ impl Gateway {
             queued: queued.collect(),
             commit_age_s: status.last_commit_age.map(|age| age.as_secs_f64()),
             commit_error: status.last_error,
-            recovery: self.buffer.recovery().notes.clone(),
+            held_back: status.held_back,
+            refused,
+            damage: (damage.epochs + damage.numbers > 0).then_some(damage),
+            recovery: recovery.notes.clone(),
             set_aside: crate::supervisor::store::set_aside(&self.config.buffer_dir()),
         }
     }
@@ -287,8 +305,14 @@ impl Gateway {
     }
 }
 
-fn log_status(log: &millrace_buffer::LogStatus) -> LogStatus {
+fn log_status(log: &millrace_buffer::LogStatus, when_full: WhenFull) -> LogStatus {
+    let when_full = match when_full {
+        WhenFull::DropOldest => "drop-oldest",
+        WhenFull::DropNewest => "drop-newest",
+        WhenFull::Block => "block",
+    };
     LogStatus {
+        when_full: when_full.to_owned(),
         bytes: log.bytes,
         max_bytes: log.max_bytes,
         kept_bytes: log.kept_bytes,

@@ -6,7 +6,7 @@ mod buffer;
 use millrace_tags::LogKind;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use buffer::{BufferStatus, Lanes, LogStatus, about_duration};
+pub(crate) use buffer::{BufferStatus, Damage, Lanes, LogStatus, Refused, about_duration};
 
 /// `GET /v1/status`: everything in one screen.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -263,10 +263,8 @@ pub(crate) struct ApiError {
 
 /// What is wrong, one plain sentence each, the worst first.
 pub(crate) fn problems(status: &Status) -> Vec<String> {
-    let disk = status.buffer.commit_error.iter();
-    let disk = disk.map(|error| format!("samples are not on disk: {error}"));
-    disk.chain(status.buffer.full_problem())
-        .chain(status.buffer.set_aside.iter().cloned())
+    let store = status.buffer.problems().into_iter();
+    store
         .chain(runway_problem(status))
         .chain(config_problem(&status.config))
         .chain(status.devices.iter().filter_map(device_problem))

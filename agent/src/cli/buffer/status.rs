@@ -166,7 +166,7 @@ mod tests {
             commit_age_s: Some(75.0),
             commit_error: Some("no space left on device".into()),
             recovery: vec!["epoch data-000041 was salvaged: 812 of 815 chunks".into()],
-            set_aside: Vec::new(),
+            ..BufferStatus::default()
         });
         insta::assert_snapshot!(text);
     }
