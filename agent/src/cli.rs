@@ -33,6 +33,7 @@ mod table;
 mod tags;
 mod trust;
 mod uplink;
+mod write;
 
 pub(crate) use client::OUTCOME;
 use failure::Failure;
@@ -110,7 +111,7 @@ enum Command {
     Tags(tags::TagsArgs),
     Read(tags::ReadArgs),
     /// Write a value to a tag and read it back
-    Write(later::AnyArgs),
+    Write(write::WriteArgs),
     /// List, test, pause and resume devices
     #[command(subcommand)]
     Device(device::DeviceCommand),
@@ -199,7 +200,7 @@ impl Command {
             Command::Events(args) => args.run(global),
             Command::Tags(args) => args.run(global),
             Command::Read(args) => args.run(global),
-            Command::Write(_) => Later::new("write", "use the device's own tool to write").refuse(),
+            Command::Write(args) => args.run(global),
             Command::Device(command) => command.run(global),
             Command::Trace(_) => Later::new(
                 "trace",

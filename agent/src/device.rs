@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 
 use millrace_drivers::{Driver, Session, SessionError};
 use millrace_tags::{Sample, TagId};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::config::Scaling;
 use crate::live::LiveTable;
 use crate::pipeline::scale;
 use crate::report::{DeviceState, DeviceStatus};
+use crate::write::{WRITES_WAITING_MAX, WriteOrder};
 
 /// One configured device. The poller writes its state, the local API reads it.
 pub(crate) struct Device {
@@ -23,6 +24,10 @@ pub(crate) struct Device {
     pub(crate) driver: Arc<dyn Driver>,
     /// What a reading goes through before a person sees it.
     scalings: HashMap<TagId, Scaling>,
+    /// Writes for the poller to do.
+    pub(crate) writes: mpsc::Sender<WriteOrder>,
+    /// The poller's end, until it is taken.
+    orders: Mutex<Option<mpsc::Receiver<WriteOrder>>>,
     paused: watch::Sender<bool>,
     status: Mutex<DeviceStatus>,
 }
@@ -44,14 +49,29 @@ impl Device {
             tags: tags.len(),
             ..DeviceStatus::default()
         };
+        let (writes, orders) = mpsc::channel(WRITES_WAITING_MAX);
         Self {
             name: name.to_owned(),
             tags,
             driver,
             scalings,
+            writes,
+            orders: Mutex::new(Some(orders)),
             paused: watch::Sender::new(false),
             status: Mutex::new(status),
         }
+    }
+
+    /// How it does, and its last error.
+    pub(crate) fn state(&self) -> (DeviceState, Option<String>) {
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        (status.state, status.error.clone())
+    }
+
+    /// The writes that the poller has to do; its own to take, once.
+    pub(crate) fn orders(&self) -> Option<mpsc::Receiver<WriteOrder>> {
+        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        orders.take()
     }
 
     /// The state as it is now.

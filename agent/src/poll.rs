@@ -19,7 +19,7 @@ use millrace_drivers::{Session, SessionError};
 use millrace_tags::{
     Clock, Event, EventDetail, EventState, Moment, Reading, Reason, Receipt, Sample, SourceId,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -28,8 +28,9 @@ use crate::device::{self, Device, chain};
 use crate::events::EventLog;
 use crate::pipeline::Pipeline;
 use crate::report::DeviceState;
+use crate::write::WriteOrder;
 use receipts::Receipts;
-use schedule::Schedule;
+use schedule::{Schedule, Step};
 
 /// A stopping agent takes the samples of a read that is under way, but has 30 s in all.
 const LAST_READ_MAX: Duration = Duration::from_secs(3);
@@ -66,12 +67,20 @@ enum Served {
     Broken(SessionError),
 }
 
+/// What a session is asked next.
+enum Due {
+    Read(Step),
+    Write(WriteOrder),
+}
+
 /// What a poller remembers from one session to the next.
 struct Memory {
     backoff: Backoff,
     comms: Comms,
     /// Not bound to a session: a driver may take the next one up where the last one broke off.
     receipts: Receipts,
+    /// Writes that were asked for.
+    orders: Option<mpsc::Receiver<WriteOrder>>,
 }
 
 impl Poller {
@@ -81,6 +90,7 @@ impl Poller {
             backoff: Backoff::for_devices(),
             comms: Comms::Unknown,
             receipts: Receipts::default(),
+            orders: self.device.orders(),
         };
         loop {
             let polling = AssertUnwindSafe(self.poll(&mut memory, &shutdown));
@@ -164,7 +174,7 @@ impl Poller {
         memory: &mut Memory,
         shutdown: &CancellationToken,
     ) -> Served {
-        let mut schedule = Schedule::new(self.device.driver.poll_groups());
+        let mut schedule = Schedule::new(self.device.driver.poll_groups(), &self.device.name);
         let mut paused = self.device.pause_switch();
         // What was committed between two sessions settles at once.
         self.commits.mark_changed();
@@ -176,7 +186,7 @@ impl Poller {
                 held = !room;
                 self.say_held(session, held);
             }
-            let step = tokio::select! {
+            let due = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Served::Shutdown,
                 _ = paused.wait_for(|paused| *paused) => return Served::Paused,
@@ -184,7 +194,9 @@ impl Poller {
                     memory.receipts.settle(&self.buffer, session);
                     continue;
                 }
-                () = sleep_until(due) => schedule.take(Instant::now()),
+                // Ahead of reads.
+                order = next_order(&mut memory.orders) => Due::Write(order),
+                () = sleep_until(due) => Due::Read(schedule.take(Instant::now())),
                 Ok(()) = self.room.changed() => continue,
                 // What is not read waits with the device, which keeps what is not acknowledged.
                 notified = session.notified(), if room => {
@@ -197,6 +209,18 @@ impl Poller {
                         Err(error) => return Served::Broken(error),
                     }
                     continue;
+                }
+            };
+            let step = match due {
+                Due::Read(step) => step,
+                // Whoever has given up does not want it done any more.
+                Due::Write(order) if order.done.is_closed() => continue,
+                Due::Write(order) => {
+                    let written = session.write(order.tag, &order.raw).await;
+                    match order.answer(written) {
+                        Some(error) => return Served::Broken(error),
+                        None => continue,
+                    }
                 }
             };
             let started = Instant::now();
@@ -241,7 +265,9 @@ impl Poller {
             memory.receipts.settle(&self.buffer, session);
         }
         let remarks = session.remarks();
+        let faults = session.faults();
         self.device.update(|status| {
+            status.faults = faults;
             status.state = DeviceState::Online;
             status.error = None;
             status.reads_total += 1;
@@ -328,6 +354,16 @@ async fn read(
         reading = session.read(group) => Some(reading),
         () = too_late => None,
     }
+}
+
+/// The next write that is asked for.
+async fn next_order(orders: &mut Option<mpsc::Receiver<WriteOrder>>) -> WriteOrder {
+    if let Some(orders) = orders
+        && let Some(order) = orders.recv().await
+    {
+        return order;
+    }
+    std::future::pending().await
 }
 
 async fn sleep_until(due: Option<Instant>) {

@@ -8,9 +8,17 @@ use crate::command::RunCommand;
 use crate::device::chain;
 use crate::gateway::Gateway;
 use crate::replay::{ReplayRequest, brief};
+use crate::report::{WriteDone, WriteRequest};
 
 /// Operations of this version.
-const OPERATIONS: [&str; 5] = ["read", "status", "ledger", "buffer.status", "replay"];
+const OPERATIONS: [&str; 6] = [
+    "read",
+    "write",
+    "status",
+    "ledger",
+    "buffer.status",
+    "replay",
+];
 
 /// Runs operations on this gateway.
 pub(crate) struct Remote {
@@ -21,6 +29,26 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
+    /// Writes a tag that `write_tags` grants.
+    async fn write(&self, args: &Value) -> Result<WriteDone, String> {
+        let request: WriteRequest = serde_json::from_value(args.clone()).map_err(|error| {
+            let expected = "expected {\"tag\": \"device/tag\", \"value\": 1}";
+            format!("args: {}; {expected}", chain(&error))
+        })?;
+        let mut granted = self.gateway.config.local.write_tags.iter();
+        if !granted.any(|pattern| pattern.matches(&request.tag)) {
+            let who = format!("uplink {}", self.uplink);
+            tracing::warn!(target: "audit", who, tag = request.tag, value = %request.value, "write not granted");
+            return Err(format!(
+                "{} is not granted for writing on this gateway; [local] write_tags in its own configuration grants it",
+                request.tag
+            ));
+        }
+        let who = format!("uplink {}", self.uplink);
+        let written = self.gateway.write(&request.tag, &request.value, &who).await;
+        written.map_err(|refusal| refusal.to_string())
+    }
+
     /// Sends again what the core has lost: to the core that asks, unless it names another uplink.
     async fn replay(&self, args: &Value) -> Result<Value, String> {
         let request: ReplayRequest = serde_json::from_value(args.clone())
@@ -44,6 +72,7 @@ impl RunCommand for Remote {
                     .await
                     .map_err(|error| error.to_string())?
             ),
+            "write" => json!(self.write(args).await?),
             "status" => json!(self.gateway.status()),
             "ledger" => json!(self.gateway.buffer.ledger()),
             "buffer.status" => json!(self.gateway.buffer_report()),

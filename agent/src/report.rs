@@ -3,6 +3,8 @@
 
 mod buffer;
 
+use std::collections::BTreeMap;
+
 use millrace_tags::LogKind;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +90,9 @@ pub(crate) struct DeviceStatus {
     pub(crate) read_ms: f64,
     /// What the session knows and an operator should see, such as excluded addresses.
     pub(crate) remarks: Vec<String>,
+    /// What went wrong on the connection, or on the whole line, by name: `timeout`, `late`, `checksum`, …
+    #[serde(default)]
+    pub(crate) faults: BTreeMap<String, u64>,
 }
 
 /// One model.
@@ -249,6 +254,30 @@ pub(crate) struct DeviceTest {
 pub(crate) struct ReadRequest {
     /// Full names or patterns.
     pub(crate) tags: Vec<String>,
+}
+
+/// A tag and the value that it shall have, in its own unit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WriteRequest {
+    /// Full name.
+    pub(crate) tag: String,
+    /// A number, true, false, a text or an array.
+    pub(crate) value: serde_json::Value,
+}
+
+/// A write that was read back.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct WriteDone {
+    /// Full name.
+    pub(crate) tag: String,
+    /// What was written.
+    pub(crate) value: serde_json::Value,
+    /// What the device held before; null where that was no value.
+    pub(crate) old: serde_json::Value,
+    /// What the device holds now.
+    pub(crate) read_back: serde_json::Value,
+    /// The unit of all three.
+    pub(crate) unit: Option<String>,
 }
 
 /// Any answer that is not 2xx.

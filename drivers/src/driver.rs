@@ -7,6 +7,7 @@
 //! An outer [`SessionError`] means that the session is broken and must be opened again. A tag that
 //! failed while the session lives is a bad-quality sample in the reading.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +21,12 @@ pub trait Driver: Send + Sync {
 
     /// Every tag of the device: those of the poll groups and those that are subscribed.
     fn tags(&self) -> Vec<TagId>;
+
+    /// Whether several sessions share what leads to the device at no cost, and a session of its own brings a write
+    /// ahead of reads: a serial line.
+    fn shares_a_line(&self) -> bool {
+        false
+    }
 
     /// Connects. Bounded by the device's own timeout.
     async fn open(&self) -> Result<Box<dyn Session>, SessionError>;
@@ -55,6 +62,11 @@ pub trait Session: Send {
         Vec::new()
     }
 
+    /// What went wrong on the way to the device so far, counted by name.
+    fn faults(&self) -> BTreeMap<String, u64> {
+        BTreeMap::new()
+    }
+
     /// Says goodbye where the protocol has a way to.
     async fn close(&mut self);
 }
@@ -82,7 +94,7 @@ pub struct WriteReport {
 #[non_exhaustive]
 pub enum WriteError {
     /// The driver has no way to write: nothing to be done about it.
-    #[error("this device cannot be written yet")]
+    #[error("writing to this kind of device is not in this version yet")]
     Unsupported,
     /// The tag is none of this session's: a mistake of the caller.
     #[error("the tag is not one of this device")]

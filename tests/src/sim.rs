@@ -18,6 +18,23 @@ pub struct SimModbus {
 }
 
 impl SimModbus {
+    /// Starts the units of a serial line; the port's path comes with them.
+    ///
+    /// # Errors
+    /// When it does not get ready.
+    pub fn start_line(args: &[&str], directory: &Path) -> Result<(SimModbus, String)> {
+        let args = [&["--transport", "rtu"], args].concat();
+        let sim = SimModbus::start(&args, directory)?;
+        let log = directory.join(format!("sim-{}.log", sim.port));
+        let said = std::fs::read_to_string(log)?;
+        let path = said
+            .split_whitespace()
+            .find(|word| word.starts_with("/dev/"));
+        let path = path.with_context(|| format!("no port in {said:?}"))?;
+        let path = path.trim_end_matches([',', ';', '.', ':']).to_owned();
+        Ok((sim, path))
+    }
+
     /// Starts one with these further arguments; its outputs go to `directory`.
     ///
     /// # Errors

@@ -19,8 +19,11 @@ use super::peer::{Peer, Role};
 use super::{buffer, stored};
 use crate::gateway::{Gateway, NotFound};
 use crate::poison::{PoisonDone, PoisonRequest};
-use crate::report::{ApiError, DeviceAction, DeviceRequest, EventRow, ReadRequest, TagRow};
+use crate::report::{
+    ApiError, DeviceAction, DeviceRequest, EventRow, ReadRequest, TagRow, WriteDone, WriteRequest,
+};
 use crate::supervisor::Current;
+use crate::write::WriteRefusal;
 
 /// What the API looks into: the gateway that runs now, which a new configuration replaces.
 pub(crate) type Door = Arc<Current>;
@@ -42,6 +45,7 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/v1/device", post(device))
         .route("/v1/tags", get(tags))
         .route("/v1/read", post(read))
+        .route("/v1/write", post(write))
         .route("/v1/events", get(events))
         .route("/v1/ledger", get(ledger))
         .route(
@@ -133,6 +137,26 @@ async fn read(
     Json(request): Json<ReadRequest>,
 ) -> Result<Json<Vec<TagRow>>, Refusal> {
     Ok(Json(door.get().read(&request.tags).await?))
+}
+
+async fn write(
+    State(door): State<Door>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(request): Json<WriteRequest>,
+) -> Result<Json<WriteDone>, Refusal> {
+    let who = match peer.uid {
+        Some(uid) => format!("uid {uid}"),
+        None => "unknown uid".to_owned(),
+    };
+    let written = door.get().write(&request.tag, &request.value, &who).await;
+    written.map(Json).map_err(|refusal| {
+        let status = match &refusal {
+            WriteRefusal::NotFound(_) => StatusCode::NOT_FOUND,
+            WriteRefusal::NotGranted(_) => StatusCode::FORBIDDEN,
+            WriteRefusal::Failed(_) => StatusCode::CONFLICT,
+        };
+        Refusal(status, refusal.to_string())
+    })
 }
 
 #[derive(Deserialize)]

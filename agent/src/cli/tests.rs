@@ -136,7 +136,7 @@ fn every_command_has_help() {
 #[test]
 fn later_commands_say_what_to_use() {
     for line in [
-        "write a/b 1",
+        "write --on tcp://x holding:0 7",
         "trace boiler",
         "tape play x",
         "model list",

@@ -2,17 +2,24 @@
 
 use super::complaint::Complaint;
 use super::keys::{KeyDoc, Kind, SectionDoc, all_of, nearest};
+use super::pattern::Pattern;
 use super::section::Section;
 
 /// What a cloud core may ask where nothing is written: looking, not touching.
 const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];
 
 /// Operations of this version.
-const COMMANDS: [&str; 5] = ["read", "status", "ledger", "buffer.status", "replay"];
+const COMMANDS: [&str; 6] = [
+    "read",
+    "write",
+    "status",
+    "ledger",
+    "buffer.status",
+    "replay",
+];
 
 /// Operations that are recognised and refused.
-const COMMANDS_LATER: [&str; 12] = [
-    "write",
+const COMMANDS_LATER: [&str; 11] = [
     "config.get",
     "config.apply",
     "config.rollback",
@@ -33,15 +40,15 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
         KeyDoc::new(
             "commands",
             Kind::Texts,
-            "The commands that the cloud may send: `read`, `status`, `ledger`, `buffer.status`, \
-             `replay`.",
+            "The commands that the cloud may send: `read`, `write`, `status`, `ledger`, `buffer.status`, \
+             `replay`. `write` needs `write_tags`, too.",
         )
         .means("`[\"read\", \"status\", \"ledger\"]`"),
         KeyDoc::new(
             "write_tags",
             Kind::Texts,
-            "The tags that the cloud may write. There are no cloud writes in this version: the list must \
-             be empty.",
+            "The tags that the cloud may write, by pattern (`boiler/*`), as far as they are `writable` and \
+             `commands` has `write`.",
         )
         .means("none"),
         KeyDoc::new(
@@ -64,6 +71,8 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
 pub(crate) struct Local {
     /// Commands that it may send.
     pub(crate) commands: Vec<String>,
+    /// Tags that it may write, where it may write at all.
+    pub(crate) write_tags: Vec<Pattern>,
 }
 
 impl Local {
@@ -71,19 +80,26 @@ impl Local {
     pub(crate) fn read(section: &Section<'_>) -> Option<Self> {
         section.finish(None);
         let commands = read_commands(section);
-        refuse_grants(
-            section,
-            "write_tags",
-            "cloud writes are not in this version yet",
-        );
+        let write_tags = match section.has("write_tags") {
+            true => section.texts("write_tags"),
+            false => Some(Vec::new()),
+        };
         refuse_grants(
             section,
             "fetch_hosts",
             "downloads are not in this version yet",
         );
-        Some(Self {
+        let write_tags = write_tags?.into_iter();
+        let local = Self {
             commands: commands?,
-        })
+            write_tags: write_tags.map(|(text, _)| Pattern::new(text)).collect(),
+        };
+        if !local.write_tags.is_empty() && !local.commands.iter().any(|op| op == "write") {
+            let message = "write_tags grants nothing, since commands has no \"write\"".to_owned();
+            let hint = "add \"write\" to commands, or remove write_tags".to_owned();
+            section.note("write_tags", message, Some(hint));
+        }
+        Some(local)
     }
 }
 

@@ -287,6 +287,10 @@ impl Exchange for Call<'_> {
         Ok(())
     }
 
+    fn faults(&self) -> &FaultCounts {
+        &self.caller.faults
+    }
+
     fn remarks(&self) -> Vec<String> {
         Vec::new()
     }

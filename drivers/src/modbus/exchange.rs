@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use millrace_tags::Clock;
 
+use super::fault::FaultCounts;
 use super::link::{Link, Peer, Transport};
 use super::reply::Reply;
 use super::request::Request;
@@ -28,6 +29,9 @@ pub(crate) trait Exchange: Send {
 
     /// From now on, whether the requests belong to a write, which goes ahead of reads.
     fn hurry(&mut self, _writing: bool) {}
+
+    /// What went wrong on the way.
+    fn faults(&self) -> &FaultCounts;
 
     /// What an operator should know of the way: one line each.
     fn remarks(&self) -> Vec<String>;
@@ -60,6 +64,10 @@ impl Exchange for Wire {
         self.link
             .exchange_all(&self.peer, requests, self.depth, &*self.clock, take)
             .await
+    }
+
+    fn faults(&self) -> &FaultCounts {
+        self.link.faults()
     }
 
     fn remarks(&self) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! What goes wrong on a connection or a line, counted under its name.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -82,6 +83,13 @@ impl FaultCounts {
     /// How often this one was seen.
     pub fn get(&self, fault: Fault) -> u64 {
         self.0[fault as usize].load(Ordering::Relaxed)
+    }
+
+    /// Those that were seen, by name.
+    pub fn by_name(&self) -> BTreeMap<String, u64> {
+        let counts = Fault::ALL.map(|fault| (fault.name(), self.get(fault)));
+        let seen = counts.into_iter().filter(|(_, count)| *count > 0);
+        seen.map(|(name, count)| (name.to_owned(), count)).collect()
     }
 
     /// Those that were seen, as `timeout 3, noise 1`; `None` where there was none.

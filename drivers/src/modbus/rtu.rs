@@ -93,6 +93,10 @@ impl Driver for RtuDriver {
         self.groups.tags()
     }
 
+    fn shares_a_line(&self) -> bool {
+        true
+    }
+
     async fn open(&self) -> Result<Box<dyn Session>, SessionError> {
         let need = self.groups.need(self.line.pace());
         let seat = self.line.sit(self.settings.peer(), need);

@@ -144,6 +144,10 @@ impl<E: Exchange> Session for UnitSession<E> {
         learned.chain(self.way.remarks()).collect()
     }
 
+    fn faults(&self) -> BTreeMap<String, u64> {
+        self.way.faults().by_name()
+    }
+
     async fn close(&mut self) {
         self.way.close().await;
     }

@@ -8,6 +8,7 @@ use millrace_tags::Reason;
 use super::{Answered, Job, Kind, Line, WRITE_WITHIN};
 use crate::SessionError;
 use crate::modbus::exchange::Exchange;
+use crate::modbus::fault::FaultCounts;
 use crate::modbus::link::Peer;
 use crate::modbus::reply::{Answer, Reply};
 use crate::modbus::request::Request;
@@ -98,6 +99,10 @@ impl Exchange for Seat {
 
     fn hurry(&mut self, writing: bool) {
         self.writing = writing;
+    }
+
+    fn faults(&self) -> &FaultCounts {
+        self.line.faults()
     }
 
     fn remarks(&self) -> Vec<String> {
