@@ -18,6 +18,7 @@ use crate::report::{
     BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, Damage, DeviceStatus, DeviceTest,
     Lanes, LogStatus, Refused, Status, TagRow,
 };
+use crate::supervisor::stand_in::StandIn;
 
 /// Everything that runs, by name.
 pub(crate) struct Gateway {
@@ -31,6 +32,8 @@ pub(crate) struct Gateway {
     pub(crate) clock: Arc<dyn Clock>,
     /// The store.
     pub(crate) buffer: Buffer,
+    /// The store is one in memory, because the one on the disk cannot be opened.
+    pub(crate) stand_in: Option<StandIn>,
     /// Last values.
     pub(crate) live: Arc<LiveTable>,
     /// Newest events.
@@ -266,19 +269,45 @@ impl Gateway {
             free_bytes: status.free_bytes,
             reserve_bytes: status.reserve_bytes,
             uncommitted: status.uncommitted,
-            dir: self.config.buffer_dir().display().to_string(),
+            dir: match &self.stand_in {
+                Some(stand_in) => stand_in.dir.display().to_string(),
+                None => self.config.buffer_dir().display().to_string(),
+            },
             bytes: status.bytes,
-            max_bytes: self.config.buffer.max_bytes,
+            max_bytes: status.max_bytes,
             epochs: status.alarm.epochs + status.data.epochs,
             queued: queued.collect(),
             commit_age_s: status.last_commit_age.map(|age| age.as_secs_f64()),
-            commit_error: status.last_error,
+            commit_error: match &self.stand_in {
+                Some(stand_in) => Some(stand_in.why.clone()),
+                None => status.last_error,
+            },
             held_back: status.held_back,
             refused,
             damage: (damage.epochs + damage.numbers > 0).then_some(damage),
+            unread: status.unread,
             recovery: recovery.notes.clone(),
-            set_aside: crate::supervisor::store::set_aside(&self.config.buffer_dir()),
+            set_aside: self.set_aside(),
         }
+    }
+
+    /// What is on the disk that this program cannot read.
+    fn set_aside(&self) -> Vec<String> {
+        let mut set_aside = crate::supervisor::store::set_aside(&self.config.buffer_dir());
+        let newer = self.buffer.recovery().newer_epochs;
+        if newer > 0 {
+            set_aside.push(format!(
+                "a newer millrace wrote {newer} epochs of the store; they are kept there as .newer, and nothing in them is sent"
+            ));
+        }
+        set_aside
+    }
+
+    /// Whether everything that was stored is sent.
+    pub(crate) fn is_sent(&self) -> bool {
+        let status = self.buffer.status();
+        let mut queued = status.uplinks.values();
+        status.uncommitted == 0 && queued.all(|q| q.alarm + q.live + q.backlog == 0)
     }
 
     /// The files that this configuration was read from. They hold no secrets, only where those are.

@@ -7,6 +7,7 @@ mod build;
 mod driver;
 mod run;
 mod runway;
+pub(crate) mod stand_in;
 pub(crate) mod store;
 mod uplinks;
 mod watchdog;

@@ -80,6 +80,52 @@ fn a_store_of_a_newer_version_is_set_aside_and_said() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn without_a_data_directory_it_delivers_from_memory_and_stores_once_it_can() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let broker = Broker::start(directory.path())?;
+    let subscriber = Subscriber::start(broker.port)?;
+    let mut gateway = Gateway::new(directory.path());
+    let sim = sim(&gateway)?;
+    let uplink = plant::uplink_config(broker.port);
+    gateway.configure(&format!("{uplink}{}", device(&gateway, sim.port)?))?;
+    // A file where the directory has to be: not even root can make one.
+    std::fs::write(gateway.data_dir(), "")?;
+    gateway.start()?;
+    subscriber.wait("samples from memory", STEP, |got| got.count("counts") > 50)?;
+    let status = String::from_utf8(gateway.cli(&["status"])?.stdout)?;
+    ensure!(status.contains("samples are not on disk"), "{status}");
+    let memory = gateway.json(&["buffer", "status"])?["dir"].to_string();
+    ensure!(!memory.contains("data/buffer"), "{memory}");
+
+    // Killed and started again, it loses nothing of what it had committed.
+    gateway.kill();
+    gateway.start()?;
+    let before = subscriber.look(|got| got.count("counts"));
+    subscriber.wait("samples after a kill", STEP, |got| {
+        got.count("counts") > before + 50
+    })?;
+    std::fs::remove_file(gateway.data_dir())?;
+    wait_for("the store on the disk", STEP, || {
+        let dir = gateway.json(&["buffer", "status"]).ok()?["dir"].to_string();
+        dir.contains("data/buffer").then_some(())
+    })?;
+    let before = subscriber.look(|got| got.count("counts"));
+    subscriber.wait("samples from the disk", STEP, |got| {
+        got.count("counts") > before + 50
+    })?;
+    let status = String::from_utf8(gateway.cli(&["status"])?.stdout)?;
+    ensure!(!status.contains("samples are not on disk"), "{status}");
+    ensure!(
+        !std::path::Path::new(memory.trim_matches('"')).exists(),
+        "{memory}"
+    );
+    gateway.terminate()?;
+    let got = subscriber.stop();
+    assert_eq!(got.violations, Vec::<String>::new());
+    Ok(())
+}
+
 /// How often the agent is killed; `MILLRACE_AGENT_KILLS` asks for more.
 fn kills() -> u64 {
     let asked = std::env::var("MILLRACE_AGENT_KILLS").ok();

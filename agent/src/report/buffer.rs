@@ -54,6 +54,9 @@ pub(crate) struct BufferStatus {
     /// What opening the store found broken; `null` where it was whole.
     #[serde(default)]
     pub(crate) damage: Option<Damage>,
+    /// What cannot be read just now and is tried again.
+    #[serde(default)]
+    pub(crate) unread: Vec<String>,
     /// What opening the store found.
     pub(crate) recovery: Vec<String>,
     /// Stores beside it that this program cannot read.
@@ -129,6 +132,7 @@ impl BufferStatus {
             .chain(self.reserve_problem())
             .chain(self.damage.map(Damage::problem))
             .chain(self.refused.iter().map(|(uplink, r)| r.problem(uplink)))
+            .chain(self.unread.iter().cloned())
             .chain(self.set_aside.iter().cloned())
             .collect()
     }

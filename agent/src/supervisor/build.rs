@@ -11,6 +11,7 @@ use millrace_tags::{Clock, SourceKind, TagId, ValueType};
 use tokio::sync::watch;
 
 use super::driver::Drivers;
+use super::stand_in::StandIn;
 use super::uplinks::{self, UplinkTask};
 use super::{Running, Stage};
 use crate::command::Journal;
@@ -48,7 +49,7 @@ const MODEL_BUILD_MAX: Duration = Duration::from_secs(20);
 /// The agent cannot run at all. Bad devices, models and cores never come here.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
-    /// The store cannot be used: another process holds it, or the directory cannot be written.
+    /// The store cannot be used: another process holds it, or there is not even room in memory.
     #[error("cannot open the buffer")]
     Buffer(#[from] millrace_buffer::OpenError),
     /// Opening the store failed by a mistake in this program.
@@ -70,7 +71,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         bootstrap,
     } = startup;
     // Before the first sample: what is not there when an uplink begins is not its own.
-    let buffer = open_buffer(&config, clock.clone()).await?;
+    let (buffer, stand_in) = open_buffer(&config, clock.clone()).await?;
     let (opened, wanted) = (buffer.clone(), config.uplinks.clone());
     let configured = config_status.source == "configured";
     let outboxes =
@@ -99,6 +100,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         started,
         clock,
         buffer,
+        stand_in,
         live: builder.live.clone(),
         events: builder.events.clone(),
         devices,
@@ -116,9 +118,12 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
 }
 
 /// Opening may scan a damaged store, which takes its time on slow flash.
-async fn open_buffer(config: &Config, clock: Arc<dyn Clock>) -> Result<Buffer, StartError> {
+async fn open_buffer(
+    config: &Config,
+    clock: Arc<dyn Clock>,
+) -> Result<(Buffer, Option<StandIn>), StartError> {
     let settings = buffer_settings(config);
-    let opened = tokio::task::spawn_blocking(move || super::store::open(settings, clock)).await;
+    let opened = tokio::task::spawn_blocking(move || super::store::open(&settings, &clock)).await;
     Ok(opened.map_err(StartError::Opening)??)
 }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use millrace_tags::{Clock, SystemClock};
@@ -50,6 +50,23 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
 
 /// Polling and sending beside each other; more threads only cost memory on the gateways this runs on.
 const WORKER_THREADS: usize = 2;
+
+/// How often the store on the disk is tried while samples are kept in memory.
+const STORE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long polling waits for the last samples in memory to be sent. What is not sent by then stays there,
+/// and polling goes on.
+const LAST_SENT_MAX: Duration = Duration::from_secs(5);
+
+/// Whether the store on the disk can take over: it can be written, and what is in memory can be sent.
+async fn can_store(gateway: &Arc<super::Gateway>) -> bool {
+    let reached = |uplink: &Arc<crate::delivery::Uplink>| uplink.report().state == "connected";
+    let backlog = gateway.buffer.status();
+    let behind = backlog.uplinks.values().any(|queued| queued.backlog > 0);
+    let dir = gateway.config.buffer_dir();
+    let writable = tokio::task::spawn_blocking(move || super::stand_in::is_writable(&dir));
+    gateway.uplinks.iter().all(reached) && !behind && writable.await.unwrap_or(false)
+}
 
 struct Agent<'a> {
     options: &'a RunOptions,
@@ -107,11 +124,19 @@ impl<'a> Agent<'a> {
         let mut watchdog = Watchdog::new();
         let (enrolled, mut enrolments) = mpsc::channel(1);
         let mut first_contact = self.begin_bootstrap(&running.gateway.config, &enrolled);
+        let mut store = tokio::time::interval(STORE_INTERVAL);
+        store.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = watchdog.beat() => continue,
+                _ = store.tick(), if running.gateway.stand_in.is_some() => {
+                    if can_store(&running.gateway).await {
+                        running = watchdog.during(self.leave_memory(running, current)).await?;
+                    }
+                    continue;
+                }
                 _ = hangup.recv() => {}
                 Some(()) = enrolments.recv() => {}
             }
@@ -121,6 +146,42 @@ impl<'a> Agent<'a> {
             first_contact = self.begin_bootstrap(&running.gateway.config, &enrolled);
         }
         drop(first_contact);
+        Ok(running)
+    }
+
+    /// Sends what is in memory, and starts again on the store on the disk.
+    ///
+    /// # Errors
+    /// Where the same configuration does not start again.
+    async fn leave_memory(
+        &self,
+        mut running: Running,
+        current: &Current,
+    ) -> anyhow::Result<Running> {
+        let before = running.gateway.clone();
+        running.stop_polling().await;
+        let until = Instant::now() + LAST_SENT_MAX;
+        while !before.is_sent() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let sent = before.is_sent();
+        if let Err(error) = running.stop().await {
+            tracing::error!(error = %crate::device::chain(&error), "the store in memory was not closed");
+        }
+        if let Some(stand_in) = before.stand_in.as_ref().filter(|_| sent) {
+            tracing::info!("the store on the disk can be written again");
+            stand_in.remove();
+        }
+        let status = before.config_status();
+        let good = status.source == "configured" && status.problems.is_empty();
+        let running = self.start(before.config.clone(), status).await?;
+        running.gateway.events.inherit(&before.events);
+        current.replace(running.gateway.clone());
+        if let Some(loaded) = self.load().ok().filter(|_| good)
+            && let Err(error) = config::last_good::save(&loaded)
+        {
+            tracing::warn!(error = %crate::device::chain(&error), "the last good configuration was not kept");
+        }
         Ok(running)
     }
 

@@ -7,15 +7,38 @@ use std::sync::Arc;
 use millrace_buffer::{Buffer, OpenError, Settings};
 use millrace_tags::Clock;
 
+use super::stand_in::StandIn;
+use crate::device::chain;
+
 /// What is added to the name of a directory that a newer program wrote.
 const NEWER: &str = "newer";
 
-/// Opens the store. One that a newer program wrote is kept as it is beside a fresh one, because an agent
-/// that does not start is worse than one whose old data wait; see [`set_aside`].
+/// Opens the store, or one in memory where the disk refuses: an agent that does not start is worse than one
+/// that does not store.
 ///
 /// # Errors
-/// The directory cannot be used, or another process has it.
-pub(super) fn open(settings: Settings, clock: Arc<dyn Clock>) -> Result<Buffer, OpenError> {
+/// Another process has it, or there is not even room in memory.
+pub(super) fn open(
+    settings: &Settings,
+    clock: &Arc<dyn Clock>,
+) -> Result<(Buffer, Option<StandIn>), OpenError> {
+    if let Some((buffer, stand_in)) = StandIn::left(settings, clock) {
+        return Ok((buffer, Some(stand_in)));
+    }
+    match open_on_disk(settings.clone(), clock.clone()) {
+        Ok(buffer) => Ok((buffer, None)),
+        Err(error @ OpenError::Directory { .. }) => {
+            tracing::error!(error = %chain(&error), "samples are kept in memory only");
+            let (buffer, stand_in) = StandIn::begin(settings, clock, error)?;
+            Ok((buffer, Some(stand_in)))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens the store on the disk. One that a newer program wrote is kept as it is beside a fresh one, because an
+/// agent that does not start is worse than one whose old data wait; see [`set_aside`].
+fn open_on_disk(settings: Settings, clock: Arc<dyn Clock>) -> Result<Buffer, OpenError> {
     let newer = match Buffer::open(settings.clone(), clock.clone()) {
         Err(error @ OpenError::Newer { .. }) => error,
         opened => return opened,

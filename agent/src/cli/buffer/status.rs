@@ -52,7 +52,7 @@ fn render(buffer: &BufferStatus) -> String {
     if let Some(error) = &buffer.commit_error {
         text.push_str(&show::bullet("! commits fail: ", error));
     }
-    for store in &buffer.set_aside {
+    for store in buffer.unread.iter().chain(&buffer.set_aside) {
         text.push_str(&show::bullet("! ", store));
     }
     for finding in &buffer.recovery {
