@@ -169,6 +169,8 @@ impl Backlog {
             .args(["--part", part.get_name()])
             .args(["--epoch-bytes", &self.epoch_bytes.to_string()])
             .args(["--bytes", &bytes.to_string()])
+            // As the service unit does.
+            .env("MALLOC_TRIM_THRESHOLD_", "131072")
             .arg("--dir")
             .arg(store)
             .stdin(Stdio::piped())

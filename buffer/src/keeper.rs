@@ -411,10 +411,11 @@ impl Keeper {
 
     pub(crate) fn publish_figures(&mut self, kind: LogKind) {
         let now = self.shared.clock.now();
+        let aside = self.aside(kind);
         let store = self.store(kind);
         store.growth.note(now, store.bytes());
         let mut figures = store.figures();
-        figures.bytes = self.log_bytes(kind);
+        figures.bytes += aside;
         let (space, reserve) = (self.space, self.reserve());
         // One epoch stays free for the rotation.
         let cap = self.settings.log_bytes_max(kind) - self.epoch_bytes(kind);

@@ -39,7 +39,8 @@ struct Active {
     since: Moment,
     /// When something was last written.
     written: Moment,
-    /// What its directory takes beside sled's log.
+    /// What its directory takes on the disk: sled's log as of the last write, and the rest as it began.
+    bytes: u64,
     beside: u64,
 }
 
@@ -249,7 +250,8 @@ impl LogStore {
             Some(active) => active,
             slot => {
                 let epoch = Epoch::create(&self.dir, first.directory.number)?;
-                let beside = disk_bytes(epoch.dir()).saturating_sub(epoch.bytes());
+                let bytes = disk_bytes(epoch.dir());
+                let beside = bytes.saturating_sub(epoch.bytes());
                 slot.insert(Active {
                     epoch,
                     first: first.directory.number,
@@ -259,6 +261,7 @@ impl LogStore {
                     tags: 0,
                     since: names.now,
                     written: names.now,
+                    bytes,
                     beside,
                 })
             }
@@ -271,6 +274,7 @@ impl LogStore {
         active.last = chunks.last().map_or(active.last, |c| c.directory.last);
         active.chunks += chunks.len() as u64;
         active.written = names.now;
+        active.bytes = active.epoch.bytes() + active.beside;
         Ok(())
     }
 
@@ -284,7 +288,7 @@ impl LogStore {
     /// What the active epoch takes on the disk, and since when it is written.
     pub(crate) fn active(&self) -> Option<(u64, Moment)> {
         let active = self.active.as_ref()?;
-        Some((active.epoch.bytes() + active.beside, active.since))
+        Some((active.bytes, active.since))
     }
 
     /// What the log takes on the disk.

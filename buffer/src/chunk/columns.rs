@@ -78,6 +78,15 @@ impl Columns {
 
     /// Counting sort of the positions by tag: no hash, no allocation once the vectors have grown.
     fn group(&mut self, samples: &[&Sample]) {
+        if samples.is_sorted_by(|a, b| a.tag < b.tag) {
+            // One scan: every tag has its one sample, and they are where they should be.
+            self.groups.clear();
+            self.groups.extend(samples.iter().map(|s| (s.tag.0, 1)));
+            self.by_tag.clear();
+            self.by_tag.extend(0..samples.len() as u32);
+            self.grouped.clone_from(&self.by_tag);
+            return;
+        }
         self.groups.clear();
         for sample in samples {
             let tag = sample.tag.0;
@@ -116,17 +125,27 @@ impl Columns {
     }
 
     fn put_group(&mut self, samples: &[&Sample], positions: &[u32]) {
+        // Samples of a tag lie far apart: one look at each says which columns there are.
         let group = positions.iter().map(|&p| samples[p as usize]);
+        let (mut good, mut present, mut timed) = (true, 0, 0);
         self.column.clear();
-        self.column.extend(group.clone().map(|s| s.gateway_time.0));
+        for sample in group.clone() {
+            self.column.push(sample.gateway_time.0);
+            good &= sample.quality.is_good();
+            present += usize::from(sample.value.is_some());
+            timed += usize::from(sample.source_time.is_some());
+        }
         self.gateway.put(&mut self.times, &self.column);
 
-        let mut flags = self.put_source_times(group.clone(), positions.len());
-        if group.clone().any(|s| !s.quality.is_good()) {
+        let mut flags = 0;
+        if timed > 0 {
+            flags |= self.put_source_times(group.clone(), timed, positions.len());
+        }
+        if !good {
             flags |= NOT_ALL_GOOD;
             put_qualities(&mut self.qualities, group.clone().map(|s| s.quality));
         }
-        if group.clone().any(|s| s.value.is_none()) {
+        if present < positions.len() {
             flags |= HAS_ABSENT;
             put_bits(&mut self.values, group.clone().map(|s| s.value.is_some()));
         }
@@ -138,23 +157,21 @@ impl Columns {
     fn put_source_times<'a>(
         &mut self,
         group: impl Iterator<Item = &'a Sample> + Clone,
+        timed: usize,
         count: usize,
     ) -> u8 {
         self.column.clear();
         self.column
             .extend(group.clone().filter_map(|s| s.source_time.map(|t| t.0)));
-        let flag = match self.column.len() {
-            0 => return 0,
-            len if len == count => ALL_SOURCE_TIMES,
-            len => {
-                put_varint(&mut self.source_times, len as u64);
-                put_bits(
-                    &mut self.source_times,
-                    group.map(|s| s.source_time.is_some()),
-                );
-                SOME_SOURCE_TIMES
-            }
-        };
+        let mut flag = ALL_SOURCE_TIMES;
+        if timed < count {
+            flag = SOME_SOURCE_TIMES;
+            put_varint(&mut self.source_times, timed as u64);
+            put_bits(
+                &mut self.source_times,
+                group.map(|s| s.source_time.is_some()),
+            );
+        }
         self.source.put(&mut self.source_times, &self.column);
         flag
     }

@@ -34,6 +34,7 @@ const MIXED: u8 = 15;
 #[derive(Default)]
 pub(crate) struct Scratch {
     integers: Vec<i64>,
+    floats: Vec<f64>,
     bits: Vec<u64>,
 }
 
@@ -46,8 +47,29 @@ pub(crate) fn put_values<'a>(
     let Some(first) = values.clone().next() else {
         return NONE;
     };
-    let kind = std::mem::discriminant(first);
-    if values.clone().any(|v| std::mem::discriminant(v) != kind) {
+    let alike = match first {
+        Value::I64(_) => gather(&mut scratch.integers, values.clone(), |v| match v {
+            Value::I64(i) => Some(*i),
+            _ => None,
+        }),
+        Value::U64(_) => gather(&mut scratch.integers, values.clone(), |v| match v {
+            Value::U64(u) => Some(*u as i64),
+            _ => None,
+        }),
+        Value::F64(_) => gather(&mut scratch.floats, values.clone(), |v| match v {
+            Value::F64(f) => Some(*f),
+            _ => None,
+        }),
+        Value::F32(_) => gather(&mut scratch.floats, values.clone(), |v| match v {
+            Value::F32(f) => Some(f64::from(*f)),
+            _ => None,
+        }),
+        Value::Bool(_) | Value::Text(_) | Value::Bytes(_) | Value::Json(_) => {
+            let kind = std::mem::discriminant(first);
+            values.clone().all(|v| std::mem::discriminant(v) == kind)
+        }
+    };
+    if !alike {
         for value in values {
             let at = out.len();
             out.push(0);
@@ -59,29 +81,35 @@ pub(crate) fn put_values<'a>(
     match first {
         Value::Bool(_) => put_bools(out, values),
         Value::I64(_) => {
-            scratch.integers.clear();
-            scratch.integers.extend(values.filter_map(|v| match v {
-                Value::I64(i) => Some(*i),
-                _ => None,
-            }));
             put_integers(out, &scratch.integers);
             I64
         }
         Value::U64(_) => {
-            scratch.integers.clear();
-            scratch.integers.extend(values.filter_map(|v| match v {
-                Value::U64(u) => Some(*u as i64),
-                _ => None,
-            }));
             put_integers(out, &scratch.integers);
             U64
         }
-        Value::F64(_) => put_f64(out, scratch, values),
+        Value::F64(_) => put_f64(out, scratch),
         Value::F32(_) => put_f32(out, scratch, values),
         Value::Text(_) => put_strings(out, values, TEXT),
         Value::Bytes(_) => put_strings(out, values, BYTES),
         Value::Json(_) => put_strings(out, values, JSON),
     }
+}
+
+/// Copies the values into `column` as far as they are of the type that `of` takes. `true`: all are.
+fn gather<'a, T>(
+    column: &mut Vec<T>,
+    values: impl Iterator<Item = &'a Value>,
+    of: impl Fn(&Value) -> Option<T>,
+) -> bool {
+    column.clear();
+    for value in values {
+        match of(value) {
+            Some(value) => column.push(value),
+            None => return false,
+        }
+    }
+    true
 }
 
 fn put_bools<'a>(out: &mut Vec<u8>, values: impl Iterator<Item = &'a Value>) -> u8 {
@@ -126,51 +154,51 @@ fn put_integers(out: &mut Vec<u8>, integers: &[i64]) {
 /// Fills `integers` with `value * 10^k` for the smallest `k` that keeps every value exactly.
 fn scale(
     integers: &mut Vec<i64>,
-    values: impl Iterator<Item = f64> + Clone,
+    values: &[f64],
     exact: impl Fn(f64, f64) -> bool,
 ) -> Option<usize> {
     let mut decimals = 0;
     'decimals: while decimals <= DECIMALS_MAX {
         let power = POWERS_OF_TEN[decimals];
         integers.clear();
-        for value in values.clone() {
-            let scaled = (value * power).round();
+        for &value in values {
+            let scaled = value * power;
             if scaled.is_nan() || scaled.abs() > EXACT_MAX {
                 return None;
             }
-            if !exact(scaled / power, value) {
+            let integer = nearest(scaled);
+            // Never so for -0, since no integer is that.
+            if !exact(integer as f64 / power, value) {
                 decimals += 1;
                 continue 'decimals;
             }
-            if scaled.to_bits() == (-0.0f64).to_bits() {
-                // No integer is -0.
-                return None;
-            }
-            integers.push(scaled as i64);
+            integers.push(integer);
         }
         return Some(decimals);
     }
     None
 }
 
-fn put_f64<'a>(
-    out: &mut Vec<u8>,
-    scratch: &mut Scratch,
-    values: impl Iterator<Item = &'a Value> + Clone,
-) -> u8 {
-    let floats = values.map(|v| match v {
-        Value::F64(f) => *f,
-        _ => 0.0,
-    });
+/// The nearest integer to a float within [`EXACT_MAX`]: `round` is a call into the C library.
+#[inline]
+fn nearest(float: f64) -> i64 {
+    let whole = float as i64;
+    let rest = float - whole as f64;
+    whole + i64::from(rest >= 0.5) - i64::from(rest <= -0.5)
+}
+
+fn put_f64(out: &mut Vec<u8>, scratch: &mut Scratch) -> u8 {
     // Compared as bits, so that -0.0 and 0.0 stay apart.
     let exact = |a: f64, b: f64| a.to_bits() == b.to_bits();
-    if let Some(decimals) = scale(&mut scratch.integers, floats.clone(), exact) {
+    if let Some(decimals) = scale(&mut scratch.integers, &scratch.floats, exact) {
         out.push(decimals as u8);
         put_integers(out, &scratch.integers);
         return F64_SCALED;
     }
     scratch.bits.clear();
-    scratch.bits.extend(floats.map(f64::to_bits));
+    scratch
+        .bits
+        .extend(scratch.floats.iter().map(|f| f.to_bits()));
     put_xor(out, &mut scratch.bits, 8);
     F64_XOR
 }
@@ -178,20 +206,20 @@ fn put_f64<'a>(
 fn put_f32<'a>(
     out: &mut Vec<u8>,
     scratch: &mut Scratch,
-    values: impl Iterator<Item = &'a Value> + Clone,
+    values: impl Iterator<Item = &'a Value>,
 ) -> u8 {
-    let floats = values.map(|v| match v {
-        Value::F32(f) => *f,
-        _ => 0.0,
-    });
     let exact = |a: f64, b: f64| (a as f32).to_bits() == (b as f32).to_bits();
-    if let Some(decimals) = scale(&mut scratch.integers, floats.clone().map(f64::from), exact) {
+    if let Some(decimals) = scale(&mut scratch.integers, &scratch.floats, exact) {
         out.push(decimals as u8);
         put_integers(out, &scratch.integers);
         return F32_SCALED;
     }
+    // The way through an f64 may change the bits of what is not a number.
     scratch.bits.clear();
-    scratch.bits.extend(floats.map(|f| u64::from(f.to_bits())));
+    scratch.bits.extend(values.filter_map(|v| match v {
+        Value::F32(f) => Some(u64::from(f.to_bits())),
+        _ => None,
+    }));
     put_xor(out, &mut scratch.bits, 4);
     F32_XOR
 }
