@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use millrace_buffer::{Buffer, Item, OfferId, Outbox, Settings, Start};
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use receiver::{Receiver, clock, register, samples, take_all};
 
 const SOURCES: [&str; 2] = ["boiler", "pump"];
@@ -226,7 +227,7 @@ impl World {
         let copy = tempfile::tempdir().unwrap();
         let log = self.dir.path().join("data");
         for epoch in epochs(&log) {
-            copy_dir(&log.join(&epoch), &copy.path().join(&epoch));
+            copy_while_there(&log.join(&epoch), &copy.path().join(&epoch));
         }
         // Another commit makes room, where there is none.
         self.append(0, 20);
@@ -241,7 +242,7 @@ impl World {
                 Torn::Renamed => gone.with_extension("del"),
                 _ => gone,
             };
-            copy_dir(&kept, &back);
+            copy_dir(&kept, &back).unwrap();
             if torn == Torn::Renamed {
                 std::fs::remove_file(back.join("manifest")).unwrap();
             }
@@ -342,23 +343,37 @@ fn epochs(log: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-fn copy_dir(from: &Path, to: &Path) {
-    std::fs::create_dir(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        match entry.file_type().unwrap().is_dir() {
-            true => copy_dir(&entry.path(), &to),
-            false => drop(std::fs::copy(entry.path(), to).unwrap()),
-        }
+/// Copies an epoch, unless it goes while that is done: it is renamed before its files are removed.
+fn copy_while_there(epoch: &Path, to: &Path) {
+    let copied = copy_dir(epoch, to);
+    if epoch.exists() {
+        copied.unwrap();
+    } else if to.exists() {
+        std::fs::remove_dir_all(to).unwrap();
     }
 }
 
-/// `MILLRACE_MODEL_CASES` asks for more than a quick run.
+fn copy_dir(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let to = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy_dir(&entry.path(), &to)?,
+            false => drop(std::fs::copy(entry.path(), to)?),
+        }
+    }
+    Ok(())
+}
+
+/// `MILLRACE_MODEL_CASES` asks for more than a quick run, `MILLRACE_SEED` for other ones.
 fn config() -> ProptestConfig {
     let cases = std::env::var("MILLRACE_MODEL_CASES").map_or(16, |n| n.parse().unwrap());
+    let seed: u64 = std::env::var("MILLRACE_SEED").map_or(1, |n| n.parse().unwrap());
+    println!("uplinks: seed {seed}, {cases} cases");
     ProptestConfig {
         cases,
+        rng_seed: RngSeed::Fixed(seed),
         max_shrink_iters: 25,
         failure_persistence: None,
         ..ProptestConfig::default()
