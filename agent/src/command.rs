@@ -62,8 +62,9 @@ impl Replies {
 }
 
 impl Commands {
-    /// The end for a session and the end for the task that runs commands.
+    /// The end for the session of an uplink and the end for the task that runs its commands.
     pub(crate) fn channel(
+        uplink: &str,
         allowed: Vec<String>,
         journal: Arc<Journal>,
         clock: Arc<dyn Clock>,
@@ -72,6 +73,7 @@ impl Commands {
         let (queue, incoming) = mpsc::channel(COMMANDS_WAITING_MAX);
         let replies = Arc::new(Replies::default());
         let task = CommandTask {
+            uplink: uplink.to_owned(),
             incoming,
             replies: replies.clone(),
             allowed,
@@ -162,6 +164,8 @@ pub(crate) trait RunCommand: Send + 'static {
 
 /// Runs commands one after the other.
 pub(crate) struct CommandTask<R> {
+    /// Whose commands: others are not answered here.
+    uplink: String,
     incoming: mpsc::Receiver<Command>,
     replies: Arc<Replies>,
     allowed: Vec<String>,
@@ -173,7 +177,7 @@ pub(crate) struct CommandTask<R> {
 impl<R: RunCommand> CommandTask<R> {
     /// Runs until the session's end is gone, or `shutdown`: the command that runs then is interrupted.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        for reply in self.journal.interrupted() {
+        for reply in self.journal.interrupted(&self.uplink) {
             self.replies.push(reply);
         }
         let answering = async {
@@ -190,13 +194,13 @@ impl<R: RunCommand> CommandTask<R> {
 
     async fn answer(&self, command: &Command) -> Reply {
         let id = command.id.as_str();
-        if let Some(earlier) = self.journal.find(id) {
+        if let Some(earlier) = self.journal.find(&self.uplink, id) {
             return earlier;
         }
         if let Err(refusal) = self.admit(command) {
             return refusal;
         }
-        match self.journal.begin(id).await {
+        match self.journal.begin(&self.uplink, id).await {
             Ok(Claim::Begun) => {}
             Ok(Claim::Taken(earlier)) => return earlier,
             Err(error) => return rejected(id, &crate::device::chain(&error)),
@@ -208,7 +212,7 @@ impl<R: RunCommand> CommandTask<R> {
             ReplyStatus::Failed
         };
         let answer = reply(id, status, outcome);
-        if let Err(error) = self.journal.end(&answer).await {
+        if let Err(error) = self.journal.end(&self.uplink, &answer).await {
             tracing::error!(error = %crate::device::chain(&error), "the command journal cannot be written");
         }
         answer

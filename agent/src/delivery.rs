@@ -3,8 +3,10 @@
 //! The session asks for the next consignment when it has room; the outbox says what is next; the profile
 //! turns it into messages. What the broker acknowledged settles in the outbox; what was in flight when a
 //! connection broke is offered again from the log. What the profile cannot encode, or the broker refuses
-//! (`suspects.rs`), is set aside, so that the queue goes on.
+//! (`suspects.rs`), is set aside, so that the queue goes on; a source of which it refuses everything
+//! (`barred.rs`) is withheld.
 
+mod barred;
 mod suspects;
 
 use std::collections::HashMap;
@@ -22,6 +24,7 @@ use tokio::sync::Notify;
 use crate::command::Commands;
 use crate::config;
 use crate::report::UplinkStatus;
+use barred::{Access, Barred, Reach, TAKES_NOTHING};
 use suspects::{Advice, Numbers, Suspects, Verdict};
 
 /// Records in one parcel at most: a message near the size that links carry best.
@@ -89,6 +92,7 @@ pub(crate) struct Delivery {
     commands: Commands,
     ready: Arc<Notify>,
     suspects: Suspects,
+    barred: Barred,
     /// A suspect that waits until nothing else is under way.
     held: Option<Offer>,
     /// A suspect is under way.
@@ -103,8 +107,10 @@ pub(crate) struct Delivery {
     clocks: Vec<Timebase>,
 }
 
-/// Why a suspect has to wait.
+/// Why an offer does not go now.
 enum Hold {
+    /// Its source is barred.
+    Barred,
     /// Others are under way.
     UntilAcked,
     /// This connection has carried nothing yet.
@@ -145,8 +151,11 @@ impl Delivery {
         outbox.set_routes(Box::new(move |source| routes.routes(source)));
         outbox.set_wake(Box::new(move || wake.notify_one()));
         commands.wake(ready.clone());
+        let barred = Barred::of_earlier(outbox.withheld(), clock.now());
+        uplink.update(|status| status.refused_sources = barred.names());
         Self {
             outbox,
+            barred,
             command_topic: profile.command_topic(),
             profile,
             suspects: Suspects::new(settings.poison_after),
@@ -233,11 +242,29 @@ impl Delivery {
             return self.suspects.lost(under_way.iter());
         }
         let found = offers.map(|(id, numbers)| (id, numbers.clone())).next();
-        if let Some((id, numbers)) = found
-            && let Verdict::Refused(tries) = self.suspects.lost_alone(&numbers)
-        {
-            self.set_aside(id, &numbers, HANGS_UP, tries);
+        let Some((id, numbers)) = found else {
+            return;
+        };
+        let tries = match self.suspects.lost_alone(&numbers) {
+            _ if self.barred.is_barred(&numbers) => 1,
+            Verdict::Refused(tries) => tries,
+            Verdict::TryAgain => return,
+        };
+        match self.barred.refused(&numbers, self.clock.now()) {
+            Reach::Single => self.set_aside(id, &numbers, HANGS_UP, tries),
+            Reach::Begins => {
+                tracing::error!(uplink = %self.settings.name, source = numbers.source(), "nothing of this source is taken: it is withheld");
+                self.suspects.forget(&numbers);
+                self.outbox.withhold(id, TAKES_NOTHING, false);
+                self.tell_barred();
+            }
+            Reach::Lasts => self.outbox.withhold(id, TAKES_NOTHING, true),
         }
+    }
+
+    fn tell_barred(&self) {
+        let names = self.barred.names();
+        self.uplink.update(|status| status.refused_sources = names);
     }
 
     fn consign(&mut self, offer: &Offer, messages: Vec<Message>) -> Consignment {
@@ -279,7 +306,13 @@ impl Delivery {
         let Item::Parcel(parcel) = &offer.item else {
             return Ok(());
         };
-        match self.suspects.advise(parcel) {
+        let advice = match self.barred.access(&Numbers::of(parcel), self.clock.now()) {
+            Access::Free => self.suspects.advise(parcel),
+            // Somebody had what was withheld sent again, or gave it up: that asks for a trial.
+            Access::Barred if self.outbox.withholds(offer.id) => return Err(Hold::Barred),
+            Access::Barred | Access::Trial => Advice::Alone(1),
+        };
+        match advice {
             Advice::Free => Ok(()),
             Advice::Before(records) => {
                 self.outbox.shorten(offer, records);
@@ -343,12 +376,20 @@ impl Feed for Delivery {
             };
             let held = self.held.take();
             let mut offer = held.or_else(|| self.outbox.next(budget))?;
-            if let Err(hold) = self.admit(&mut offer) {
-                self.held = Some(offer);
-                return match hold {
-                    Hold::UntilAcked => None,
-                    Hold::UntilProven => Some(self.probe()),
-                };
+            match self.admit(&mut offer) {
+                Ok(()) => {}
+                Err(Hold::Barred) => {
+                    self.outbox.withhold(offer.id, TAKES_NOTHING, false);
+                    continue;
+                }
+                Err(Hold::UntilAcked) => {
+                    self.held = Some(offer);
+                    return None;
+                }
+                Err(Hold::UntilProven) => {
+                    self.held = Some(offer);
+                    return Some(self.probe());
+                }
             }
             match (self.encode(&offer), &offer.item) {
                 (Ok(messages), _) => return Some(self.consign(&offer, messages)),
@@ -375,6 +416,11 @@ impl Feed for Delivery {
         self.alone = false;
         if let Some(numbers) = numbers {
             self.suspects.acked(&numbers);
+            if self.barred.acked(&numbers) {
+                tracing::info!(uplink = %self.settings.name, source = numbers.source(), "the source is taken again");
+                self.outbox.release(numbers.log(), numbers.source());
+                self.tell_barred();
+            }
         }
         self.outbox.acked(id);
         self.uplink

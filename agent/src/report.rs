@@ -139,6 +139,9 @@ pub(crate) struct UplinkStatus {
     pub(crate) records_acked_total: u64,
     /// Connections made.
     pub(crate) connects_total: u64,
+    /// Sources of which the broker takes nothing; what they bring is withheld.
+    #[serde(default)]
+    pub(crate) refused_sources: Vec<String>,
 }
 
 /// The clock.
@@ -354,7 +357,13 @@ fn device_problem(device: &DeviceStatus) -> Option<String> {
 
 fn uplink_problem(uplink: &UplinkStatus) -> Option<String> {
     let (name, error) = (&uplink.name, cause(&uplink.error));
-    (uplink.state == "down").then(|| format!("uplink {name} is down: {error}"))
+    if uplink.state == "down" {
+        return Some(format!("uplink {name} is down: {error}"));
+    }
+    let refused = uplink.refused_sources.join(", ");
+    (!refused.is_empty()).then(|| {
+        format!("uplink {name}: the broker refuses everything of {refused}; may we publish to its topic?")
+    })
 }
 
 fn model_problem(model: &ModelStatus) -> Option<String> {

@@ -37,7 +37,7 @@ pub struct SetAside {
     pub records: u64,
     /// Why it was refused, a sentence.
     pub reason: String,
-    /// How often it was tried.
+    /// How often it was tried; 0: it was withheld untried, see [`crate::Outbox::withhold`].
     pub tries: u32,
     /// Since when, where the clock was set.
     pub since: Option<Timestamp>,
@@ -55,6 +55,12 @@ pub(crate) struct Aside {
     pub(crate) since: Option<Timestamp>,
 }
 
+impl Aside {
+    pub(crate) fn is_withheld(&self) -> bool {
+        self.tries == 0
+    }
+}
+
 /// All that one uplink has set aside, the oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Asides(Vec<Aside>);
@@ -68,9 +74,26 @@ impl Asides {
         self.0.push(aside);
     }
 
-    /// The oldest, where there are too many.
+    /// The oldest, where there are too many. What is withheld does not count: it is one for each line.
     pub(crate) fn surplus(&mut self) -> Option<Aside> {
-        (self.0.len() > SET_ASIDE_MAX).then(|| self.0.remove(0))
+        let refused = self.0.iter().filter(|aside| !aside.is_withheld());
+        if refused.count() <= SET_ASIDE_MAX {
+            return None;
+        }
+        let oldest = self.0.iter().position(|aside| !aside.is_withheld())?;
+        Some(self.0.remove(oldest))
+    }
+
+    /// What is withheld of a line.
+    pub(crate) fn withheld(&mut self, log: LogKind, line: LineKey) -> Option<&mut Aside> {
+        let mut all = self.0.iter_mut();
+        all.find(|aside| aside.is_withheld() && aside.log == log && aside.line == line)
+    }
+
+    /// Takes out what a line had refused in several tries.
+    pub(crate) fn take_tried(&mut self, log: LogKind, line: LineKey) -> Vec<Aside> {
+        let tried = |aside: &mut Aside| aside.tries > 1 && aside.log == log && aside.line == line;
+        self.0.extract_if(.., tried).collect()
     }
 
     /// Takes out the one of this id.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use millrace_tags::{DropReason, Gap, Lane, Parcel, Records, Timebase};
+use millrace_tags::{DropReason, Gap, Lane, LogKind, Parcel, Records, Timebase};
 
 use crate::core::{Core, Request};
+use crate::log::LineKey;
 use crate::routes::Routes;
 use crate::shared::Shared;
 use crate::uplink::{Names, Refused, Uplink};
@@ -194,6 +195,90 @@ impl Outbox {
             core.discard(&self.uplink, &surplus, since);
         }
         core.requests.push_back(Request::Save);
+        self.shared.work.notify_one();
+    }
+
+    /// The other side takes nothing of the offer's source: all of the offer is set aside untried, in one row
+    /// of [`crate::Buffer::set_aside`] for each source and stream, until [`Outbox::release`] or a command
+    /// takes it from there. With `gather`, what was refused of the source in several tries joins it.
+    pub fn withhold(&mut self, id: OfferId, reason: &str, gather: bool) {
+        let since = self.shared.utc();
+        let mut core = self.shared.lock();
+        let core = &mut *core;
+        core.last_aside += 1;
+        let refused = Refused {
+            id: core.last_aside,
+            first: 0,
+            last: u64::MAX,
+            reason: reason.to_owned(),
+            tries: 0,
+            since,
+        };
+        let withheld = match core.uplinks.get_mut(&self.uplink) {
+            Some(uplink) if uplink.generation == self.generation => {
+                uplink.withhold(id, refused, gather)
+            }
+            _ => None,
+        };
+        // What joins a row is saved with the next state: a crash before that only has it offered again.
+        if withheld == Some(true) {
+            core.requests.push_back(Request::Save);
+            self.shared.work.notify_one();
+        }
+    }
+
+    /// Whether something is withheld of the source and stream of an offer.
+    pub fn withholds(&self, id: OfferId) -> bool {
+        let mut core = self.shared.lock();
+        let uplink = self.uplink(&mut core);
+        uplink.is_some_and(|uplink| uplink.withholds(id))
+    }
+
+    /// Of which sources something is withheld, an earlier run's included.
+    pub fn withheld(&self) -> Vec<(LogKind, Arc<str>)> {
+        let core = self.shared.lock();
+        let Some(uplink) = core.uplinks.get(&self.uplink) else {
+            return Vec::new();
+        };
+        let rows = uplink.aside.iter().filter(|aside| aside.is_withheld());
+        rows.filter_map(|row| Some((row.log, core.registry.name(row.line.source)?.clone())))
+            .collect()
+    }
+
+    /// The other side takes the source again: what was withheld of it is offered.
+    pub fn release(&mut self, log: LogKind, source: &str) {
+        let mut core = self.shared.lock();
+        let Core {
+            alarm,
+            data,
+            uplinks,
+            registry,
+            requests,
+            ..
+        } = &mut *core;
+        let uplink = uplinks
+            .get_mut(&self.uplink)
+            .filter(|u| u.generation == self.generation);
+        let Some(uplink) = uplink else {
+            return;
+        };
+        let of_source = |line: LineKey| registry.name(line.source).is_some_and(|n| **n == *source);
+        let rows: Vec<u64> = uplink
+            .aside
+            .iter()
+            .filter(|row| row.is_withheld() && row.log == log && of_source(row.line))
+            .map(|row| row.id)
+            .collect();
+        for id in rows {
+            if let Some(row) = uplink.aside.take(id) {
+                let log = match log {
+                    LogKind::Alarm => &*alarm,
+                    LogKind::Data => &*data,
+                };
+                uplink.retry(&row, log);
+                requests.push_back(Request::Save);
+            }
+        }
         self.shared.work.notify_one();
     }
 

@@ -366,6 +366,53 @@ impl Uplink {
         None
     }
 
+    /// Sets aside all of an offer that holds records, together with what is withheld of its line already.
+    /// With `gather`, what was refused of the line before joins it. `None`: the offer is no such one.
+    pub(crate) fn withhold(&mut self, id: OfferId, new: Refused, gather: bool) -> Option<bool> {
+        let InFlight::Numbers {
+            log,
+            line,
+            first,
+            last,
+            void: false,
+            ..
+        } = *self.in_flight.get(&id.0)?
+        else {
+            return None;
+        };
+        self.in_flight.remove(&id.0);
+        let is_new = self.aside.withheld(log, line).is_none();
+        if is_new {
+            self.aside.push(Aside {
+                id: new.id,
+                log,
+                line,
+                numbers: Ranges::default(),
+                reason: new.reason,
+                tries: 0,
+                since: new.since,
+            });
+        }
+        let tried = match gather {
+            true => self.aside.take_tried(log, line),
+            false => Vec::new(),
+        };
+        let withheld = self.aside.withheld(log, line)?;
+        withheld.numbers.insert(first, last);
+        for aside in tried {
+            withheld.numbers.union(&aside.numbers);
+        }
+        Some(is_new)
+    }
+
+    /// Whether something is withheld of the line of an offer.
+    pub(crate) fn withholds(&mut self, id: OfferId) -> bool {
+        match self.in_flight.get(&id.0) {
+            Some(InFlight::Numbers { log, line, .. }) => self.aside.withheld(*log, *line).is_some(),
+            Some(InFlight::Owed { .. }) | None => false,
+        }
+    }
+
     /// Offers again what was set aside.
     pub(crate) fn retry(&mut self, aside: &Aside, log: &Log) {
         self.reader_mut(aside.log)

@@ -1,4 +1,5 @@
-//! Which commands ran: a file of JSON lines, one when a command begins and one when it ends.
+//! Which commands ran: a file of JSON lines, one when a command begins and one when it ends. An id is that of the
+//! core behind one uplink, and so is its answer.
 //!
 //! A line is on disk before what it announces happens. The newest ids are kept with their answers, as far
 //! as these fit into [`RESULTS_BYTES_MAX`]; the file is rewritten when it is opened and whenever it has
@@ -45,7 +46,7 @@ pub(crate) enum Claim {
 pub(crate) struct Journal {
     path: PathBuf,
     inner: Arc<Mutex<Inner>>,
-    interrupted: Vec<Reply>,
+    interrupted: Vec<(String, Reply)>,
 }
 
 #[derive(Default)]
@@ -56,14 +57,37 @@ struct Inner {
     /// Whether `ids` has what the file had: it must not be replaced before.
     is_read: bool,
     ids: Ids,
-    interrupted: Vec<Reply>,
+    interrupted: Vec<(String, Reply)>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
-    Ended(Reply),
-    Began { began: String },
+    Ended {
+        uplink: String,
+        #[serde(flatten)]
+        reply: Reply,
+    },
+    Began {
+        uplink: String,
+        began: String,
+    },
+}
+
+/// A command: two cores may use the same id.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Key {
+    uplink: String,
+    id: String,
+}
+
+impl Key {
+    fn new(uplink: &str, id: &str) -> Self {
+        Self {
+            uplink: uplink.to_owned(),
+            id: id.to_owned(),
+        }
+    }
 }
 
 impl Journal {
@@ -83,37 +107,40 @@ impl Journal {
         }
     }
 
-    /// The answers of commands that began before the last stop and never ended.
-    pub(crate) fn interrupted(&self) -> Vec<Reply> {
-        self.interrupted.clone()
+    /// The answers of commands of this uplink that began before the last stop and never ended.
+    pub(crate) fn interrupted(&self, uplink: &str) -> Vec<Reply> {
+        let of_uplink = self.interrupted.iter().filter(|(from, _)| from == uplink);
+        of_uplink.map(|(_, reply)| reply.clone()).collect()
     }
 
     /// The answer of a command that was taken before.
-    pub(crate) fn find(&self, id: &str) -> Option<Reply> {
-        self.locked(|inner| inner.ids.answers.get(id).cloned().flatten())
+    pub(crate) fn find(&self, uplink: &str, id: &str) -> Option<Reply> {
+        let key = Key::new(uplink, id);
+        self.locked(|inner| inner.ids.answers.get(&key).cloned().flatten())
     }
 
     /// Whether the command has begun.
     #[cfg(test)]
-    pub(crate) fn knows(&self, id: &str) -> bool {
-        self.locked(|inner| inner.ids.answers.contains_key(id))
+    pub(crate) fn knows(&self, uplink: &str, id: &str) -> bool {
+        let key = Key::new(uplink, id);
+        self.locked(|inner| inner.ids.answers.contains_key(&key))
     }
 
     /// The command is about to run, unless its id is taken.
     ///
     /// # Errors
     /// Where that cannot be written down: then it must not run.
-    pub(crate) async fn begin(&self, id: &str) -> Result<Claim, JournalError> {
-        let id = id.to_owned();
+    pub(crate) async fn begin(&self, uplink: &str, id: &str) -> Result<Claim, JournalError> {
+        let key = Key::new(uplink, id);
         self.write(move |inner, path| {
             inner.be_ready(path)?;
-            match inner.ids.answers.get(&id) {
+            match inner.ids.answers.get(&key) {
                 Some(Some(answer)) => return Ok(Claim::Taken(answer.clone())),
-                Some(None) => return Ok(Claim::Taken(runs_already(&id))),
+                Some(None) => return Ok(Claim::Taken(runs_already(&key.id))),
                 None => {}
             }
-            inner.append(path, &Line::Began { began: id.clone() })?;
-            inner.ids.remember(id, None);
+            inner.append(path, &began(&key))?;
+            inner.ids.remember(key, None);
             Ok(Claim::Begun)
         })
         .await
@@ -123,11 +150,11 @@ impl Journal {
     ///
     /// # Errors
     /// Where that cannot be written down: after a crash it counts as interrupted.
-    pub(crate) async fn end(&self, reply: &Reply) -> Result<(), JournalError> {
-        let reply = reply.clone();
+    pub(crate) async fn end(&self, uplink: &str, reply: &Reply) -> Result<(), JournalError> {
+        let (key, reply) = (Key::new(uplink, &reply.id), reply.clone());
         self.write(move |inner, path| {
-            let line = Line::Ended(reply.clone());
-            inner.ids.remember(reply.id.clone(), Some(reply));
+            let line = ended(&key, &reply);
+            inner.ids.remember(key, Some(reply));
             inner.append(path, &line)
         })
         .await
@@ -191,10 +218,10 @@ impl Inner {
 /// The newest ids with their answers; `None` where a command began and did not end.
 #[derive(Default)]
 struct Ids {
-    order: VecDeque<String>,
-    answers: HashMap<String, Option<Reply>>,
+    order: VecDeque<Key>,
+    answers: HashMap<Key, Option<Reply>>,
     /// Ids of answers that have their result still, and its size; oldest first.
-    results: VecDeque<(String, usize)>,
+    results: VecDeque<(Key, usize)>,
     result_bytes: usize,
 }
 
@@ -210,14 +237,16 @@ impl Ids {
             .filter_map(|line| serde_json::from_str(line).ok())
         {
             match line {
-                Line::Began { began } => ids.remember(began, None),
-                Line::Ended(reply) => ids.remember(reply.id.clone(), Some(reply)),
+                Line::Began { uplink, began } => ids.remember(Key::new(&uplink, &began), None),
+                Line::Ended { uplink, reply } => {
+                    ids.remember(Key::new(&uplink, &reply.id), Some(reply));
+                }
             }
         }
         Ok(ids)
     }
 
-    fn remember(&mut self, id: String, answer: Option<Reply>) {
+    fn remember(&mut self, id: Key, answer: Option<Reply>) {
         if let Some(result) = answer.as_ref().and_then(|answer| answer.result.as_ref()) {
             let size = result.to_string().len();
             self.result_bytes += size;
@@ -246,13 +275,13 @@ impl Ids {
     }
 
     /// Gives those that never ended their answer.
-    fn end_interrupted(&mut self) -> Vec<Reply> {
+    fn end_interrupted(&mut self) -> Vec<(String, Reply)> {
         let mut interrupted = Vec::new();
-        for id in &self.order {
-            if let Some(answer @ None) = self.answers.get_mut(id) {
-                let reply = failed(id, "interrupted");
+        for key in &self.order {
+            if let Some(answer @ None) = self.answers.get_mut(key) {
+                let reply = failed(&key.id, "interrupted");
                 *answer = Some(reply.clone());
-                interrupted.push(reply);
+                interrupted.push((key.uplink.clone(), reply));
             }
         }
         interrupted
@@ -260,10 +289,10 @@ impl Ids {
 
     fn lines(&self) -> std::io::Result<Vec<u8>> {
         let mut lines = Vec::new();
-        for id in &self.order {
-            let line = match self.answers.get(id) {
-                Some(Some(answer)) => Line::Ended(answer.clone()),
-                _ => Line::Began { began: id.clone() },
+        for key in &self.order {
+            let line = match self.answers.get(key) {
+                Some(Some(answer)) => ended(key, answer),
+                _ => began(key),
             };
             lines.extend(bytes(&line)?);
         }
@@ -278,6 +307,20 @@ fn bytes(line: &Line) -> std::io::Result<Vec<u8>> {
     let mut bytes = serde_json::to_vec(line)?;
     bytes.push(b'\n');
     Ok(bytes)
+}
+
+fn began(key: &Key) -> Line {
+    Line::Began {
+        uplink: key.uplink.clone(),
+        began: key.id.clone(),
+    }
+}
+
+fn ended(key: &Key, reply: &Reply) -> Line {
+    Line::Ended {
+        uplink: key.uplink.clone(),
+        reply: reply.clone(),
+    }
 }
 
 fn runs_already(id: &str) -> Reply {
@@ -312,13 +355,16 @@ mod tests {
     async fn an_id_is_claimed_once_however_many_ask() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path());
-        assert!(matches!(journal.begin("1").await.unwrap(), Claim::Begun));
-        let Claim::Taken(refusal) = journal.begin("1").await.unwrap() else {
+        assert!(matches!(
+            journal.begin("cloud", "1").await.unwrap(),
+            Claim::Begun
+        ));
+        let Claim::Taken(refusal) = journal.begin("cloud", "1").await.unwrap() else {
             panic!("claimed twice");
         };
         assert_eq!(refusal.status, ReplyStatus::Rejected);
-        journal.end(&done("1", "x")).await.unwrap();
-        let Claim::Taken(answer) = journal.begin("1").await.unwrap() else {
+        journal.end("cloud", &done("1", "x")).await.unwrap();
+        let Claim::Taken(answer) = journal.begin("cloud", "1").await.unwrap() else {
             panic!("claimed again");
         };
         assert_eq!(answer, done("1", "x"));
@@ -329,45 +375,73 @@ mod tests {
         let mut ids = Ids::default();
         let large = "x".repeat(RESULTS_BYTES_MAX / 2);
         for id in ["1", "2", "3"] {
-            ids.remember(id.to_owned(), Some(done(id, &large)));
+            ids.remember(Key::new("cloud", id), Some(done(id, &large)));
         }
         assert!(ids.result_bytes <= RESULTS_BYTES_MAX);
-        let first = ids.answers["1"].as_ref().unwrap();
+        let first = ids.answers[&Key::new("cloud", "1")].as_ref().unwrap();
         assert_eq!((first.status, &first.result), (ReplyStatus::Done, &None));
-        assert!(ids.answers["3"].as_ref().unwrap().result.is_some());
+        assert!(
+            ids.answers[&Key::new("cloud", "3")]
+                .as_ref()
+                .unwrap()
+                .result
+                .is_some()
+        );
     }
 
     #[test]
     fn ids_are_bounded() {
         let mut ids = Ids::default();
         for id in 0..=IDS_KEPT {
-            ids.remember(id.to_string(), None);
+            ids.remember(Key::new("cloud", &id.to_string()), None);
         }
         assert_eq!((ids.order.len(), ids.answers.len()), (IDS_KEPT, IDS_KEPT));
-        assert!(!ids.answers.contains_key("0"));
+        assert!(!ids.answers.contains_key(&Key::new("cloud", "0")));
     }
 
     #[tokio::test]
     async fn the_file_is_rewritten_before_it_fills_the_disk() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path());
-        journal.end(&done("1", "x")).await.unwrap();
+        journal.end("cloud", &done("1", "x")).await.unwrap();
         journal.locked(|inner| inner.bytes = FILE_BYTES_MAX + 1);
-        journal.end(&done("2", "y")).await.unwrap();
+        journal.end("cloud", &done("2", "y")).await.unwrap();
         let length = std::fs::metadata(&journal.path).unwrap().len();
         assert!(journal.locked(|inner| inner.bytes) >= length);
         let again = Journal::open(dir.path());
-        assert_eq!(again.find("1"), Some(done("1", "x")));
-        assert_eq!(again.find("2"), Some(done("2", "y")));
+        assert_eq!(again.find("cloud", "1"), Some(done("1", "x")));
+        assert_eq!(again.find("cloud", "2"), Some(done("2", "y")));
     }
 
     #[test]
     fn a_torn_line_is_skipped() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("commands.journal");
-        std::fs::write(&path, "{\"began\":\"1\"}\n{\"began\":\"2").unwrap();
+        let text = "{\"uplink\":\"cloud\",\"began\":\"1\"}\n{\"uplink\":\"cloud\",\"began\":\"2";
+        std::fs::write(&path, text).unwrap();
         let journal = Journal::open(dir.path());
-        let ids: Vec<String> = journal.interrupted().into_iter().map(|r| r.id).collect();
+        let ids: Vec<String> = journal
+            .interrupted("cloud")
+            .into_iter()
+            .map(|r| r.id)
+            .collect();
         assert_eq!(ids, ["1"]);
+    }
+
+    #[tokio::test]
+    async fn ids_and_answers_are_those_of_one_uplink() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path());
+        journal.begin("cloud", "1").await.unwrap();
+        assert!(matches!(
+            journal.begin("plant", "1").await.unwrap(),
+            Claim::Begun
+        ));
+        journal.end("plant", &done("1", "x")).await.unwrap();
+        assert_eq!(journal.find("cloud", "1"), None);
+        let again = Journal::open(dir.path());
+        assert_eq!(again.interrupted("cloud").len(), 1);
+        assert_eq!(again.interrupted("plant"), []);
+        assert_eq!(again.find("plant", "1"), Some(done("1", "x")));
     }
 }

@@ -33,7 +33,7 @@ fn channel(
     let allowed = ["read", "status", "restart", "write"]
         .map(str::to_owned)
         .to_vec();
-    Commands::channel(allowed, journal, clock, run)
+    Commands::channel("cloud", allowed, journal, clock, run)
 }
 
 fn command(id: &str, op: &str, expires: Option<i64>) -> Command {
@@ -63,10 +63,10 @@ async fn runs_an_id_once_and_repeats_the_answer_over_restarts() {
 #[tokio::test]
 async fn interrupted_command_is_not_run_again() {
     let dir = tempfile::tempdir().unwrap();
-    let begun = Journal::open(dir.path()).begin("7").await.unwrap();
+    let begun = Journal::open(dir.path()).begin("cloud", "7").await.unwrap();
     assert!(matches!(begun, Claim::Begun));
     let task = task(dir.path(), Some(Timestamp(0)));
-    assert_eq!(task.journal.interrupted()[0].id, "7");
+    assert_eq!(task.journal.interrupted("cloud")[0].id, "7");
     let answer = task.answer(&command("7", "read", None)).await;
     assert_eq!(
         (answer.status, answer.error.as_deref()),
@@ -161,12 +161,12 @@ async fn a_stop_interrupts_a_command_and_the_next_start_says_so() {
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(task.run(shutdown.clone()));
     commands.take(Ok(command("a", "read", None)));
-    while !journal.knows("a") {
+    while !journal.knows("cloud", "a") {
         tokio::task::yield_now().await;
     }
     shutdown.cancel();
     running.await.unwrap();
-    let interrupted = Journal::open(dir.path()).interrupted();
+    let interrupted = Journal::open(dir.path()).interrupted("cloud");
     assert_eq!(interrupted[0].error.as_deref(), Some("interrupted"));
 }
 

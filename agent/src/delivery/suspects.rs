@@ -41,6 +41,15 @@ impl Numbers {
         &self.source
     }
 
+    pub(super) fn log(&self) -> LogKind {
+        self.log
+    }
+
+    /// Their source in its log.
+    pub(super) fn line(&self) -> (LogKind, Arc<str>) {
+        (self.log, self.source.clone())
+    }
+
     /// One of them.
     pub(super) fn only(&self, number: u64) -> Self {
         self.with(number, number)
@@ -221,6 +230,11 @@ impl Suspects {
         for suspect in &mut self.list {
             suspect.alone = 0;
         }
+    }
+
+    /// Nothing of this source is looked for any more.
+    pub(super) fn forget(&mut self, source: &Numbers) {
+        self.list.retain(|s| s.numbers.line() != source.line());
     }
 
     fn add(&mut self, numbers: Numbers, losses: u32) {

@@ -1,5 +1,7 @@
 //! The feed against a real buffer, with the session's calls made by hand.
 
+mod broker;
+
 use std::time::Duration;
 
 use millrace_buffer::{Buffer, Settings, TagSpec};
@@ -79,7 +81,13 @@ fn bench_with(test_clock: TestClock) -> Bench {
     }
     buffer.commit().unwrap();
     let journal = Arc::new(Journal::open(dir.path()));
-    let (commands, task) = Commands::channel(vec!["read".to_owned()], journal, clock.clone(), Echo);
+    let (commands, task) = Commands::channel(
+        "cloud",
+        vec!["read".to_owned()],
+        journal,
+        clock.clone(),
+        Echo,
+    );
     let running = tokio::spawn(task.run(tokio_util::sync::CancellationToken::new()));
     let uplink = Uplink::new(&settings);
     let profile = Arc::new(Generic::new("gw"));

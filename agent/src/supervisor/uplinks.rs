@@ -81,6 +81,7 @@ impl UplinkTask {
         let gateway = &self.gateway;
         let profile = Arc::new(Generic::new(&*gateway.config.gateway.id));
         let (commands, task) = Commands::channel(
+            &self.settings.name,
             gateway.config.local.commands.clone(),
             self.journal.clone(),
             gateway.clock.clone(),

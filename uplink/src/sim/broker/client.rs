@@ -270,7 +270,7 @@ impl Client {
             return Next::Close;
         }
         if let Some(faults) = &mut self.faults {
-            if faults.is_too_large(publish.size()) {
+            if faults.hangs_up_on(&publish) {
                 return Next::Close;
             }
             if let Some(left) = &mut self.until_cut {

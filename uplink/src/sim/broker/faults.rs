@@ -2,6 +2,10 @@
 
 use std::ops::RangeInclusive;
 
+use rumqttc::mqttbytes::v4::Publish;
+
+use crate::topic;
+
 /// What goes wrong on each connection. Custody is taken, and taps see a message, only when its ack is
 /// about to be written.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +24,11 @@ pub struct Faults {
     pub refuse_with: Option<u8>,
     /// A larger message closes the connection, as `max_packet_size` of a real broker does.
     pub message_bytes_max: Option<usize>,
+    /// A message whose payload holds these bytes closes the connection.
+    pub hates: Option<Vec<u8>>,
+    /// A message to a topic that this filter matches closes the connection, as some clouds do where their
+    /// policy leaves the topic out.
+    pub denies: Option<String>,
 }
 
 /// The faults of one connection, with its dice.
@@ -44,9 +53,25 @@ impl Drawn {
         self.faults.refuse_with
     }
 
-    /// Whether a message of this size closes the connection.
-    pub(super) fn is_too_large(&self, bytes: usize) -> bool {
-        self.faults.message_bytes_max.is_some_and(|max| bytes > max)
+    /// Whether this message closes the connection.
+    pub(super) fn hangs_up_on(&self, publish: &Publish) -> bool {
+        let Faults {
+            message_bytes_max,
+            hates,
+            denies,
+            ..
+        } = &self.faults;
+        let holds = |bytes: &Vec<u8>| {
+            publish
+                .payload
+                .windows(bytes.len().max(1))
+                .any(|at| at == bytes)
+        };
+        message_bytes_max.is_some_and(|max| publish.size() > max)
+            || hates.as_ref().is_some_and(holds)
+            || denies
+                .as_ref()
+                .is_some_and(|filter| topic::matches(filter, &publish.topic))
     }
 
     /// After how many messages this connection is closed.

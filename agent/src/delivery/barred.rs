@@ -1,0 +1,134 @@
+//! Sources of which the broker takes nothing.
+//!
+//! A broker that may not be told of a source (a policy that leaves its topic out) hangs up on each of its
+//! messages. Found one by one they would cost several connections each, for ever. After a few single records in a
+//! row, with none acknowledged between them, the whole source is barred: its records are withheld untried, so that
+//! the other sources go on. One record is tried now and then; once it is acknowledged, all that was withheld goes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_tags::{LogKind, Moment};
+
+use super::suspects::Numbers;
+
+/// So many single records in a row: three that are next to each other may be bad by themselves, all is unlikely.
+const REFUSED_IN_A_ROW: u32 = 3;
+
+/// The pause before the first trial; it doubles, since each trial costs everybody a connection.
+const TRIAL_FIRST: Duration = Duration::from_secs(60);
+/// The longest: a policy that somebody has mended shows within the hour.
+const TRIAL_LONGEST: Duration = Duration::from_secs(3600);
+
+/// What people read of a source that is barred.
+pub(super) const TAKES_NOTHING: &str = "the broker closes the connection whenever it gets a message of this source, \
+    as if its topic were not permitted; one is tried again now and then";
+
+/// A source in one of the logs: each has its topic.
+type Line = (LogKind, Arc<str>);
+
+#[derive(Debug)]
+enum State {
+    /// So many in a row were refused.
+    Counting(u32),
+    /// Nothing is sent before `trial`.
+    Barred { trial: Moment, pause: Duration },
+}
+
+/// What to do with records of a source.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Send them.
+    Free,
+    /// Send one record, alone.
+    Trial,
+    /// Withhold them.
+    Barred,
+}
+
+/// What a refusal means for its source.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Set aside what was refused.
+    Single,
+    /// The source is barred from now on: withhold what was refused.
+    Begins,
+    /// It stays barred: withhold it together with what was refused before.
+    Lasts,
+}
+
+/// The sources of one uplink that are barred, or may become so.
+#[derive(Debug, Default)]
+pub(super) struct Barred(HashMap<Line, State>);
+
+impl Barred {
+    /// Sources that an earlier run found barred: one record of each is tried at once.
+    pub(super) fn of_earlier(lines: Vec<Line>, now: Moment) -> Self {
+        let state = |line| {
+            let pause = TRIAL_FIRST;
+            (line, State::Barred { trial: now, pause })
+        };
+        Self(lines.into_iter().map(state).collect())
+    }
+
+    /// The names of those that are barred, in order.
+    pub(super) fn names(&self) -> Vec<String> {
+        let barred = self
+            .0
+            .iter()
+            .filter(|(_, s)| matches!(s, State::Barred { .. }));
+        let mut names: Vec<String> = barred.map(|((_, name), _)| name.to_string()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// How records may go.
+    pub(super) fn access(&self, numbers: &Numbers, now: Moment) -> Access {
+        if self.0.is_empty() {
+            return Access::Free;
+        }
+        match self.0.get(&numbers.line()) {
+            Some(State::Barred { trial, .. }) if now >= *trial => Access::Trial,
+            Some(State::Barred { .. }) => Access::Barred,
+            Some(State::Counting(_)) | None => Access::Free,
+        }
+    }
+
+    /// Whether a record that went alone was a trial: then one loss is enough.
+    pub(super) fn is_barred(&self, numbers: &Numbers) -> bool {
+        matches!(self.0.get(&numbers.line()), Some(State::Barred { .. }))
+    }
+
+    /// Records went alone, again and again, and the broker closed the connection each time.
+    pub(super) fn refused(&mut self, numbers: &Numbers, now: Moment) -> Reach {
+        let state = self.0.entry(numbers.line()).or_insert(State::Counting(0));
+        match state {
+            State::Counting(count) => {
+                *count += 1;
+                if *count < REFUSED_IN_A_ROW {
+                    return Reach::Single;
+                }
+                *state = State::Barred {
+                    trial: now + TRIAL_FIRST,
+                    pause: TRIAL_FIRST,
+                };
+                Reach::Begins
+            }
+            State::Barred { trial, pause } => {
+                *pause = (*pause * 2).min(TRIAL_LONGEST);
+                *trial = now + *pause;
+                Reach::Lasts
+            }
+        }
+    }
+
+    /// Records were acknowledged; true where their source was barred until now.
+    pub(super) fn acked(&mut self, numbers: &Numbers) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        matches!(self.0.remove(&numbers.line()), Some(State::Barred { .. }))
+    }
+}
