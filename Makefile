@@ -51,7 +51,7 @@ soak-buffer: ## kill -9, power cuts, damage, failing disks, random sequences
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
 	MILLRACE_KILL_ROUNDS=500 MILLRACE_CUTS=500 MILLRACE_DAMAGE_ROUNDS=1000 MILLRACE_FAULT_STRIDE=1 MILLRACE_MODEL_CASES=2000 MILLRACE_RECHUNK_ROUNDS=200 \
 		$(CARGO) test --release --locked -p millrace-buffer --test kill --test power_cut --test damage --test full_disk \
-		--test model --test panic --test rechunk -- --nocapture
+		--test model --test uplinks --test panic --test rechunk -- --nocapture
 
 soak-agent: setup ## kill -9 of the agent, its ledger against the subscriber's count
 	$(CARGO) build --locked --workspace --bins

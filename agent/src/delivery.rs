@@ -93,6 +93,8 @@ pub(crate) struct Delivery {
     ready: Arc<Notify>,
     suspects: Suspects,
     barred: Barred,
+    /// The largest message to make: less than `max_message` where the broker has shown that it takes less.
+    message_max: usize,
     /// A suspect that waits until nothing else is under way.
     held: Option<Offer>,
     /// A suspect is under way.
@@ -123,6 +125,8 @@ enum InFlight {
     Offer {
         id: OfferId,
         records: u64,
+        /// Of its largest message.
+        bytes: usize,
         /// `None` for gaps.
         numbers: Option<Numbers>,
     },
@@ -156,6 +160,7 @@ impl Delivery {
         Self {
             outbox,
             barred,
+            message_max: settings.max_message,
             command_topic: profile.command_topic(),
             profile,
             suspects: Suspects::new(settings.poison_after),
@@ -227,7 +232,7 @@ impl Delivery {
     /// The connection is gone, closed by the broker or not: who may be the cause?
     fn suspect(&mut self, closed: bool) {
         if !closed {
-            return self.suspects.no_connection();
+            return self.no_connection();
         }
         let alone = std::mem::take(&mut self.alone);
         let offers = self.in_flight.values().filter_map(|what| match what {
@@ -237,7 +242,7 @@ impl Delivery {
         if !alone {
             let under_way: Vec<Numbers> = offers.map(|(_, numbers)| numbers.clone()).collect();
             if under_way.is_empty() {
-                return self.suspects.no_connection();
+                return self.no_connection();
             }
             return self.suspects.lost(under_way.iter());
         }
@@ -246,20 +251,30 @@ impl Delivery {
             return;
         };
         let tries = match self.suspects.lost_alone(&numbers) {
-            _ if self.barred.is_barred(&numbers) => 1,
-            Verdict::Refused(tries) => tries,
-            Verdict::TryAgain => return,
+            Verdict::Refused(tries) => Some(tries),
+            Verdict::TryAgain => None,
         };
-        match self.barred.refused(&numbers, self.clock.now()) {
-            Reach::Single => self.set_aside(id, &numbers, HANGS_UP, tries),
-            Reach::Begins => {
+        let (poison_after, now) = (self.settings.poison_after, self.clock.now());
+        match (
+            self.barred
+                .lost(&numbers, tries.is_some(), poison_after, now),
+            tries,
+        ) {
+            (Reach::Single, None) => {}
+            (Reach::Single, Some(tries)) => self.set_aside(id, &numbers, HANGS_UP, tries),
+            (Reach::Begins, _) => {
                 tracing::error!(uplink = %self.settings.name, source = numbers.source(), "nothing of this source is taken: it is withheld");
                 self.suspects.forget(&numbers);
                 self.outbox.withhold(id, TAKES_NOTHING, false);
                 self.tell_barred();
             }
-            Reach::Lasts => self.outbox.withhold(id, TAKES_NOTHING, true),
+            (Reach::Lasts, _) => self.outbox.withhold(id, TAKES_NOTHING, true),
         }
+    }
+
+    fn no_connection(&mut self) {
+        self.suspects.no_connection();
+        self.barred.no_connection();
     }
 
     fn tell_barred(&self) {
@@ -272,9 +287,11 @@ impl Delivery {
             Item::Parcel(parcel) => (parcel.records.len() as u64, Some(Numbers::of(parcel))),
             Item::Gap(_) => (0, None),
         };
+        let bytes = messages.iter().map(Message::wire_bytes).max();
         let token = self.token(InFlight::Offer {
             id: offer.id,
             records,
+            bytes: bytes.unwrap_or(0),
             numbers,
         });
         Consignment {
@@ -341,9 +358,14 @@ impl Delivery {
 
     fn encode(&self, offer: &Offer) -> Result<Vec<Message>, EncodeError> {
         match &offer.item {
+            // One record may be larger than what was found to pass, and pass.
             Item::Parcel(parcel) => self
                 .profile
-                .encode_parcel(parcel, self.settings.max_message),
+                .encode_parcel(parcel, self.message_max)
+                .or_else(|_| {
+                    self.profile
+                        .encode_parcel(parcel, self.settings.max_message)
+                }),
             Item::Gap(gap) => Ok(self.profile.encode_gap(gap, self.settings.max_message)),
         }
     }
@@ -408,6 +430,7 @@ impl Feed for Delivery {
         let Some(InFlight::Offer {
             id,
             records,
+            bytes,
             numbers,
         }) = self.in_flight.remove(&token)
         else {
@@ -415,7 +438,10 @@ impl Feed for Delivery {
         };
         self.alone = false;
         if let Some(numbers) = numbers {
-            self.suspects.acked(&numbers);
+            if let Some(bytes) = self.suspects.acked(&numbers, bytes) {
+                self.message_max = bytes.min(self.message_max);
+                tracing::warn!(uplink = %self.settings.name, bytes, "the broker closes the connection on larger messages than this; max_message makes them smaller from the start");
+            }
             if self.barred.acked(&numbers) {
                 tracing::info!(uplink = %self.settings.name, source = numbers.source(), "the source is taken again");
                 self.outbox.release(numbers.log(), numbers.source());

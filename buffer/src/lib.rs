@@ -33,7 +33,8 @@
 //! What an uplink *sets aside* (numbers that the other side refuses) is not offered and not acked: it counts
 //! as queued, its chunk is not settled, its epoch stays until the limits need the room. The state file
 //! holds it, and what was given up of chunks that are not settled, by line. Both are taken over at the
-//! next start as far as an unsettled chunk still holds the numbers.
+//! next start as far as an unsettled chunk still holds the numbers. With 0 tries they were *withheld*: nothing of
+//! their line is offered until it is released, see [`Outbox::withhold`].
 //!
 //! A number may be published before it is committed, but never further than *ahead* beyond its source's
 //! last commit (the larger of 256 and four times that commit). The directory entry of each commit holds

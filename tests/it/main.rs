@@ -20,4 +20,5 @@ mod store;
 mod stored;
 mod systemd;
 mod uplink;
+mod uplinks;
 mod write;

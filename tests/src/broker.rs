@@ -20,6 +20,7 @@ pub struct Broker {
     pub port: u16,
     /// TLS that asks for a client certificate; 0 without certificates.
     pub tls_port: u16,
+    config: String,
 }
 
 impl Broker {
@@ -39,7 +40,32 @@ impl Broker {
         Broker::launch(directory, Some(certificates))
     }
 
+    /// Starts a broker whose plain listener has these further lines of configuration.
+    ///
+    /// # Errors
+    /// When mosquitto is missing or does not start.
+    pub fn start_with(directory: &Path, lines: &str) -> Result<Broker> {
+        let mut broker = Broker::new(directory, None)?;
+        broker.restart_with(lines)?;
+        Ok(broker)
+    }
+
+    /// Starts it again with other further lines.
+    ///
+    /// # Errors
+    /// When it does not accept connections.
+    pub fn restart_with(&mut self, lines: &str) -> Result<()> {
+        std::fs::write(self.config_path(), format!("{}{lines}\n", self.config))?;
+        self.restart()
+    }
+
     fn launch(directory: &Path, certificates: Option<&Certificates>) -> Result<Broker> {
+        let mut broker = Broker::new(directory, certificates)?;
+        broker.restart_with("")?;
+        Ok(broker)
+    }
+
+    fn new(directory: &Path, certificates: Option<&Certificates>) -> Result<Broker> {
         let tls_port = if certificates.is_some() {
             free_port()?
         } else {
@@ -50,9 +76,9 @@ impl Broker {
             process: None,
             port: free_port()?,
             tls_port,
+            config: String::new(),
         };
-        std::fs::write(broker.config_path(), broker.config(certificates))?;
-        broker.restart()?;
+        broker.config = broker.config(certificates);
         Ok(broker)
     }
 

@@ -6,12 +6,11 @@
 //! the other sources go on. One record is tried now and then; once it is acknowledged, all that was withheld goes.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_tags::{LogKind, Moment};
+use millrace_tags::Moment;
 
-use super::suspects::Numbers;
+use super::suspects::{Line, Numbers};
 
 /// So many single records in a row: three that are next to each other may be bad by themselves, all is unlikely.
 const REFUSED_IN_A_ROW: u32 = 3;
@@ -25,13 +24,13 @@ const TRIAL_LONGEST: Duration = Duration::from_secs(3600);
 pub(super) const TAKES_NOTHING: &str = "the broker closes the connection whenever it gets a message of this source, \
     as if its topic were not permitted; one is tried again now and then";
 
-/// A source in one of the logs: each has its topic.
-type Line = (LogKind, Arc<str>);
+/// Halvings from a full parcel down to one record.
+const HALVINGS: u32 = 11;
 
 #[derive(Debug)]
 enum State {
-    /// So many in a row were refused.
-    Counting(u32),
+    /// So many single records were refused, and so many connections lost over it alone, in a row.
+    Counting { refused: u32, lost: u32 },
     /// Nothing is sent before `trial`.
     Barred { trial: Moment, pause: Duration },
 }
@@ -50,9 +49,9 @@ pub(super) enum Access {
 /// What a refusal means for its source.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Reach {
-    /// Set aside what was refused.
+    /// Nothing: what was refused is set aside by itself.
     Single,
-    /// The source is barred from now on: withhold what was refused.
+    /// The source is barred from now on: withhold what was lost.
     Begins,
     /// It stays barred: withhold it together with what was refused before.
     Lasts,
@@ -92,22 +91,30 @@ impl Barred {
         match self.0.get(&numbers.line()) {
             Some(State::Barred { trial, .. }) if now >= *trial => Access::Trial,
             Some(State::Barred { .. }) => Access::Barred,
-            Some(State::Counting(_)) | None => Access::Free,
+            Some(State::Counting { .. }) | None => Access::Free,
         }
     }
 
-    /// Whether a record that went alone was a trial: then one loss is enough.
-    pub(super) fn is_barred(&self, numbers: &Numbers) -> bool {
-        matches!(self.0.get(&numbers.line()), Some(State::Barred { .. }))
-    }
-
-    /// Records went alone, again and again, and the broker closed the connection each time.
-    pub(super) fn refused(&mut self, numbers: &Numbers, now: Moment) -> Reach {
-        let state = self.0.entry(numbers.line()).or_insert(State::Counting(0));
+    /// Records went alone, and the broker closed the connection; it did so each time, where they are `refused`.
+    /// Either is counted: where fresh records always come first, no single one is tried often enough.
+    pub(super) fn lost(
+        &mut self,
+        numbers: &Numbers,
+        is_refused: bool,
+        poison_after: u32,
+        now: Moment,
+    ) -> Reach {
+        let new = State::Counting {
+            refused: 0,
+            lost: 0,
+        };
+        let state = self.0.entry(numbers.line()).or_insert(new);
         match state {
-            State::Counting(count) => {
-                *count += 1;
-                if *count < REFUSED_IN_A_ROW {
+            State::Counting { refused, lost } => {
+                *lost += 1;
+                *refused += u32::from(is_refused);
+                let lost_max = HALVINGS + REFUSED_IN_A_ROW.saturating_mul(poison_after);
+                if *refused < REFUSED_IN_A_ROW && *lost < lost_max {
                     return Reach::Single;
                 }
                 *state = State::Barred {
@@ -122,6 +129,12 @@ impl Barred {
                 Reach::Lasts
             }
         }
+    }
+
+    /// There is no connection: what was counted proves nothing.
+    pub(super) fn no_connection(&mut self) {
+        self.0
+            .retain(|_, state| matches!(state, State::Barred { .. }));
     }
 
     /// Records were acknowledged; true where their source was barred until now.

@@ -1,11 +1,14 @@
 //! Which message makes the broker close the connection.
 //!
 //! MQTT 3.1.1 has no code for a refusal: the broker hangs up. What was under way at several such losses is
-//! suspected and goes alone from then on, after the same connection has carried something else. A suspect
-//! over which the connection is lost again is halved, down to one record; one record that costs so many
+//! suspected and goes alone from then on, after the same connection has carried something else.
+//! So does what is new of the same source, until something of the source is acknowledged: fresh messages would
+//! always come before the suspect. A suspect over which the connection is lost again is halved, down to one record; one record that costs so many
 //! connections in a row is refused. What is acknowledged is cleared, and so is the count where a broker
-//! is down or flaps: a connection that fails with nothing suspicious under way proves nothing.
+//! is down or flaps: a connection that fails with nothing suspicious under way proves nothing. Where every part of
+//! what was lost is acknowledged, its size was the cause.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use millrace_tags::{LogKind, Parcel, Records, StreamId};
@@ -46,7 +49,7 @@ impl Numbers {
     }
 
     /// Their source in its log.
-    pub(super) fn line(&self) -> (LogKind, Arc<str>) {
+    pub(super) fn line(&self) -> Line {
         (self.log, self.source.clone())
     }
 
@@ -110,6 +113,22 @@ pub(super) enum Verdict {
 pub(super) struct Suspects {
     poison_after: u32,
     list: Vec<Suspect>,
+    /// Losses by source, since something of it was acknowledged.
+    lines: HashMap<Line, u32>,
+    split: Option<Split>,
+}
+
+/// A source in one of the logs.
+pub(super) type Line = (LogKind, Arc<str>);
+
+/// What was halved last.
+#[derive(Debug)]
+struct Split {
+    numbers: Numbers,
+    /// So many of them are not acknowledged.
+    left: u64,
+    /// The largest message that was.
+    bytes: usize,
 }
 
 impl Suspects {
@@ -117,41 +136,67 @@ impl Suspects {
         Self {
             poison_after,
             list: Vec::new(),
+            lines: HashMap::new(),
+            split: None,
         }
     }
 
     /// Whether anything goes alone.
     pub(super) fn is_searching(&self) -> bool {
         self.list.iter().any(|s| s.losses >= LOSSES_MAX)
+            || self.lines.values().any(|losses| *losses >= LOSSES_MAX)
     }
 
     pub(super) fn advise(&self, parcel: &Parcel) -> Advice {
-        if self.list.is_empty() {
+        if self.list.is_empty() && self.lines.is_empty() {
             return Advice::Free;
         }
         let numbers = Numbers::of(parcel);
+        // Each event is a message of its own.
+        let most = match &parcel.records {
+            Records::Samples(_) => usize::MAX,
+            Records::Events(_) => 1,
+        };
         let suspected = self
             .list
             .iter()
             .filter(|s| s.losses >= LOSSES_MAX && s.numbers.meets(&numbers))
             .min_by_key(|s| s.numbers.first);
         let Some(Suspect { numbers: n, .. }) = suspected else {
-            return Advice::Free;
+            let losses = self.lines.get(&numbers.line());
+            return match losses.is_some_and(|losses| *losses >= LOSSES_MAX) {
+                true => Advice::Alone(parcel.records.len().min(most)),
+                false => Advice::Free,
+            };
         };
         if n.first > numbers.first {
             return Advice::Before((n.first - numbers.first) as usize);
         }
-        // Each event is a message of its own.
-        let most = match &parcel.records {
-            Records::Samples(_) => usize::MAX,
-            Records::Events(_) => 1,
-        };
         let records = n.last.min(numbers.last) - numbers.first + 1;
         Advice::Alone((records as usize).min(most))
     }
 
-    /// They were acknowledged.
-    pub(super) fn acked(&mut self, numbers: &Numbers) {
+    /// They were acknowledged, in messages of at most so many bytes. `Some`: what was lost before came in parts
+    /// of at most so many bytes, and was too large as a whole.
+    pub(super) fn acked(&mut self, numbers: &Numbers, bytes: usize) -> Option<usize> {
+        self.clear(numbers);
+        if !self.lines.is_empty() {
+            self.lines.remove(&numbers.line());
+        }
+        let split = self.split.as_mut()?;
+        if split.numbers.meets(numbers) {
+            let (first, last) = (split.numbers.first, split.numbers.last);
+            let common = last.min(numbers.last) - first.max(numbers.first) + 1;
+            split.left = split.left.saturating_sub(common);
+            split.bytes = split.bytes.max(bytes);
+        }
+        match split.left {
+            0 => self.split.take().map(|split| split.bytes),
+            _ => None,
+        }
+    }
+
+    fn clear(&mut self, numbers: &Numbers) {
         if self.list.is_empty() {
             return;
         }
@@ -176,6 +221,11 @@ impl Suspects {
     /// The broker closed the connection with these under way.
     pub(super) fn lost<'a>(&mut self, under_way: impl Iterator<Item = &'a Numbers>) {
         let known = self.list.len();
+        let under_way: Vec<&Numbers> = under_way.collect();
+        let lines: HashSet<Line> = under_way.iter().map(|numbers| numbers.line()).collect();
+        for line in lines {
+            *self.lines.entry(line).or_default() += 1;
+        }
         for numbers in under_way {
             let mut free = vec![numbers.clone()];
             for suspect in &mut self.list[..known] {
@@ -196,10 +246,15 @@ impl Suspects {
     /// The broker closed a connection that was good until it got these, and nothing else was under way.
     pub(super) fn lost_alone(&mut self, numbers: &Numbers) -> Verdict {
         let at = self.list.iter().position(|s| s.numbers.meets(numbers));
-        let Some(at) = at else {
-            return Verdict::TryAgain;
+        let suspect = match at {
+            Some(at) => self.list.swap_remove(at),
+            // It went alone for what its source had cost before.
+            None => Suspect {
+                numbers: numbers.clone(),
+                losses: LOSSES_MAX,
+                alone: 0,
+            },
         };
-        let suspect = self.list.swap_remove(at);
         let losses = suspect.losses + 1;
         let (first, last) = (suspect.numbers.first, suspect.numbers.last);
         // What did not go along this time stays suspected.
@@ -208,11 +263,18 @@ impl Suspects {
         }
         let tried = numbers.with(numbers.first.max(first), numbers.last.min(last));
         if tried.count() > 1 {
+            self.split = Some(Split {
+                numbers: tried.clone(),
+                left: tried.count(),
+                bytes: 0,
+            });
             let middle = tried.first + tried.count() / 2 - 1;
             self.add(tried.with(tried.first, middle), losses);
             self.add(tried.with(middle + 1, tried.last), losses);
             return Verdict::TryAgain;
         }
+        // It is not the size of several together.
+        self.split = None;
         let alone = suspect.alone + 1;
         if alone >= self.poison_after {
             return Verdict::Refused(losses);
@@ -234,7 +296,9 @@ impl Suspects {
 
     /// Nothing of this source is looked for any more.
     pub(super) fn forget(&mut self, source: &Numbers) {
-        self.list.retain(|s| s.numbers.line() != source.line());
+        let line = source.line();
+        self.list.retain(|s| s.numbers.line() != line);
+        self.lines.remove(&line);
     }
 
     fn add(&mut self, numbers: Numbers, losses: u32) {
@@ -312,7 +376,7 @@ mod tests {
             };
             let sent = numbers(next, next + records as u64 - 1);
             if !(sent.first..=sent.last).contains(&culprit) {
-                suspects.acked(&sent);
+                suspects.acked(&sent, 1);
                 next = sent.last + 1;
                 continue;
             }
@@ -336,11 +400,11 @@ mod tests {
     #[test]
     fn what_is_acknowledged_is_cleared() {
         let mut suspects = suspects(1, 10);
-        suspects.acked(&numbers(4, 6));
+        suspects.acked(&numbers(4, 6), 1);
         assert_eq!(suspects.advise(&parcel(4, 6)), Advice::Free);
         assert_eq!(suspects.advise(&parcel(1, 10)), Advice::Alone(3));
         assert_eq!(suspects.advise(&parcel(4, 10)), Advice::Before(3));
-        suspects.acked(&numbers(1, 10));
+        suspects.acked(&numbers(1, 10), 1);
         assert!(!suspects.is_searching());
     }
 
@@ -351,7 +415,7 @@ mod tests {
             suspects.lost([numbers(1, 10), numbers(11, 20)].iter());
             suspects.lost([numbers(1, 10)].iter());
             assert_eq!(suspects.advise(&parcel(1, 10)), Advice::Free);
-            suspects.acked(&numbers(1, 20));
+            suspects.acked(&numbers(1, 20), 1);
         }
     }
 
@@ -365,5 +429,24 @@ mod tests {
             suspects.no_connection();
         }
         assert_eq!(suspects.advise(&parcel(7, 7)), Advice::Alone(1));
+    }
+
+    #[test]
+    fn what_comes_in_parts_was_too_large() {
+        let mut suspects = suspects(1, 10);
+        suspects.lost_alone(&numbers(1, 10));
+        suspects.lost_alone(&numbers(1, 5));
+        assert_eq!(suspects.acked(&numbers(1, 2), 40), None);
+        assert_eq!(suspects.acked(&numbers(3, 5), 60), Some(60));
+        assert_eq!(suspects.acked(&numbers(6, 10), 90), None);
+    }
+
+    #[test]
+    fn one_bad_record_says_nothing_of_sizes() {
+        let mut suspects = suspects(1, 2);
+        suspects.lost_alone(&numbers(1, 2));
+        assert_eq!(suspects.acked(&numbers(2, 2), 40), None);
+        suspects.lost_alone(&numbers(1, 1));
+        assert_eq!(suspects.acked(&numbers(1, 1), 40), None);
     }
 }

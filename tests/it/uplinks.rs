@@ -1,0 +1,271 @@
+//! Several uplinks side by side, and brokers that refuse: each uplink has its own place, its own sources and its own
+//! account.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use millrace_tests::agent::Gateway;
+use millrace_tests::broker::Broker;
+use millrace_tests::subscriber::Subscriber;
+use millrace_tests::wait::{STEP, wait_for};
+use serde_json::Value;
+
+use crate::ledger;
+use crate::plant;
+
+fn uplink(name: &str, port: u16, more: &str) -> String {
+    format!(
+        "[[uplink]]\nname = \"{name}\"\nclient_id = \"{name}\"\nurl = \"mqtt://127.0.0.1:{port}\"\n{more}\n"
+    )
+}
+
+/// A broker with a directory of its own.
+fn broker(directory: &Path, name: &str, lines: &str) -> Result<Broker> {
+    let directory = directory.join(name);
+    std::fs::create_dir(&directory)?;
+    Broker::start_with(&directory, lines)
+}
+
+/// State and queue of each uplink, by `uplink list` and `status`.
+fn states(gateway: &Gateway) -> Result<Vec<(String, String)>> {
+    let listed = gateway.json(&["uplink", "list"])?;
+    let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+    let rows = listed.as_array().context("a list")?;
+    Ok(rows
+        .iter()
+        .map(|row| (text(row, "name"), text(row, "state")))
+        .collect())
+}
+
+fn states_are(gateway: &Gateway, expected: &[(&str, &str)]) -> Result<()> {
+    let expected: Vec<_> = expected
+        .iter()
+        .map(|(name, state)| ((*name).to_owned(), (*state).to_owned()))
+        .collect();
+    wait_for("the states of the uplinks", STEP, || {
+        (states(gateway).ok()? == expected).then_some(())
+    })
+}
+
+#[test]
+fn two_uplinks_have_their_own_routes_outages_and_accounts() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let cloud = broker(directory.path(), "cloud", "")?;
+    let mut plant = broker(directory.path(), "plant", "")?;
+    let at_cloud = Subscriber::start(cloud.port)?;
+    let at_plant = Subscriber::start(plant.port)?;
+    let (_pump, port) = plant::start_pump(directory.path(), &[])?;
+    let devices = plant::small_pump_config(port, &[0])
+        + &plant::small_pump_config(port, &[7]).replace("\"pump\"", "\"tank\"");
+    let to_cloud = uplink("cloud", cloud.port, "");
+    let to_plant = uplink("plant", plant.port, "route = [\"pump\"]\n");
+    let mut gateway = Gateway::new(directory.path());
+    gateway.configure(&format!("{to_cloud}{to_plant}{devices}"))?;
+    gateway.start()?;
+    at_cloud.wait("both devices", STEP, |got| {
+        got.count("pump") > 5 && got.count("tank") > 5
+    })?;
+    at_plant.wait("the pump", STEP, |got| got.count("pump") > 5)?;
+
+    // One is down: the other goes on.
+    plant.stop()?;
+    states_are(&gateway, &[("cloud", "connected"), ("plant", "down")])?;
+    let status = gateway.json(&["status"])?;
+    assert!(
+        status["problems"].to_string().contains("uplink plant"),
+        "{status}"
+    );
+    let before = at_cloud.look(|got| got.count("pump"));
+    at_cloud.wait("the pump goes on", STEP, |got| {
+        got.count("pump") > before + 20
+    })?;
+    let ledger = gateway.json(&["ledger", "--verify"])?;
+    let row = |uplink: &str, key: &str| ledger["uplinks"][uplink]["devices"]["pump"][key].as_u64();
+    assert!(row("plant", "queued") >= Some(20), "{ledger}");
+    assert!(row("cloud", "queued") < row("plant", "queued"), "{ledger}");
+    plant.restart()?;
+    states_are(&gateway, &[("cloud", "connected"), ("plant", "connected")])?;
+    at_plant.wait("all of the pump", STEP, |got| {
+        got.count("pump") > before + 20
+    })?;
+
+    // One goes and another comes, while the agent runs.
+    let pid = gateway.pid();
+    let late = uplink("late", plant.port, "route = [\"tank\"]\n");
+    gateway.configure(&format!("{to_cloud}{late}{devices}"))?;
+    gateway.signal("HUP")?;
+    at_plant.wait("the new uplink", STEP, |got| got.count("tank") > 5)?;
+    states_are(&gateway, &[("cloud", "connected"), ("late", "connected")])?;
+    assert_eq!(gateway.pid(), pid);
+    let ledger = gateway.json(&["ledger", "--verify"])?;
+    let names: Vec<_> = ledger["uplinks"]
+        .as_object()
+        .context("uplinks")?
+        .keys()
+        .collect();
+    assert_eq!(names, ["cloud", "late"], "{ledger}");
+    let tank = &ledger["uplinks"]["late"]["devices"]["tank"];
+    assert!(
+        tank["dropped"]["before-start"].as_u64() > Some(0),
+        "{ledger}"
+    );
+    assert!(tank["acked"].as_u64() > Some(0), "{ledger}");
+    ledger::verified(&gateway)?;
+
+    gateway.terminate()?;
+    let (at_cloud, at_plant) = (at_cloud.stop(), at_plant.stop());
+    for got in [&at_cloud, &at_plant] {
+        assert_eq!(got.violations, Vec::<String>::new());
+        assert!(got.gaps.is_empty(), "{:?}", got.gaps);
+        assert_eq!(got.line("pump")?.holes(), []);
+    }
+    assert_eq!(at_cloud.line("tank")?.holes(), []);
+    // What is older than the uplink does not go there, and nothing else is missing.
+    let holes = at_plant.line("tank")?.holes();
+    assert!(
+        matches!(&holes[..], [before] if *before.start() == 1),
+        "{holes:?}"
+    );
+    Ok(())
+}
+
+/// A source whose shortest message is larger than what the broker takes.
+const LONG: &str = "a-device-with-a-name-that-makes-each-of-its-messages-too-large-1";
+
+#[test]
+fn a_source_that_mosquitto_refuses_waits_aside_and_the_other_goes_on() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    // `max_packet_size` closes the connection; see docs/decisions/0006-refusals.md.
+    let mut core = broker(directory.path(), "core", "max_packet_size 300")?;
+    let subscriber = Subscriber::start(core.port)?;
+    let (_pump, port) = plant::start_pump(directory.path(), &[])?;
+    let devices = plant::small_pump_config(port, &[0])
+        + &plant::small_pump_config(port, &[7]).replace("\"pump\"", &format!("\"{LONG}\""));
+    let mut gateway = Gateway::new(directory.path());
+    let to_core = uplink("core", core.port, "poison_after = 2\n");
+    gateway.configure(&format!("{to_core}{devices}"))?;
+    gateway.start()?;
+    wait_for("it is withheld and said so", STEP * 2, || {
+        let status = gateway.json(&["status"]).ok()?;
+        let problems = status["problems"].to_string();
+        (status["uplinks"][0]["refused_sources"][0] == LONG && problems.contains(LONG))
+            .then_some(())
+    })?;
+    let before = subscriber.look(|got| got.count("pump"));
+    subscriber.wait("the other goes on", STEP, |got| {
+        got.count("pump") > before + 20
+    })?;
+    let poison = gateway.json(&["buffer", "poison", "list"])?;
+    let rows = poison.as_array().context("rows")?;
+    assert!(rows.iter().all(|row| row["source"] == LONG), "{poison}");
+    let withheld = rows.iter().find(|row| row["tries"] == 0);
+    let withheld = withheld.and_then(|row| row["records"].as_u64());
+    assert!(withheld > Some(10), "{poison}");
+    assert_eq!(ledger::verified(&gateway)?[LONG].acked, 0);
+    gateway.terminate()?;
+
+    // The list outlives the program; one record is given up, the others go once they may.
+    core.stop()?;
+    gateway.start()?;
+    let poison = gateway.json(&["buffer", "poison", "list"])?;
+    let rows = poison.as_array().context("rows")?;
+    let single = rows
+        .iter()
+        .find(|row| row["records"] == 1)
+        .context("a single record")?;
+    let (id, seq) = (single["id"].to_string(), single["first_seq"].as_u64());
+    assert!(
+        gateway
+            .cli(&["buffer", "poison", "drop", &id])?
+            .status
+            .success()
+    );
+    core.restart_with("")?;
+    subscriber.wait("the gap", STEP, |got| {
+        got.gaps_of(LONG)
+            .any(|gap| gap.reason == "poison" && Some(gap.first) == seq)
+    })?;
+    subscriber.wait("what comes now", STEP, |got| got.count(LONG) > 0)?;
+    assert!(
+        gateway
+            .cli(&["buffer", "poison", "retry", "--all"])?
+            .status
+            .success()
+    );
+    subscriber.wait("all but one", STEP, |got| {
+        let holes = got.line(LONG).map(|line| line.holes()).unwrap_or_default();
+        let first = got
+            .line(LONG)
+            .ok()
+            .and_then(|line| line.samples.keys().next().copied());
+        match seq {
+            Some(1) => holes.is_empty() && first == Some(2),
+            Some(seq) => holes == [seq..=seq] && first == Some(1),
+            None => false,
+        }
+    })?;
+    assert_eq!(
+        gateway.json(&["buffer", "poison", "list"])?,
+        Value::Array(Vec::new())
+    );
+    assert_eq!(ledger::verified(&gateway)?[LONG].dropped["poison"], 1);
+    gateway.terminate()?;
+    assert_eq!(subscriber.stop().violations, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn a_backlog_of_messages_too_large_for_mosquitto_goes_in_parts() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut core = broker(directory.path(), "core", "max_packet_size 2000")?;
+    let subscriber = Subscriber::start(core.port)?;
+    let (_pump, port) = plant::start_pump(directory.path(), &[])?;
+    let mut gateway = Gateway::new(directory.path());
+    let to_core = uplink("core", core.port, "");
+    core.stop()?;
+    gateway.configure(&format!(
+        "{to_core}{}",
+        plant::small_pump_config(port, &[0, 1, 2])
+    ))?;
+    gateway.start()?;
+    wait_for("a backlog", STEP, || {
+        (ledger::verified(&gateway).ok()?.get("pump")?.queued > 200).then_some(())
+    })?;
+    core.restart()?;
+    subscriber.wait("all of it", STEP * 2, |got| {
+        got.count("pump") > 200 && got.line("pump").is_ok_and(|line| line.holes().is_empty())
+    })?;
+    assert_eq!(
+        gateway.json(&["buffer", "poison", "list"])?,
+        Value::Array(Vec::new())
+    );
+    gateway.terminate()?;
+    assert_eq!(subscriber.stop().violations, Vec::<String>::new());
+    Ok(())
+}
+
+/// What mosquitto acknowledges and throws away no client can see (docs/decisions/0006-refusals.md); if a newer one
+/// says so, this fails and the page is to be written anew.
+#[test]
+fn mosquitto_acknowledges_what_it_throws_away() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    std::fs::write(
+        directory.path().join("acl"),
+        "topic readwrite millrace/gw-1/status\ntopic readwrite millrace/gw-1/data/tank\ntopic read #\n",
+    )?;
+    let acl = format!("acl_file {}", directory.path().join("acl").display());
+    let core = broker(directory.path(), "core", &acl)?;
+    let subscriber = Subscriber::start(core.port)?;
+    let (_pump, port) = plant::start_pump(directory.path(), &[])?;
+    let devices = plant::small_pump_config(port, &[0])
+        + &plant::small_pump_config(port, &[7]).replace("\"pump\"", "\"tank\"");
+    let mut gateway = Gateway::new(directory.path());
+    gateway.configure(&format!("{}{devices}", uplink("core", core.port, "")))?;
+    gateway.start()?;
+    subscriber.wait("what is permitted", STEP, |got| got.count("tank") > 5)?;
+    wait_for("the pump counts as delivered", STEP, || {
+        (ledger::verified(&gateway).ok()?.get("pump")?.acked > 5).then_some(())
+    })?;
+    assert_eq!(subscriber.stop().count("pump"), 0);
+    Ok(())
+}
