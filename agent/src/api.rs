@@ -4,6 +4,7 @@
 //! `millrace` everything that an engineer needs, others nothing. Each change is logged with its uid.
 
 mod buffer;
+mod line;
 mod peer;
 mod routes;
 mod socket;
@@ -12,4 +13,5 @@ mod stored;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use line::TUNNEL;
 pub(crate) use socket::serve;

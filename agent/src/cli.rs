@@ -17,6 +17,7 @@ mod config;
 mod device;
 mod events;
 mod failure;
+mod identify;
 #[cfg(feature = "sim")]
 mod interrupt;
 mod later;
@@ -24,7 +25,10 @@ mod ledger;
 mod logs;
 mod once;
 pub(crate) mod output;
+mod probe_value;
+mod reach;
 mod run;
+mod scan;
 pub(crate) mod show;
 #[cfg(feature = "sim")]
 mod sim;
@@ -110,7 +114,6 @@ enum Command {
     Events(events::EventsArgs),
     Tags(tags::TagsArgs),
     Read(tags::ReadArgs),
-    /// Write a value to a tag and read it back
     Write(write::WriteArgs),
     /// List, test, pause and resume devices
     #[command(subcommand)]
@@ -129,13 +132,11 @@ enum Command {
     Model(later::ModelCommand),
     /// Find units and line settings
     #[command(subcommand)]
-    Scan(later::ScanCommand),
+    Scan(scan::ScanCommand),
     /// Walk the nodes of an OPC UA server
     Browse(later::AnyArgs),
-    /// Ask a device who it is
-    Identify(later::AnyArgs),
-    /// Show a value in every type and order, to find the right one
-    ProbeValue(later::AnyArgs),
+    Identify(identify::IdentifyArgs),
+    ProbeValue(probe_value::ProbeArgs),
     /// Simulated devices, well-behaved or misbehaving
     #[cfg(feature = "sim")]
     #[command(subcommand)]
@@ -211,22 +212,14 @@ impl Command {
             Command::Ledger(args) => args.run(global),
             Command::Buffer(command) => command.run(global),
             Command::Model(command) => command.refuse(),
-            Command::Scan(command) => command.refuse(),
+            Command::Scan(command) => command.run(global),
             Command::Browse(_) => Later::new(
                 "browse",
                 "`millrace read --on opc.tcp://HOST:PORT NODE…` reads nodes whose ids you know",
             )
             .refuse(),
-            Command::Identify(_) => Later::new(
-                "identify",
-                "`millrace trust opc.tcp://HOST:PORT` shows who an OPC UA server is",
-            )
-            .refuse(),
-            Command::ProbeValue(_) => Later::new(
-                "probe-value",
-                "`millrace read --on … --type T --order O ADDRESS` reads it as one type and order",
-            )
-            .refuse(),
+            Command::Identify(args) => args.run(global),
+            Command::ProbeValue(args) => args.run(global),
             #[cfg(feature = "sim")]
             Command::Sim(command) => command.run(global),
             #[cfg(not(feature = "sim"))]

@@ -5,10 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use millrace_buffer::{Buffer, Ledger, WhenFull};
+use millrace_drivers::modbus::Line;
 use millrace_tags::{Clock, DropReason, Sample, TagId};
 use serde::Serialize;
 
-use crate::config::{Config, Pattern};
+use crate::config::{Config, Connection, Pattern};
 use crate::delivery::Uplink;
 use crate::device::{Device, chain};
 use crate::events::EventLog;
@@ -16,7 +17,7 @@ use crate::live::{LiveTable, TagLabel, tag_row};
 use crate::model::Model;
 use crate::report::{
     BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, Damage, DeviceStatus, DeviceTest,
-    Lanes, LogStatus, Refused, Status, TagRow,
+    Lanes, LineReport, LogStatus, ModbusReport, Refused, Status, TagRow, UnitReport,
 };
 use crate::supervisor::stand_in::StandIn;
 
@@ -40,6 +41,8 @@ pub(crate) struct Gateway {
     pub(crate) events: Arc<EventLog>,
     /// Devices, in order of configuration.
     pub(crate) devices: Vec<Arc<Device>>,
+    /// Lines that devices share.
+    pub(crate) lines: Vec<Line>,
     /// Models, in order of configuration.
     pub(crate) models: Vec<Arc<Model>>,
     /// Uplinks, in order of configuration.
@@ -131,6 +134,69 @@ impl Gateway {
                 known: known.join(", "),
             }
         })
+    }
+
+    /// The line of that name.
+    ///
+    /// # Errors
+    /// Names those that there are.
+    pub(crate) fn line(&self, name: &str) -> Result<Line, NotFound> {
+        let named = self.lines.iter().find(|line| line.name() == name);
+        named.cloned().ok_or_else(|| {
+            let known: Vec<&str> = self.lines.iter().map(Line::name).collect();
+            NotFound {
+                what: "line",
+                name: name.to_owned(),
+                known: known.join(", "),
+            }
+        })
+    }
+
+    /// Lines and Modbus devices, for tools.
+    pub(crate) fn modbus_report(&self) -> ModbusReport {
+        let line = |line: &Line| {
+            let name = line.name();
+            let serial = self.config.lines.iter().find(|serial| serial.name == name);
+            LineReport {
+                name: name.to_owned(),
+                port: serial
+                    .map_or(name, |serial| &serial.settings.port)
+                    .to_owned(),
+                settings: serial.map(|serial| serial.settings.to_string()),
+            }
+        };
+        let unit = |device: &crate::config::Device| {
+            let (driver, address, unit_id) = match &device.connection {
+                Connection::ModbusTcp { settings, dial_in } => {
+                    let driver = match settings.tls {
+                        Some(_) => "modbus-tls",
+                        None => "modbus-tcp",
+                    };
+                    let address = match dial_in {
+                        Some(listen) => format!("listen:{}", listen.address),
+                        None => settings.address.clone(),
+                    };
+                    (driver, address, settings.unit_id)
+                }
+                Connection::ModbusRtu { line, settings } => {
+                    ("modbus-rtu", line.clone(), settings.unit_id)
+                }
+                Connection::ModbusRtuTcp {
+                    address, settings, ..
+                } => ("modbus-rtu-tcp", address.clone(), settings.unit_id),
+                Connection::Opcua(_) => return None,
+            };
+            Some(UnitReport {
+                device: device.name.clone(),
+                driver: driver.to_owned(),
+                address,
+                unit_id,
+            })
+        };
+        ModbusReport {
+            lines: self.lines.iter().map(line).collect(),
+            units: self.config.enabled_devices().filter_map(unit).collect(),
+        }
     }
 
     /// Last values of the tags whose full name matches.

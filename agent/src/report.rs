@@ -95,6 +95,39 @@ pub(crate) struct DeviceStatus {
     pub(crate) faults: BTreeMap<String, u64>,
 }
 
+/// What tools have to know of the Modbus lines and devices that run.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct ModbusReport {
+    /// Lines, whose ports nobody else should open.
+    pub(crate) lines: Vec<LineReport>,
+    /// Devices.
+    pub(crate) units: Vec<UnitReport>,
+}
+
+/// One line.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct LineReport {
+    /// Its name; the address of a line behind a network.
+    pub(crate) name: String,
+    /// The serial port, or the address.
+    pub(crate) port: String,
+    /// As `9600 8E1`; not known behind a network.
+    pub(crate) settings: Option<String>,
+}
+
+/// One Modbus device.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct UnitReport {
+    /// Its name.
+    pub(crate) device: String,
+    /// `modbus-tcp`, `modbus-rtu` …
+    pub(crate) driver: String,
+    /// `host:port`, or its line.
+    pub(crate) address: String,
+    /// Its unit.
+    pub(crate) unit_id: u8,
+}
+
 /// One model.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct ModelStatus {

@@ -7,6 +7,7 @@ mod command_line;
 mod commands;
 mod demo;
 mod devices;
+mod field;
 mod full;
 mod harness;
 mod layering;

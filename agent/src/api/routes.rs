@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::peer::{Peer, Role};
-use super::{buffer, stored};
+use super::{buffer, line, stored};
 use crate::gateway::{Gateway, NotFound};
 use crate::poison::{PoisonDone, PoisonRequest};
 use crate::report::{
@@ -46,6 +46,8 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/v1/tags", get(tags))
         .route("/v1/read", post(read))
         .route("/v1/write", post(write))
+        .route("/v1/modbus", get(line::report))
+        .route("/v1/modbus/tunnel", get(line::tunnel))
         .route("/v1/events", get(events))
         .route("/v1/ledger", get(ledger))
         .route(

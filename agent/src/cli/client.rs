@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use millrace_drivers::modbus::Transport;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{Failure, Global};
+use crate::api::TUNNEL;
 use crate::report::ApiError;
 
 /// Where the packaged agent listens.
@@ -122,6 +124,37 @@ impl Client {
             }
             Err(broke_off().into())
         })
+    }
+
+    /// Asks, inside of a command's own runtime. `None`: no agent listens.
+    pub(crate) async fn fetch_if_running<T: DeserializeOwned>(
+        &self,
+        path: &str,
+    ) -> anyhow::Result<Option<T>> {
+        let Ok(stream) = self.find().await? else {
+            return Ok(None);
+        };
+        let answer = send_over(stream, Method::GET, path, None).await?;
+        decode(answer).await.map(Some)
+    }
+
+    /// Turns a connection to the agent into one that speaks Modbus TCP with units of a line.
+    pub(crate) async fn tunnel(&self, path: &str) -> anyhow::Result<Box<dyn Transport>> {
+        let stream = self.connect().await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(connection.with_upgrades());
+        let request = Request::builder()
+            .uri(path)
+            .header("host", "millrace")
+            .header("connection", "upgrade")
+            .header("upgrade", TUNNEL)
+            .body(Full::new(Bytes::new()))?;
+        let answer = sender.send_request(request).await?;
+        if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            succeeded(answer).await?;
+            return Err(broke_off().into());
+        }
+        Ok(Box::new(TokioIo::new(hyper::upgrade::on(answer).await?)))
     }
 
     async fn send(

@@ -120,28 +120,3 @@ impl ModelCommand {
         .refuse()
     }
 }
-
-/// `scan`: what is on a network or a line.
-#[derive(Debug, Subcommand)]
-pub(crate) enum ScanCommand {
-    /// Find the units behind a Modbus address
-    Modbus(AnyArgs),
-    /// Find the settings of a serial line
-    Serial(AnyArgs),
-}
-
-impl ScanCommand {
-    pub(super) fn refuse(self) -> anyhow::Result<ExitCode> {
-        match self {
-            ScanCommand::Modbus(_) => Later::new(
-                "scan modbus",
-                "`millrace read --on tcp://HOST:502/UNIT holding:0` asks one unit",
-            ),
-            ScanCommand::Serial(_) => Later::new(
-                "scan serial",
-                "connect the line through a Modbus TCP gateway",
-            ),
-        }
-        .refuse()
-    }
-}

@@ -30,7 +30,8 @@ pub(crate) struct ReadArgs {
     /// Full names or patterns of tags; with --on: addresses such as holding:0, 40001, 'ns=2;s=Level'
     #[arg(value_name = "TAG", required = true)]
     tags: Vec<String>,
-    /// Read from this device: `tcp://HOST[:502][/UNIT]` or `opc.tcp://HOST:PORT[/PATH]`
+    /// Read from this device: `tcp://HOST[:502][/UNIT]`, `rtu+tcp://HOST:PORT/UNIT`,
+    /// `/dev/ttyUSB0,9600,8E1/3` or `opc.tcp://HOST:PORT[/PATH]`
     #[arg(long, value_name = "URL")]
     on: Option<String>,
     /// Type of the values [Modbus default: u16, or bool for coils and inputs]
@@ -90,14 +91,14 @@ impl ReadArgs {
         })
     }
 
-    fn wanted(&self, global: &Global) -> once::Wanted<'_> {
+    fn wanted<'a>(&'a self, global: &'a Global) -> once::Wanted<'a> {
         once::Wanted {
             addresses: &self.tags,
             value_type: self.value_type.as_deref(),
             order: self.order.as_deref(),
             security: self.security.as_deref(),
-            pki_dir: global.pki_dir(),
             timeout: self.timeout,
+            global,
         }
     }
 }

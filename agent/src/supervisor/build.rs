@@ -104,6 +104,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         live: builder.live.clone(),
         events: builder.events.clone(),
         devices,
+        lines: builder.drivers.lines(),
         models,
         uplinks,
         bootstrap,

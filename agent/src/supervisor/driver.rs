@@ -69,6 +69,14 @@ impl Drivers {
         }
     }
 
+    /// Those that devices share.
+    pub(super) fn lines(&self) -> Vec<Line> {
+        let lines = self.serial.values().chain(self.over_tcp.values());
+        let mut lines: Vec<Line> = lines.cloned().collect();
+        lines.sort_by(|one, other| one.name().cmp(other.name()));
+        lines
+    }
+
     /// The reader of the configuration refuses a device whose line is not there; it would find no port.
     fn serial_line(&mut self, name: &str) -> Line {
         let clock = &self.clock;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use millrace_drivers::modbus::SerialSettings;
 use millrace_drivers::sim::modbus::{
     Advance, Faults, Listen, RegisterMap, Replay, SimModbus, SimUnit, print_tags_csv,
     print_tags_toml,
@@ -14,6 +15,7 @@ use millrace_drivers::sim::modbus::{
 
 use super::super::client::block_on;
 use super::super::interrupt::interrupted;
+use super::super::once::Target;
 use super::super::{Failure, Global, output};
 
 /// Modbus devices over TCP or on a serial line
@@ -25,6 +27,9 @@ pub(crate) struct ModbusArgs {
     /// How it is reached; rtu makes a serial port without wires and prints its path
     #[arg(long, value_name = "WHAT", default_value = "tcp")]
     transport: Transport,
+    /// The only settings that units on a serial port understand, such as 38400,8O1; any if left out
+    #[arg(long, value_name = "BAUD,FRAME", value_parser = line_settings)]
+    line: Option<SerialSettings>,
     /// Where to listen
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:1502")]
     listen: String,
@@ -77,6 +82,18 @@ enum Transport {
 /// Unit ids, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct UnitList(Vec<u8>);
+
+/// `38400,8O1`
+fn line_settings(text: &str) -> Result<SerialSettings, String> {
+    let settings = || {
+        let (baud, frame) = text.split_once(',')?;
+        let mut settings = SerialSettings::new("");
+        settings.baud = baud.parse().ok()?;
+        (settings.data_bits, settings.parity, settings.stop_bits) = Target::frame(frame)?;
+        Some(settings)
+    };
+    settings().ok_or_else(|| format!("{text:?} is no line such as 38400,8O1"))
+}
 
 /// `1,2,5-7`
 fn unit_list(text: &str) -> Result<UnitList, String> {
@@ -152,11 +169,14 @@ impl ModbusArgs {
         let listen = match self.transport {
             Transport::Tcp => Listen::Tcp(self.listen.clone()),
             Transport::RtuTcp => Listen::RtuOverTcp(self.listen.clone()),
-            Transport::Rtu => Listen::Pty,
+            Transport::Rtu => match &self.line {
+                Some(settings) => Listen::PtyAt(settings.clone()),
+                None => Listen::Pty,
+            },
         };
         let device = SimModbus::start(&listen, units, self.seed).map_err(|error| {
             let failure = Failure::new(match listen {
-                Listen::Pty => "cannot make a pseudo-terminal".to_owned(),
+                Listen::Pty | Listen::PtyAt(_) => "cannot make a pseudo-terminal".to_owned(),
                 _ => format!("cannot listen on {}", self.listen),
             });
             failure
