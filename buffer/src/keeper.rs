@@ -443,13 +443,15 @@ impl Keeper {
 
     /// Saves what is settled and owed.
     pub(crate) fn save(&mut self) -> Result<(), StoreError> {
-        let state = self.shared.lock().state();
+        let state = {
+            let mut core = self.shared.lock();
+            core.uplinks.values_mut().for_each(|u| u.owed.saving());
+            core.state()
+        };
         self.saved_at = Instant::now();
         self.state_file.save(state)?;
         let mut core = self.shared.lock();
-        for uplink in core.uplinks.values_mut() {
-            uplink.owed.held = false;
-        }
+        core.uplinks.values_mut().for_each(|u| u.owed.saved());
         Ok(())
     }
 

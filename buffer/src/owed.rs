@@ -29,11 +29,29 @@ struct Holes {
 pub(crate) struct Owed {
     holes: BTreeMap<OwedKey, Holes>,
     /// Nobody is told before the state has them: a crash may still undo a removal, and what was called
-    /// lost would come.
-    pub(crate) held: bool,
+    /// lost would come. Counts the changes that must be saved first.
+    held: u64,
+    /// Of these: how many the state has that is being saved, and how many the saved one has.
+    saving: u64,
+    saved: u64,
 }
 
 impl Owed {
+    /// Tells nobody of anything until the state was saved.
+    pub(crate) fn hold(&mut self) {
+        self.held += 1;
+    }
+
+    /// The state is taken now, to be saved.
+    pub(crate) fn saving(&mut self) {
+        self.saving = self.held;
+    }
+
+    /// The state that was taken last is on the disk.
+    pub(crate) fn saved(&mut self) {
+        self.saved = self.saving;
+    }
+
     pub(crate) fn add(&mut self, key: OwedKey, at: Option<Timestamp>, first: u64, last: u64) {
         let holes = self.holes.entry(key).or_default();
         holes.at = holes.at.or(at);
@@ -42,7 +60,7 @@ impl Owed {
 
     /// The next hole that is not in flight.
     pub(crate) fn next(&mut self) -> Option<(OwedKey, Option<Timestamp>, u64, u64)> {
-        if self.held {
+        if self.held > self.saved {
             return None;
         }
         for (key, holes) in &mut self.holes {
@@ -105,5 +123,32 @@ impl Owed {
             }
         }
         owed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_is_told_of_what_the_saved_state_does_not_have() {
+        let mut owed = Owed::default();
+        let key = OwedKey {
+            log: LogKind::Data,
+            stream: StreamId(uuid::Uuid::nil()),
+            reason: DropReason::Poison,
+            source: "pump".into(),
+        };
+        owed.add(key.clone(), None, 3, 3);
+        owed.hold();
+        owed.saving();
+        // While that state is on its way to the disk, another change comes.
+        owed.add(key, None, 7, 7);
+        owed.hold();
+        owed.saved();
+        assert_eq!(owed.next(), None);
+        owed.saving();
+        owed.saved();
+        assert!(owed.next().is_some() && owed.next().is_some());
     }
 }

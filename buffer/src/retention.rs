@@ -345,7 +345,7 @@ impl Keeper {
             let mut core = self.shared.lock();
             let core = &mut *core;
             for uplink in core.uplinks.values_mut() {
-                uplink.owed.held = true;
+                uplink.owed.hold();
             }
             if epoch.last >= core.log(kind).oldest_chunk() {
                 // What is removed must not go out live any more.

@@ -427,6 +427,8 @@ impl Uplink {
                 .ack(aside.line, first, last, false, poison);
             self.owed.add(key.clone(), at, first, last);
         }
+        // A crash before the state is saved sets it aside again, and it may still be sent.
+        self.owed.hold();
     }
 
     /// Forgets offers of numbers that are gone: their acks come too late.
