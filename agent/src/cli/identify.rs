@@ -14,7 +14,7 @@ use super::{Failure, Global, output, reach};
 /// Ask a Modbus unit who it is (function 43/14)
 #[derive(Debug, Args)]
 pub(crate) struct IdentifyArgs {
-    /// tcp://HOST[:502][/UNIT], rtu+tcp://HOST:PORT/UNIT, /dev/ttyUSB0,9600,8E1/3, or a device of the running agent
+    /// `tcp://HOST[:502][/UNIT]`, rtu+tcp://HOST:PORT/UNIT, /dev/ttyUSB0,9600,8E1/3, or a device of the running agent
     #[arg(value_name = "TARGET")]
     target: String,
     /// How long the unit may take

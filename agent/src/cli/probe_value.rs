@@ -33,7 +33,7 @@ pub(crate) struct ProbeArgs {
     /// What the meter shows, with all its digits: 231.4
     #[arg(value_name = "VALUE", allow_hyphen_values = true)]
     value: String,
-    /// The device: tcp://HOST[:502][/UNIT], rtu+tcp://HOST:PORT/UNIT, /dev/ttyUSB0,9600,8E1/3, or its name in the
+    /// The device: `tcp://HOST[:502][/UNIT]`, rtu+tcp://HOST:PORT/UNIT, /dev/ttyUSB0,9600,8E1/3, or its name in the
     /// running agent
     #[arg(long, value_name = "URL")]
     on: String,

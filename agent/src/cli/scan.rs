@@ -61,7 +61,7 @@ pub(crate) struct SerialArgs {
 /// prints what was found so far.
 #[derive(Debug, Args)]
 pub(crate) struct ModbusArgs {
-    /// HOST[:PORT], or as with `read --on`: tcp://HOST, rtu+tcp://HOST:PORT, /dev/ttyUSB0,9600,8E1/3
+    /// `HOST[:PORT]`, or as with `read --on`: tcp://HOST, rtu+tcp://HOST:PORT, /dev/ttyUSB0,9600,8E1/3
     #[arg(value_name = "HOST")]
     host: String,
     /// Units to ask [default: 1-247, or the one that is named]

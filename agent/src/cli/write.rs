@@ -20,7 +20,7 @@ use crate::report::{WriteDone, WriteRequest};
 pub(crate) struct WriteArgs {
     /// Full name of the tag, for example boiler/setpoint; with --on: an address such as holding:0 or 40001
     tag: String,
-    /// A number in the tag's unit, true, false, a text, or an array such as [1,2]
+    /// A number in the tag's unit, true, false, a text, or an array such as `[1,2]`
     #[arg(allow_hyphen_values = true)]
     value: String,
     /// Write to this device: `tcp://HOST[:502][/UNIT]`, `rtu+tcp://HOST:PORT/UNIT` or `/dev/ttyUSB0,9600,8E1/3`
