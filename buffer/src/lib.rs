@@ -28,6 +28,7 @@
 //! | names that are damaged | nothing: they are known from the other log, another epoch or the manifest; else `source-N` stands for them |
 //! | downgrade | nothing: epochs of the newer program are kept as `.newer`; the stream ends, gap `damage` |
 //! | state file lost | nothing: what was acked is sent again |
+//! | settled chunk damaged | nothing; its numbers count as acked, though some may have been a gap |
 //! | refused by the core | nothing: set aside and queued, until a command gives it up (gap `poison`) or limits take it |
 //!
 //! What an uplink *sets aside* (numbers that the other side refuses) is not offered and not acked: it counts
