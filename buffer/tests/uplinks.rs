@@ -10,7 +10,7 @@ mod receiver;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use millrace_buffer::{Buffer, Item, OfferId, Outbox, Settings, Start};
+use millrace_buffer::{Budget, Buffer, Item, OfferId, Outbox, Settings, Start};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use receiver::{Receiver, clock, register, samples, take_all};
@@ -391,4 +391,40 @@ proptest! {
         }
         world.finish();
     }
+}
+
+#[test]
+fn what_was_sent_again_from_memory_is_not_sent_from_the_disk_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let buffer = Buffer::open_exactly(receiver::settings(dir.path(), 1 << 30), clock()).unwrap();
+    let mut receiver = Receiver::default();
+    let mut one = |outbox: &mut Outbox| take_all(outbox, &mut receiver, 1).pop().unwrap();
+    let (source, tag) = register(&buffer, "pump");
+    let mut outbox = buffer.outbox(SLOW, Start::Oldest);
+    buffer.append(source, samples(tag, 1, 5));
+    buffer.commit().unwrap();
+    let offer = one(&mut outbox);
+    outbox.refused(offer, 1, 5, "no", 5);
+    outbox.reconnected();
+    assert!(buffer.retry(buffer.set_aside()[0].id));
+    let offer = one(&mut outbox);
+    outbox.acked(offer);
+
+    // The next commit lets it go from memory, and its chunk is looked at on the disk.
+    for first in [6, 11] {
+        buffer.append(source, samples(tag, first, 5));
+        let offer = one(&mut outbox);
+        outbox.acked(offer);
+        buffer.commit().unwrap();
+    }
+    // A recount comes after what the buffer's thread was asked to read ahead.
+    for _ in 0..50 {
+        let budget = Budget {
+            records: 100,
+            backlog: true,
+        };
+        assert_eq!(outbox.next(budget), None);
+        buffer.verify().unwrap();
+    }
+    assert_eq!(buffer.ledger().devices["pump"].acked, 15);
 }

@@ -243,7 +243,10 @@ impl Reader {
         }
         self.scan = self.scan.max(chunk.directory.last + 1);
         self.track(&chunk.directory, true);
-        self.loaded.push_back(chunk);
+        // Where all of it is acked, it has just been settled, and its marks may be gone.
+        if self.pending.contains_key(&first) {
+            self.loaded.push_back(chunk);
+        }
     }
 
     /// Follows a chunk until it is settled. Settles it at once where all of it is acked.
