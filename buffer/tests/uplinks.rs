@@ -9,6 +9,7 @@ mod receiver;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use millrace_buffer::{Budget, Buffer, Item, OfferId, Outbox, Settings, Start};
 use proptest::prelude::*;
@@ -427,4 +428,44 @@ fn what_was_sent_again_from_memory_is_not_sent_from_the_disk_too() {
         buffer.verify().unwrap();
     }
     assert_eq!(buffer.ledger().devices["pump"].acked, 15);
+}
+
+#[test]
+fn what_failed_late_does_not_hide_what_failed_before_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let buffer = Buffer::open_exactly(receiver::settings(dir.path(), 1 << 30), clock()).unwrap();
+    let mut receiver = Receiver::default();
+    let mut take = |outbox: &mut Outbox, count: u64| {
+        let until = Instant::now() + receiver::LONG;
+        let mut offers = Vec::new();
+        while (offers.len() as u64) < count {
+            assert!(Instant::now() < until, "{} of {count} came", offers.len());
+            offers.extend(take_all(outbox, &mut receiver, count - offers.len() as u64));
+        }
+        offers
+    };
+    let mut outbox = buffer.outbox(SLOW, Start::Oldest);
+    let sources = SOURCES.map(|name| register(&buffer, name));
+    for first in [1, 6] {
+        for (source, tag) in sources {
+            buffer.append(source, samples(tag, first, 5));
+        }
+        buffer.commit().unwrap();
+    }
+    // Each of the two chunks holds five samples of either source.
+    outbox.reconnected();
+    let offers = take(&mut outbox, 4);
+    outbox.failed(offers[0]);
+    outbox.failed(offers[1]);
+    // The lower chunk is read once more; half of it waits when the offers of the upper one fail.
+    let again = take(&mut outbox, 1);
+    outbox.failed(offers[2]);
+    outbox.failed(offers[3]);
+
+    let rest = take(&mut outbox, 3);
+    for offer in again.into_iter().chain(rest) {
+        outbox.acked(offer);
+    }
+    let ledger = buffer.ledger();
+    assert_eq!(SOURCES.map(|name| ledger.devices[name].acked), [10, 10]);
 }

@@ -81,7 +81,6 @@ fn a_store_of_a_newer_version_is_set_aside_and_said() -> Result<()> {
 }
 
 #[test]
-#[ignore = "open: a part of the backlog may stay queued (issue 3)"]
 fn without_a_data_directory_it_delivers_from_memory_and_stores_once_it_can() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let broker = Broker::start(directory.path())?;

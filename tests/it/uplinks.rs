@@ -133,7 +133,6 @@ fn two_uplinks_have_their_own_routes_outages_and_accounts() -> Result<()> {
 const LONG: &str = "a-device-with-a-name-that-makes-each-of-its-messages-too-large-1";
 
 #[test]
-#[ignore = "open: a part of the backlog may stay queued (issue 3)"]
 fn a_source_that_mosquitto_refuses_waits_aside_and_the_other_goes_on() -> Result<()> {
     let directory = tempfile::tempdir()?;
     // `max_packet_size` closes the connection; see docs/decisions/0006-refusals.md.

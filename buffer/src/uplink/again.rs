@@ -109,9 +109,7 @@ impl Reader {
         }
         self.pending.remove(&chunk.number);
         self.track(chunk, true);
-        // It lies below what was read ahead.
-        self.scan = self.scan.min(chunk.number);
-        self.loaded.clear();
+        self.read_again_from(chunk.number);
         (again, waiting)
     }
 

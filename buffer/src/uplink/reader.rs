@@ -108,8 +108,7 @@ impl Reader {
             }
         }
         self.live = self.live.min(log.oldest());
-        self.scan = 0;
-        self.loaded.clear();
+        self.read_again_from(0);
     }
 
     /// Everything that is not acked is offered again; live begins with what is not committed.
@@ -117,9 +116,8 @@ impl Reader {
         for marks in self.marks.values_mut() {
             marks.taken = marks.acked.clone();
         }
-        self.loaded.clear();
+        self.read_again_from(0);
         self.wants_chunk = false;
-        self.scan = 0;
         self.live = log.durable + 1;
         self.tail_begins(log.oldest_chunk());
         let marks = &self.marks;
@@ -368,10 +366,14 @@ impl Reader {
             self.live = self.live.min(batch);
         }
         // Where the batch has left the tail, its chunk is somewhere above the lowest unsettled one.
-        self.scan = self.scan.min(chunk);
-        if chunk > 0 || batch > 0 {
-            self.loaded.clear();
-        }
+        self.read_again_from(chunk);
+    }
+
+    /// Chunks from `number` on are looked at again, and so is what was read ahead: it may lie below, and
+    /// would be passed over.
+    pub(super) fn read_again_from(&mut self, number: u64) {
+        let loaded = self.loaded.drain(..).map(|l| l.directory.number);
+        self.scan = loaded.chain([self.scan, number]).min().unwrap_or(0);
     }
 
     /// The tail lets go of a batch: what was not taken of it is backlog from now on.
