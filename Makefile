@@ -55,7 +55,7 @@ soak-buffer: ## kill -9, power cuts, damage, failing disks, random sequences
 
 soak-agent: setup ## kill -9 of the agent, its ledger against the subscriber's count
 	$(CARGO) build --locked --workspace --bins
-	MILLRACE_AGENT_KILLS=50 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
+	MILLRACE_AGENT_KILLS=500 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
 		$(CARGO) test --locked -p millrace-tests --test it store:: -- --nocapture
 
 soak-demo: ## the demo for an hour: outages, faults, the verdict at the end

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use millrace_tests::agent::Gateway;
 use millrace_tests::broker::Broker;
+use millrace_tests::received::Line;
 use millrace_tests::sim::SimModbus;
 use millrace_tests::subscriber::Subscriber;
 use millrace_tests::wait::{STEP, wait_for};
@@ -29,7 +30,7 @@ fn device(gateway: &Gateway, port: u16) -> Result<String> {
 fn sim(gateway: &Gateway) -> Result<SimModbus> {
     gateway.write(
         "map.csv",
-        "name,address,type,signal\na,holding:0,u32,ramp 0 1000000 1000s\nb,holding:2,u32,ramp 0 1000000 1000s\n",
+        "name,address,type,signal\na,holding:0,u32,counter\nb,holding:2,u32,counter\n",
     )?;
     let config = gateway.config_path();
     SimModbus::start(
@@ -195,6 +196,32 @@ fn the_ledger_of_a_killed_agent_is_what_the_subscriber_has() -> Result<()> {
     }
     let came = line.samples.keys().filter(|seq| !void.contains(seq));
     assert_eq!(came.count() as u64, row.acked, "{row:?}");
-    println!("agent: {} kills, {row:?}", kills());
+    let unseen = ["a", "b"].map(|tag| unseen(line, tag));
+    for (from, count) in unseen.iter().flatten() {
+        ensure!(*count > 0, "what was read {from} times came twice or late");
+    }
+    // A reply may be on its way at a kill, without a number yet.
+    let missing: u64 = unseen.iter().flatten().map(|(_, count)| count).sum();
+    ensure!(
+        unseen.iter().all(|u| u.len() as u64 <= kills()) && missing <= row.lost() + 2 * kills(),
+        "{} kills, {row:?}, but the device gave what never came: {unseen:?}",
+        kills()
+    );
+    println!(
+        "agent: {} kills, {row:?}, {missing} replies of the device went with them",
+        kills()
+    );
     Ok(())
+}
+
+/// Where the device's own count of its replies jumps, and by how many replies that never came; 0: it does not
+/// rise.
+fn unseen(line: &Line, tag: &str) -> Vec<(u64, u64)> {
+    let samples = line.samples.values().filter(|sample| sample.name == tag);
+    let counts: Vec<u64> = samples.filter_map(|s| s.value.as_u64()).collect();
+    let steps = counts.windows(2);
+    let jumps = steps.filter(|w| w[1] != w[0] + 1);
+    jumps
+        .map(|w| (w[0], w[1].saturating_sub(w[0] + 1)))
+        .collect()
 }
