@@ -221,7 +221,7 @@ impl SimModbus {
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
         for (_, bank) in self.shared.units.all() {
-            let more = bank.counts();
+            let more = bank.ledger.counts();
             for (function, count) in more.requests {
                 *counts.requests.entry(function).or_default() += count;
             }
@@ -234,24 +234,26 @@ impl SimModbus {
 
     /// From now on remembers each served value for [`SimModbus::take_log`].
     pub fn keep_log(&self) {
-        self.each(|bank| bank.keep_log());
+        self.each(|bank| bank.ledger.keep_log());
     }
 
     /// The served values since the last call, unit by unit, in order.
     pub fn take_log(&self) -> Vec<ServedValue> {
         let units = self.shared.units.all();
-        units.flat_map(|(_, mut bank)| bank.take_log()).collect()
+        units
+            .flat_map(|(_, mut bank)| bank.ledger.take_log())
+            .collect()
     }
 
     /// From now on remembers each exchange for [`SimModbus::take_exchanges`].
     pub fn keep_exchanges(&self) {
-        self.each(|bank| bank.keep_exchanges());
+        self.each(|bank| bank.ledger.keep_exchanges());
     }
 
     /// The exchanges of a unit since the last call, in order.
     pub fn take_exchanges(&self, unit: u8) -> Vec<Exchange> {
         let bank = self.shared.units.find(unit);
-        bank.map_or_else(Vec::new, |bank| server::lock(bank).take_exchanges())
+        bank.map_or_else(Vec::new, |bank| server::lock(bank).ledger.take_exchanges())
     }
 
     /// Whether every recording has been served to its end.

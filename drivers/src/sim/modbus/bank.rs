@@ -1,21 +1,30 @@
 //! The registers of a simulated device, what they are worth now, and what was served of them.
 
+mod cell;
+mod identity;
+mod ledger;
+mod recording;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_modbus::{ExceptionCode, Request};
 
-use super::encode::{bits_of, encode};
+use super::encode::bits_of;
 use super::faults::{Fault, Faults};
 use super::frame::Framing;
-use super::map::{Entry, RegisterMap, Source};
-use super::replay::{Advance, Replay};
+use super::map::{RegisterMap, Source};
+use super::replay::Advance;
 use crate::modbus::Table;
 use crate::modbus::plan::COILS_MAX;
-use crate::sim::signal::{Generator, Signal};
+use crate::sim::signal::Signal;
+use cell::{Cell, extents, generator, overwrite, put};
+use identity::identify;
+use ledger::Ledger;
+pub use ledger::{Counts, Exchange, Served, ServedValue};
+use recording::Playing;
 
 /// Most that functions 16, 15 and 23 can write (Modbus Application Protocol V1.1b3, 6.12, 6.11, 6.17).
 const REGISTERS_WRITE_MAX: usize = 123;
@@ -24,9 +33,6 @@ const READ_WRITE_MAX: usize = 121;
 
 /// Set in the function code of an exception.
 const EXCEPTION_FLAG: u8 = 0x80;
-
-/// Served values that are remembered where that was asked for: 400 MB, hours of a demo.
-const LOG_MAX: usize = 10_000_000;
 
 /// Everything about a device that changes.
 pub(super) struct Bank {
@@ -41,68 +47,10 @@ pub(super) struct Bank {
     /// What was written, register by register or coil by coil: it stays.
     written: BTreeMap<(Table, u32), u16>,
     rng: fastrand::Rng,
-    counts: Counts,
-    exchanges: Option<Vec<Exchange>>,
+    pub(super) ledger: Ledger,
     pub(super) faults: Faults,
     /// Faults for the next requests.
     pub(super) injected: VecDeque<Fault>,
-    served_total: u64,
-    log: Option<Vec<ServedValue>>,
-}
-
-struct Cell {
-    entry: Entry,
-    generator: Generator,
-    served: u64,
-}
-
-/// A recording that is being served.
-struct Playing {
-    replay: Replay,
-    /// The next row, or with ticks the one last served.
-    row: usize,
-    /// When the first read came.
-    begun: Option<Instant>,
-    /// The cell at the highest address.
-    last_cell: usize,
-}
-
-/// A value that a reply carried to the socket.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServedValue {
-    /// The tag.
-    pub tag: Arc<str>,
-    /// The value's own bits: of the float, or of the integer as two's complement; 0 for a text.
-    pub bits: u64,
-}
-
-/// What a device has served.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Served {
-    /// Values in all.
-    pub total: u64,
-    /// Values by tag, in the order of the map.
-    pub tags: Vec<(Arc<str>, u64)>,
-}
-
-/// What came to a device, and what it made of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests by function code.
-    pub requests: BTreeMap<u8, u64>,
-    /// Faults by name.
-    pub faults: BTreeMap<&'static str, u64>,
-}
-
-/// A request and what became of it, for tests.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exchange {
-    /// The request's PDU.
-    pub request: Vec<u8>,
-    /// The PDU of the right reply; `None` where a fault spoilt it or kept it back.
-    pub reply: Option<Vec<u8>>,
-    /// The fault that it met.
-    pub fault: Option<Fault>,
 }
 
 /// The right reply to a request.
@@ -145,23 +93,20 @@ impl Bank {
             begun: Instant::now(),
             written: BTreeMap::new(),
             rng: fastrand::Rng::with_seed(seed),
-            counts: Counts::default(),
-            exchanges: None,
+            ledger: Ledger::default(),
             faults,
             injected: VecDeque::new(),
-            served_total: 0,
-            log: None,
         }
     }
 
     /// Counts a request; the fault that it meets.
     pub(super) fn begin_request(&mut self, function: u8, framing: Framing) -> Option<Fault> {
-        *self.counts.requests.entry(function).or_default() += 1;
-        let nth = self.counts.requests.values().sum();
+        *self.ledger.counts.requests.entry(function).or_default() += 1;
+        let nth = self.ledger.counts.requests.values().sum();
         let injected = self.injected.pop_front();
         let fault = injected.or_else(|| self.faults.of_request(nth, &mut self.rng));
         let fault = fault.filter(|fault| fault.suits(framing))?;
-        *self.counts.faults.entry(fault.name()).or_default() += 1;
+        *self.ledger.counts.faults.entry(fault.name()).or_default() += 1;
         Some(fault)
     }
 
@@ -353,17 +298,11 @@ impl Bank {
     /// This right reply was written to the socket.
     pub(super) fn commit(&mut self, answer: &Answer) {
         let Some(data) = &answer.data else { return };
-        self.served_total += data.whole.len() as u64;
         for &(i, bits) in &data.whole {
             let cell = &mut self.cells[i];
             cell.served += 1;
             cell.generator.served();
-            if let Some(log) = self.log.as_mut().filter(|log| log.len() < LOG_MAX) {
-                log.push(ServedValue {
-                    tag: Arc::clone(&cell.entry.name),
-                    bits,
-                });
-            }
+            self.ledger.served(&cell.entry.name, bits);
         }
         if let Some(playing) = &mut self.replay {
             let by_read = playing.replay.advance() == Advance::Read;
@@ -413,48 +352,15 @@ impl Bank {
     pub(super) fn served(&self) -> Served {
         let tags = self.cells.iter();
         Served {
-            total: self.served_total,
+            total: self.ledger.served_total,
             tags: tags
                 .map(|c| (Arc::clone(&c.entry.name), c.served))
                 .collect(),
         }
     }
 
-    pub(super) fn counts(&self) -> Counts {
-        self.counts.clone()
-    }
-
-    pub(super) fn keep_exchanges(&mut self) {
-        self.exchanges.get_or_insert_default();
-    }
-
-    pub(super) fn take_exchanges(&mut self) -> Vec<Exchange> {
-        self.exchanges
-            .as_mut()
-            .map(std::mem::take)
-            .unwrap_or_default()
-    }
-
-    pub(super) fn note(&mut self, request: &[u8], reply: Option<&[u8]>, fault: Option<Fault>) {
-        if let Some(exchanges) = &mut self.exchanges {
-            exchanges.push(Exchange {
-                request: request.to_vec(),
-                reply: reply.map(<[u8]>::to_vec),
-                fault,
-            });
-        }
-    }
-
     pub(super) fn rng(&mut self) -> &mut fastrand::Rng {
         &mut self.rng
-    }
-
-    pub(super) fn keep_log(&mut self) {
-        self.log.get_or_insert_default();
-    }
-
-    pub(super) fn take_log(&mut self) -> Vec<ServedValue> {
-        self.log.as_mut().map(std::mem::take).unwrap_or_default()
     }
 }
 
@@ -463,147 +369,6 @@ impl Answer {
         Self {
             pdu: vec![function | EXCEPTION_FLAG, u8::from(code)],
             data: None,
-        }
-    }
-}
-
-/// The identification objects (Modbus Application Protocol V1.1b3, 6.21), in one reply.
-fn identify(code: u8, first: u8) -> Result<Vec<u8>, ExceptionCode> {
-    const OBJECTS: [(u8, &str); 5] = [
-        (0, "Millrace"),
-        (1, "sim-modbus"),
-        (2, env!("CARGO_PKG_VERSION")),
-        (4, "Simulated Modbus device"),
-        (5, "sim modbus"),
-    ];
-    /// Basic and regular objects, as a stream or one by one.
-    const CONFORMITY: u8 = 0x82;
-    let wanted = |id: u8| match code {
-        1 => id >= first && id <= 2,
-        2 | 3 => id >= first,
-        _ => id == first,
-    };
-    let objects: Vec<_> = OBJECTS.iter().filter(|(id, _)| wanted(*id)).collect();
-    if objects.is_empty() {
-        return Err(ExceptionCode::IllegalDataAddress);
-    }
-    let mut pdu = vec![0x2B, 0x0E, code, CONFORMITY, 0, 0, objects.len() as u8];
-    for (id, text) in objects {
-        pdu.extend([*id, text.len() as u8]);
-        pdu.extend(text.as_bytes());
-    }
-    Ok(pdu)
-}
-
-/// Puts what was written in place of a value's own bytes; whether there was any.
-fn overwrite(
-    bytes: &mut [u8],
-    written: &BTreeMap<(Table, u32), u16>,
-    table: Table,
-    start: u32,
-) -> bool {
-    if written.is_empty() {
-        return false;
-    }
-    let width = if table.is_bits() { 1 } else { 2 };
-    let end = start + (bytes.len() / width) as u32;
-    let mut any = false;
-    for (&(_, at), value) in written.range((table, start)..(table, end)) {
-        let at = (at - start) as usize * width;
-        if table.is_bits() {
-            bytes[at] = u8::from(*value != 0);
-        } else {
-            bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
-        }
-        any = true;
-    }
-    any
-}
-
-impl Cell {
-    fn new(entry: Entry, seed: u64) -> Self {
-        Self {
-            generator: generator(&entry, seed),
-            entry,
-            served: 0,
-        }
-    }
-
-    fn encode(&mut self, elapsed: Duration, replay: Option<&Replay>, row: usize) -> (Vec<u8>, u64) {
-        let number = match self.entry.source {
-            Source::Signal(_) => self.generator.number(elapsed),
-            Source::Column(column) => {
-                let recorded = replay.and_then(|replay| replay.value(row, column));
-                f64::from(recorded.unwrap_or(f32::NAN))
-            }
-        };
-        let encoded = encode(&self.entry.spec, number, self.generator.text());
-        (encoded.bytes, encoded.bits)
-    }
-}
-
-impl Playing {
-    /// The row that is served now; an exception past the last.
-    fn current_row(&mut self) -> Result<usize, ExceptionCode> {
-        self.begun.get_or_insert_with(Instant::now);
-        let row = self.peek_row();
-        if row < self.replay.rows() {
-            Ok(row)
-        } else {
-            Err(ExceptionCode::ServerDeviceFailure)
-        }
-    }
-
-    fn peek_row(&self) -> usize {
-        match (self.replay.advance(), self.begun) {
-            (Advance::Read, _) => self.row,
-            (Advance::Tick { .. }, None) => 0,
-            (Advance::Tick { interval }, Some(begun)) => {
-                let ticks = begun.elapsed().as_nanos() / interval.as_nanos().max(1);
-                usize::try_from(ticks).unwrap_or(usize::MAX)
-            }
-        }
-    }
-}
-
-fn generator(entry: &Entry, seed: u64) -> Generator {
-    let signal = match &entry.source {
-        Source::Signal(signal) => signal.clone(),
-        Source::Column(_) => Signal::Constant(0.0),
-    };
-    Generator::new(signal, seed)
-}
-
-/// The extent of each table; `cells` come by address.
-fn extents<'a>(cells: impl Iterator<Item = &'a Cell>) -> Vec<(Table, Range<u32>)> {
-    let mut extents: Vec<(Table, Range<u32>)> = Vec::new();
-    for cell in cells {
-        let spec = &cell.entry.spec;
-        match extents.last_mut() {
-            Some((table, extent)) if *table == spec.address().table => {
-                extent.end = extent.end.max(spec.end());
-            }
-            _ => extents.push((spec.address().table, spec.start()..spec.end())),
-        }
-    }
-    extents
-}
-
-/// Puts what falls into the span of a value that begins at `start`; bits of one register come together.
-fn put(data: &mut [u8], value: &[u8], table: Table, start: u32, span: &Range<u32>) {
-    if table.is_bits() {
-        for (place, bit) in (start..).zip(value) {
-            if span.contains(&place) {
-                let at = (place - span.start) as usize;
-                data[at / 8] |= bit << (at % 8);
-            }
-        }
-        return;
-    }
-    for (place, byte) in (u64::from(start) * 2..).zip(value) {
-        let at = place.checked_sub(u64::from(span.start) * 2);
-        if let Some(target) = at.and_then(|at| data.get_mut(at as usize)) {
-            *target |= byte;
         }
     }
 }
