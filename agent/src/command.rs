@@ -149,14 +149,29 @@ impl Commands {
     }
 }
 
+/// Why an operation brought nothing: a sentence for the core.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Undone {
+    /// It was refused, and nothing was changed: asking again brings the same answer.
+    Rejected(String),
+    /// It was begun, or could not be; what became of it is in the sentence.
+    Failed(String),
+}
+
+impl From<String> for Undone {
+    fn from(error: String) -> Self {
+        Undone::Failed(error)
+    }
+}
+
 /// What a command does; the agent's side.
 pub(crate) trait RunCommand: Send + 'static {
-    /// Runs an operation that is allowed. The error is a sentence for the core.
+    /// Runs an operation that is allowed.
     fn run(
         &self,
         op: &str,
         args: &serde_json::Value,
-    ) -> impl Future<Output = Result<serde_json::Value, String>> + Send;
+    ) -> impl Future<Output = Result<serde_json::Value, Undone>> + Send;
 
     /// Whether this version has the operation.
     fn knows(&self, op: &str) -> bool;
@@ -205,13 +220,11 @@ impl<R: RunCommand> CommandTask<R> {
             Ok(Claim::Taken(earlier)) => return earlier,
             Err(error) => return rejected(id, &crate::device::chain(&error)),
         }
-        let outcome = self.run.run(&command.op, &command.args).await;
-        let status = if outcome.is_ok() {
-            ReplyStatus::Done
-        } else {
-            ReplyStatus::Failed
+        let answer = match self.run.run(&command.op, &command.args).await {
+            Ok(result) => reply(id, ReplyStatus::Done, Ok(result)),
+            Err(Undone::Rejected(error)) => rejected(id, &error),
+            Err(Undone::Failed(error)) => reply(id, ReplyStatus::Failed, Err(error)),
         };
-        let answer = reply(id, status, outcome);
         if let Err(error) = self.journal.end(&self.uplink, &answer).await {
             tracing::error!(error = %crate::device::chain(&error), "the command journal cannot be written");
         }

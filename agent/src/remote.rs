@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::command::RunCommand;
+use crate::command::{RunCommand, Undone};
 use crate::device::chain;
 use crate::gateway::Gateway;
 use crate::replay::{ReplayRequest, brief};
 use crate::report::{WriteDone, WriteRequest};
+use crate::write::WriteRefusal;
 
 /// Operations of this version.
 const OPERATIONS: [&str; 6] = [
@@ -30,23 +31,26 @@ pub(crate) struct Remote {
 
 impl Remote {
     /// Writes a tag that `write_tags` grants.
-    async fn write(&self, args: &Value) -> Result<WriteDone, String> {
+    async fn write(&self, args: &Value) -> Result<WriteDone, Undone> {
         let request: WriteRequest = serde_json::from_value(args.clone()).map_err(|error| {
             let expected = "expected {\"tag\": \"device/tag\", \"value\": 1}";
-            format!("args: {}; {expected}", chain(&error))
+            Undone::Rejected(format!("args: {}; {expected}", chain(&error)))
         })?;
         let mut granted = self.gateway.config.local.write_tags.iter();
         if !granted.any(|pattern| pattern.matches(&request.tag)) {
             let who = format!("uplink {}", self.uplink);
             tracing::warn!(target: "audit", who, tag = request.tag, value = %request.value, "write not granted");
-            return Err(format!(
+            return Err(Undone::Rejected(format!(
                 "{} is not granted for writing on this gateway; [local] write_tags in its own configuration grants it",
                 request.tag
-            ));
+            )));
         }
         let who = format!("uplink {}", self.uplink);
         let written = self.gateway.write(&request.tag, &request.value, &who).await;
-        written.map_err(|refusal| refusal.to_string())
+        written.map_err(|refusal| match refusal {
+            WriteRefusal::Failed(sentence) => Undone::Failed(sentence),
+            refusal => Undone::Rejected(refusal.to_string()),
+        })
     }
 
     /// Sends again what the core has lost: to the core that asks, unless it names another uplink.
@@ -64,7 +68,7 @@ impl Remote {
 }
 
 impl RunCommand for Remote {
-    async fn run(&self, op: &str, args: &Value) -> Result<Value, String> {
+    async fn run(&self, op: &str, args: &Value) -> Result<Value, Undone> {
         let result = match op {
             "read" => json!(
                 self.gateway
@@ -77,7 +81,7 @@ impl RunCommand for Remote {
             "ledger" => json!(self.gateway.buffer.ledger()),
             "buffer.status" => json!(self.gateway.buffer_report()),
             "replay" => self.replay(args).await?,
-            _ => return Err(format!("`{op}` is not in this version")),
+            _ => return Err(Undone::Rejected(format!("`{op}` is not in this version"))),
         };
         Ok(result)
     }

@@ -36,7 +36,7 @@ pub(crate) struct WriteOrder {
     /// The value as the device takes it.
     pub(crate) raw: Value,
     /// What came of it; closed where nobody waits any more, and it must not be done.
-    pub(crate) done: oneshot::Sender<Result<WriteReport, String>>,
+    pub(crate) done: oneshot::Sender<Result<WriteReport, Unwritten>>,
 }
 
 /// Why a tag was not written, or not for certain: a sentence for whoever asked.
@@ -48,9 +48,35 @@ pub(crate) enum WriteRefusal {
     /// It is not to be written.
     #[error("{0}")]
     NotGranted(String),
-    /// The device was asked, or could not be.
+    /// The value is none of this tag, or the device refuses it: nothing was written.
+    #[error("{0}")]
+    Refused(String),
+    /// The device could not be asked, or does not hold the value afterwards.
     #[error("{0}")]
     Failed(String),
+}
+
+/// What the device's side says of a write that was not done, or not for certain.
+pub(crate) struct Unwritten {
+    /// Nothing was written, and asking again brings the same answer.
+    refused: bool,
+    sentence: String,
+}
+
+impl Unwritten {
+    fn failed(sentence: impl Into<String>) -> Self {
+        Self {
+            refused: false,
+            sentence: sentence.into(),
+        }
+    }
+
+    fn of(error: &WriteError) -> Self {
+        Self {
+            refused: !matches!(error, WriteError::ReadBack { .. } | WriteError::Session(_)),
+            sentence: chain(error),
+        }
+    }
 }
 
 impl Gateway {
@@ -83,11 +109,14 @@ impl Gateway {
                 "{name} is not writable; `writable = true` in its configuration grants it"
             )));
         }
-        let raw = raw(spec, value).map_err(WriteRefusal::Failed)?;
-        let report = device
-            .write(tag, raw)
-            .await
-            .map_err(|error| WriteRefusal::Failed(format!("{name}: {error}")))?;
+        let raw = raw(spec, value).map_err(WriteRefusal::Refused)?;
+        let report = device.write(tag, raw).await.map_err(|unwritten| {
+            let sentence = format!("{name}: {}", unwritten.sentence);
+            match unwritten.refused {
+                true => WriteRefusal::Refused(sentence),
+                false => WriteRefusal::Failed(sentence),
+            }
+        })?;
         let shown = |value: Option<Value>| {
             let value = value.map(|value| unscaled(value, tag, spec.scaling, self));
             value.as_ref().map_or(Json::Null, value_json)
@@ -125,19 +154,20 @@ fn tag_name(tag: &Tag) -> &str {
 }
 
 impl Device {
-    /// Writes through the poller's session, or on a line through one of its own. The error is a sentence.
-    async fn write(&self, tag: TagId, raw: Value) -> Result<WriteReport, String> {
+    /// Writes through the poller's session, or on a line through one of its own.
+    async fn write(&self, tag: TagId, raw: Value) -> Result<WriteReport, Unwritten> {
         let (state, error) = self.state();
         match state {
             DeviceState::Paused => {
-                return Err(format!(
+                return Err(Unwritten::failed(format!(
                     "not written: {} is paused; `millrace device resume {}` polls it again",
                     self.name, self.name
-                ));
+                )));
             }
             DeviceState::Offline => {
                 let error = error.unwrap_or_else(|| "it does not answer".to_owned());
-                return Err(format!("not written: {} is offline: {error}", self.name));
+                let sentence = format!("not written: {} is offline: {error}", self.name);
+                return Err(Unwritten::failed(sentence));
             }
             _ => {}
         }
@@ -151,26 +181,28 @@ impl Device {
         };
         tokio::time::timeout(WRITE_MAX, written)
             .await
-            .unwrap_or_else(|_| Err(unknown.to_owned()))
+            .unwrap_or_else(|_| Err(Unwritten::failed(unknown)))
     }
 
-    async fn write_beside(&self, tag: TagId, raw: &Value) -> Result<WriteReport, String> {
+    async fn write_beside(&self, tag: TagId, raw: &Value) -> Result<WriteReport, Unwritten> {
         let opened = self.open().await;
-        let mut session = opened.map_err(|error| format!("not written: {}", chain(&error)))?;
+        let mut session =
+            opened.map_err(|error| Unwritten::failed(format!("not written: {}", chain(&error))))?;
         let written = session.write(tag, raw).await;
         close(session.as_mut()).await;
-        written.map_err(|error| chain(&error))
+        written.map_err(|error| Unwritten::of(&error))
     }
 
-    async fn order(&self, tag: TagId, raw: Value) -> Result<WriteReport, String> {
+    async fn order(&self, tag: TagId, raw: Value) -> Result<WriteReport, Unwritten> {
         let (done, outcome) = oneshot::channel();
         let order = WriteOrder { tag, raw, done };
-        self.writes
-            .try_send(order)
-            .map_err(|_| "not written: too many writes are waiting for the device".to_owned())?;
+        self.writes.try_send(order).map_err(|_| {
+            Unwritten::failed("not written: too many writes are waiting for the device")
+        })?;
+        let ended = "not written: the session with the device ended";
         outcome
             .await
-            .unwrap_or_else(|_| Err("not written: the session with the device ended".to_owned()))
+            .unwrap_or_else(|_| Err(Unwritten::failed(ended)))
     }
 }
 
@@ -180,9 +212,9 @@ impl WriteOrder {
         self,
         written: Result<WriteReport, WriteError>,
     ) -> Option<millrace_drivers::SessionError> {
-        let sentence = written.as_ref().map_err(|error| chain(error)).cloned();
+        let told = written.as_ref().map_err(Unwritten::of).cloned();
         // They may have given up.
-        let _ = self.done.send(sentence);
+        let _ = self.done.send(told);
         match written {
             Err(WriteError::Session(error)) => Some(error),
             _ => None,

@@ -153,12 +153,27 @@ fn the_cloud_writes_what_local_files_grant_and_once() -> Result<()> {
     for (id, tag, grant) in [
         ("w-3", "pump/local", "write_tags"),
         ("w-4", "pump/fixed", "writable = true"),
+        // Granted, but not there.
+        ("w-5", "pump/setback", "there is no tag pump/setback"),
     ] {
         let refused = write(id, tag, 1.0)?;
-        assert_eq!(refused["status"], "failed", "{refused}");
+        assert_eq!(refused["status"], "rejected", "{refused}");
         let error = refused["error"].as_str().context("no error")?;
         assert!(error.contains(grant), "{error}");
     }
+    // Not this value: out of range, between two counts, no number.
+    for (id, value) in [
+        ("w-6", json!(-1)),
+        ("w-7", json!(0.05)),
+        ("w-8", json!("x")),
+    ] {
+        let args = json!({"tag": "pump/setpoint", "value": value});
+        let refused = core.ask(&json!({"id": id, "op": "write", "args": args}))?;
+        assert_eq!(refused["status"], "rejected", "{refused}");
+    }
+    gateway.json(&["device", "pause", "pump"])?;
+    let not_now = write("w-9", "pump/setpoint", 1.0)?;
+    assert_eq!(not_now["status"], "failed", "{not_now}");
     let log = gateway.log();
     let audited = |text: &str| {
         let mut lines = log.lines();

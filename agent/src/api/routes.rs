@@ -155,7 +155,7 @@ async fn write(
         let status = match &refusal {
             WriteRefusal::NotFound(_) => StatusCode::NOT_FOUND,
             WriteRefusal::NotGranted(_) => StatusCode::FORBIDDEN,
-            WriteRefusal::Failed(_) => StatusCode::CONFLICT,
+            WriteRefusal::Refused(_) | WriteRefusal::Failed(_) => StatusCode::CONFLICT,
         };
         Refusal(status, refusal.to_string())
     })

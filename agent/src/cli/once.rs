@@ -154,9 +154,9 @@ impl Target {
         }
     }
 
-    /// Data bits, parity and stop bits, written as `8E1`.
-    pub(super) fn frame(text: &str) -> Option<(u8, Parity, u8)> {
-        let &[data_bits @ b'7'..=b'8', parity, stop_bits @ b'1'..=b'2'] = text.as_bytes() else {
+    /// Parity and stop bits, written as `8E1`; RTU always has 8 data bits.
+    pub(super) fn frame(text: &str) -> Option<(Parity, u8)> {
+        let &[b'8', parity, stop_bits @ b'1'..=b'2'] = text.as_bytes() else {
             return None;
         };
         let parity = match parity {
@@ -165,7 +165,7 @@ impl Target {
             b'E' | b'e' => Parity::Even,
             _ => return None,
         };
-        Some((data_bits - b'0', parity, stop_bits - b'0'))
+        Some((parity, stop_bits - b'0'))
     }
 }
 
@@ -176,7 +176,7 @@ fn serial(text: &str) -> Option<Target> {
     let (frame, unit) = rest.split_once('/')?;
     let mut settings = SerialSettings::new(port);
     settings.baud = baud.parse().ok().filter(|baud| *baud > 0)?;
-    (settings.data_bits, settings.parity, settings.stop_bits) = Target::frame(frame)?;
+    (settings.parity, settings.stop_bits) = Target::frame(frame)?;
     let unit_id = unit.parse().ok().filter(|unit| (1..=247).contains(unit))?;
     Some(Target::Serial { settings, unit_id })
 }
@@ -471,6 +471,7 @@ mod tests {
             ("/dev/ttyUSB0,9600,8E1/0", "no serial port", 2),
             ("/dev/ttyUSB0,fast,8E1/1", "no serial port", 2),
             ("/dev/ttyUSB0,9600,8X1/1", "no serial port", 2),
+            ("/dev/ttyUSB0,9600,7E1/1", "no serial port", 2),
             ("10.0.0.5:502", "names no device", 2),
             ("http://10.0.0.5", "names no device", 2),
             ("tcp://10.0.0.5/256", "256", 2),

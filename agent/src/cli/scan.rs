@@ -110,10 +110,7 @@ fn addresses(text: &str) -> Result<RangeInclusive<u16>, String> {
 }
 
 fn frame(text: &str) -> Result<(Parity, u8), String> {
-    let frame = Target::frame(text).filter(|(data_bits, ..)| *data_bits == 8);
-    frame
-        .map(|(_, parity, stop_bits)| (parity, stop_bits))
-        .ok_or_else(|| format!("{text:?} is none of 8N1, 8E1, 8O1, 8N2, 8E2, 8O2"))
+    Target::frame(text).ok_or_else(|| format!("{text:?} is none of 8N1, 8E1, 8O1, 8N2, 8E2, 8O2"))
 }
 
 impl ScanCommand {

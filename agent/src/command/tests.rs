@@ -7,11 +7,11 @@ use super::*;
 struct Echo;
 
 impl RunCommand for Echo {
-    async fn run(&self, op: &str, args: &serde_json::Value) -> Result<serde_json::Value, String> {
-        if op == "read" {
-            Ok(args.clone())
-        } else {
-            Err("no such thing".to_owned())
+    async fn run(&self, op: &str, args: &serde_json::Value) -> Result<serde_json::Value, Undone> {
+        match op {
+            "read" => Ok(args.clone()),
+            "restart" => Err(Undone::Rejected("never".to_owned())),
+            _ => Err(Undone::Failed("no such thing".to_owned())),
         }
     }
 
@@ -99,6 +99,10 @@ async fn what_is_not_granted_unknown_or_late_is_refused() {
         status(command("e", "status", None)).await,
         ReplyStatus::Failed
     );
+    assert_eq!(
+        status(command("f", "restart", None)).await,
+        ReplyStatus::Rejected
+    );
 }
 
 #[tokio::test]
@@ -143,7 +147,7 @@ async fn too_many_commands_are_refused_and_answered() {
 struct Hang;
 
 impl RunCommand for Hang {
-    async fn run(&self, _: &str, _: &serde_json::Value) -> Result<serde_json::Value, String> {
+    async fn run(&self, _: &str, _: &serde_json::Value) -> Result<serde_json::Value, Undone> {
         std::future::pending().await
     }
 

@@ -52,7 +52,7 @@ pub(crate) const LINE: SectionDoc = SectionDoc {
         KeyDoc::new(
             "data_bits",
             Kind::Integer { min: 7, max: 8 },
-            "Data bits; RTU needs 8.",
+            "Data bits. RTU needs 8 (Modbus over Serial Line V1.02, 2.5.1); 7 are those of Modbus ASCII, and refused.",
         )
         .default("8"),
         KeyDoc::new(
@@ -64,6 +64,22 @@ pub(crate) const LINE: SectionDoc = SectionDoc {
         .default("false"),
     ],
 };
+
+/// RTU has eight data bits (Modbus over Serial Line V1.02, 2.5.1); seven are those of ASCII transmission.
+fn read_data_bits(section: &Section<'_>) -> Option<u8> {
+    let data_bits = section.integer("data_bits")?;
+    if data_bits == 7 {
+        section.complain(
+            "data_bits",
+            Complaint::new("RTU needs 8 data bits (Modbus over Serial Line V1.02, 2.5.1)").hint(
+                "remove it, and set the device to RTU; a device with 7 data bits speaks Modbus ASCII, which \
+                 this version does not",
+            ),
+        );
+        return None;
+    }
+    Some(data_bits)
+}
 
 /// A serial bus.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +112,7 @@ impl Line {
         let baud = section.integer("baud");
         let parity = section.choice("parity");
         let stop_bits = section.integer("stop_bits");
-        let data_bits = section.integer("data_bits");
+        let data_bits = read_data_bits(&section);
         let rs485 = section.bool("rs485");
         Some(Self {
             name: name?,

@@ -13,7 +13,11 @@ use crate::command::{Journal, RunCommand};
 struct Echo;
 
 impl RunCommand for Echo {
-    async fn run(&self, _: &str, args: &serde_json::Value) -> Result<serde_json::Value, String> {
+    async fn run(
+        &self,
+        _: &str,
+        args: &serde_json::Value,
+    ) -> Result<serde_json::Value, crate::command::Undone> {
         Ok(args.clone())
     }
 

@@ -89,7 +89,7 @@ fn line_settings(text: &str) -> Result<SerialSettings, String> {
         let (baud, frame) = text.split_once(',')?;
         let mut settings = SerialSettings::new("");
         settings.baud = baud.parse().ok()?;
-        (settings.data_bits, settings.parity, settings.stop_bits) = Target::frame(frame)?;
+        (settings.parity, settings.stop_bits) = Target::frame(frame)?;
         Some(settings)
     };
     settings().ok_or_else(|| format!("{text:?} is no line such as 38400,8O1"))
