@@ -96,8 +96,8 @@ impl Peer {
         self.fly(id, line, numbers, false);
     }
 
-    /// Numbers were called lost. `again`: an ack of that may have come too late to count, because the numbers
-    /// had been removed meanwhile.
+    /// Numbers were called lost. `again`: the numbers may have been removed meanwhile. An ack of what the log
+    /// said of them comes too late to count then, and the removal announces them anew.
     pub(crate) fn hear(
         &mut self,
         id: OfferId,
@@ -110,8 +110,8 @@ impl Peer {
             let at = (line, number);
             let before = self.marks.insert(at, Mark::Telling(id));
             let wrong = match before {
-                Some(Mark::Told) => !again,
-                Some(Mark::Acked | Mark::Telling(_) | Mark::GivenUp) => true,
+                Some(Mark::Told | Mark::Telling(_)) => !again,
+                Some(Mark::Acked | Mark::GivenUp) => true,
                 _ => false,
             };
             assert!(
