@@ -9,6 +9,7 @@
 //! | `decode`, [`encode`] | registers to values, values to what a write sends |
 //! | `reader`, `write` | a poll group read once, what it learned of the device; a write with read-back |
 //! | `exchange`, `session`, [`tcp`](TcpDriver), [`rtu`](RtuDriver) | the way to a unit; the session; the drivers |
+//! | [`tap`](Tap), [`trace`], [`tape`] | what goes over a link: heard, understood, recorded |
 //! | `caller`, [`scan`], `sweep`, [`identify`](identify()), [`probe`] | for the tools of a person in the field: who is there, what can be read, what a value is |
 //! | [`gateway`](serve_line) | a line as seen by such a tool while an agent holds the port |
 //! | [`line`](Line), [`serial`](SerialSettings), [`tls`](TlsSettings), [`dial_in`](DialIn) | what carries frames |
@@ -52,8 +53,11 @@ pub mod scan;
 mod serial;
 mod session;
 mod sweep;
+mod tap;
+pub mod tape;
 mod tcp;
 mod tls;
+pub mod trace;
 mod write;
 
 pub use address::{Address, AddressError, Bits, Table};
@@ -71,10 +75,11 @@ pub use plan::plan;
 pub use point::{Point, PointError, PointSpec};
 pub use reply::{Answer, Reply};
 pub use request::{ReadRequest, Request};
-pub use rtu::{RtuDriver, RtuSettings, read_once as read_once_on_line};
+pub use rtu::{RtuDriver, RtuSettings};
 #[cfg(feature = "sim")]
 pub(crate) use serial::ioctl;
 pub use serial::{Parity, SerialSettings};
 pub use sweep::{Readable, Sweep};
-pub use tcp::{TcpDriver, TcpSettings, read_once};
+pub use tap::{Ear, Piece, Tap, Way};
+pub use tcp::{TcpDriver, TcpSettings};
 pub use tls::TlsSettings;

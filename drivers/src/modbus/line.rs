@@ -32,6 +32,7 @@ use super::pace::Pace;
 use super::reply::Answer;
 use super::request::Request;
 use super::serial::SerialSettings;
+use super::tap::Tap;
 use super::tcp::connect;
 use crate::SessionError;
 pub(crate) use seat::Seat;
@@ -61,6 +62,7 @@ struct Shared {
     pace: Pace,
     open: Open,
     faults: FaultCounts,
+    tap: Tap,
     clock: Arc<dyn Clock>,
     turns: Mutex<Turns>,
     /// What units owed when the transport last broke.
@@ -109,6 +111,7 @@ impl Line {
             pace,
             open: Box::new(open),
             faults: FaultCounts::default(),
+            tap: Tap::new(Arc::clone(&clock)),
             clock,
             turns: Mutex::default(),
             owed: Mutex::default(),
@@ -174,6 +177,11 @@ impl Line {
     /// What went wrong so far, over all units.
     pub fn faults(&self) -> &FaultCounts {
         &self.0.faults
+    }
+
+    /// Where to listen in on all its units.
+    pub fn tap(&self) -> &Tap {
+        &self.0.tap
     }
 
     /// A seat for one session with this unit. `need` is the share of the line that its polling takes.
@@ -350,7 +358,8 @@ impl Shared {
             None => {
                 let stream = (self.open)().await?;
                 let link = Link::new(stream, Framing::Rtu(self.pace), self.faults.clone());
-                link.owing(std::mem::take(&mut *self.owed()))
+                link.tapped(&self.tap)
+                    .owing(std::mem::take(&mut *self.owed()))
             }
         };
         Ok(link.insert(open))

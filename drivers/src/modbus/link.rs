@@ -34,6 +34,7 @@ use super::frame::mbap::FRAME_BYTES_MAX;
 use super::pace::Pace;
 use super::reply::{Answer, Mismatch, Reply};
 use super::request::Request;
+use super::tap::{Tap, TappedLink, Way};
 use crate::SessionError;
 
 pub(crate) use owed::Owed;
@@ -70,6 +71,7 @@ pub struct Peer {
 pub struct Link<S> {
     stream: S,
     faults: FaultCounts,
+    tap: Option<TappedLink>,
     framing: Framing,
     transactions: mbap::Transactions,
     silence: rtu::Silence,
@@ -86,6 +88,7 @@ impl<S: Transport> Link<S> {
         Self {
             stream,
             faults,
+            tap: None,
             framing,
             transactions: mbap::Transactions::new(),
             silence: rtu::Silence::new(),
@@ -93,6 +96,12 @@ impl<S: Transport> Link<S> {
             received: Box::new([0; RECEIVE_BYTES]),
             unread: 0..0,
         }
+    }
+
+    /// The same where others may listen in.
+    pub fn tapped(mut self, tap: &Tap) -> Self {
+        self.tap = Some(tap.link());
+        self
     }
 
     /// The same for units that owed these replies on a link before this one.
@@ -180,12 +189,21 @@ impl<S: Transport> Link<S> {
 
     /// Sends what is in `sent`.
     async fn send(&mut self, peer: &Peer) -> Result<(), SessionError> {
-        let written = self.stream.write_all(&self.sent).await;
-        written.map_err(|source| lost(peer, source))?;
-        self.stream
-            .flush()
-            .await
-            .map_err(|source| lost(peer, source))
+        self.tell(Way::Sent, &self.sent);
+        let written = match self.stream.write_all(&self.sent).await {
+            Ok(()) => self.stream.flush().await,
+            failed => failed,
+        };
+        written.map_err(|source| {
+            self.tell(Way::Lost, &[]);
+            lost(peer, source)
+        })
+    }
+
+    fn tell(&self, way: Way, bytes: &[u8]) {
+        if let Some(tap) = &self.tap {
+            tap.tell(way, bytes);
+        }
     }
 
     /// Waits for more bytes. Cancel-safe: bytes are either counted or still in the kernel.
@@ -202,14 +220,18 @@ impl<S: Transport> Link<S> {
             self.unread = 0..0;
         }
         let free = &mut self.received[self.unread.end..];
-        match self.stream.read(free).await {
-            Ok(0) => Err(lost(peer, std::io::ErrorKind::UnexpectedEof.into())),
+        let source = match self.stream.read(free).await {
+            Ok(0) => std::io::ErrorKind::UnexpectedEof.into(),
             Ok(count) => {
+                let begin = self.unread.end;
                 self.unread.end += count;
-                Ok(())
+                self.tell(Way::Received, &self.received[begin..self.unread.end]);
+                return Ok(());
             }
-            Err(source) => Err(lost(peer, source)),
-        }
+            Err(source) => source,
+        };
+        self.tell(Way::Lost, &[]);
+        Err(lost(peer, source))
     }
 
     /// Takes what has arrived by now; whether that was anything.

@@ -3,6 +3,8 @@
 //!
 //! The encoding is ours because `tokio-modbus` keeps its own private.
 
+mod decode;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -135,6 +137,14 @@ impl Request {
     /// Whether it changes the device.
     pub fn is_write(&self) -> bool {
         !matches!(self, Request::Read(_) | Request::Identify { .. })
+    }
+
+    /// Whether a good reply can be the request itself.
+    pub(crate) fn is_confirmed_by_echo(&self) -> bool {
+        matches!(
+            self,
+            Request::WriteCoil { .. } | Request::WriteRegister { .. } | Request::MaskWrite { .. }
+        )
     }
 
     /// The time that it and its reply take of a line, the unit's own time not counted.

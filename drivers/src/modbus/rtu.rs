@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millrace_tags::{Clock, Sample, TagId};
+use millrace_tags::{Clock, TagId};
 
 use super::frame::rtu::BROADCAST;
 use super::line::Line;
 use super::link::Peer;
 use super::plan::{Barrier, Limits};
-use super::point::{Point, PointSpec};
+use super::point::Point;
 use super::session::{Groups, UnitSession};
-use super::tcp::read_point;
 use crate::{Driver, PollGroup, Session, SessionError};
 
 /// Slow meters answer within some hundred milliseconds.
@@ -105,17 +104,4 @@ impl Driver for RtuDriver {
             session.broadcasting(self.settings.unit_id == BROADCAST),
         ))
     }
-}
-
-/// Reads one point over a line: what `millrace read --on` does.
-///
-/// # Errors
-/// As [`Driver::open`] and [`Session::read`]. What the device refuses is a bad sample.
-pub async fn read_once(
-    settings: &RtuSettings,
-    line: &Line,
-    spec: &PointSpec,
-) -> Result<Sample, SessionError> {
-    let mut seat = line.sit(settings.peer(), 1.0);
-    read_point(&mut seat, spec).await
 }

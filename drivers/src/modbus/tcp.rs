@@ -19,6 +19,7 @@ use super::reader::reason;
 use super::reply::{Answer, Reply};
 use super::request::{ReadRequest, Request};
 use super::session::{Groups, UnitSession};
+use super::tap::Tap;
 use super::tls::TlsSettings;
 use crate::{Driver, PollGroup, Session, SessionError};
 
@@ -93,22 +94,6 @@ impl TcpSettings {
             Err(_) => Err(self.cannot_connect(io::ErrorKind::TimedOut.into())),
         }
     }
-
-    fn wire(
-        &self,
-        stream: Box<dyn Transport>,
-        remarks: Vec<String>,
-        faults: &FaultCounts,
-        clock: &Arc<dyn Clock>,
-    ) -> Wire {
-        Wire {
-            link: Link::new(stream, Framing::Tcp, faults.clone()),
-            peer: self.peer(),
-            depth: self.max_in_flight,
-            clock: Arc::clone(clock),
-            remarks,
-        }
-    }
 }
 
 /// Opens a TCP connection within `timeout`.
@@ -132,6 +117,7 @@ pub struct TcpDriver {
     dial_in: Option<DialIn>,
     groups: Groups,
     faults: FaultCounts,
+    tap: Tap,
     clock: Arc<dyn Clock>,
 }
 
@@ -143,6 +129,7 @@ impl TcpDriver {
             settings,
             dial_in: None,
             faults: FaultCounts::default(),
+            tap: Tap::new(Arc::clone(&clock)),
             clock,
         }
     }
@@ -155,6 +142,32 @@ impl TcpDriver {
         }
     }
 
+    /// Where to listen in on its connections.
+    pub fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
+    /// A session over a connection that somebody else has made, such as one through a running agent.
+    pub fn open_over(&self, stream: Box<dyn Transport>) -> Box<dyn Session> {
+        self.session(self.wire(stream, Vec::new()))
+    }
+
+    fn session(&self, wire: Wire) -> Box<dyn Session> {
+        let device = &self.settings.device;
+        Box::new(UnitSession::new(wire, device, &self.groups, &self.clock))
+    }
+
+    fn wire(&self, stream: Box<dyn Transport>, remarks: Vec<String>) -> Wire {
+        let link = Link::new(stream, Framing::Tcp, self.faults.clone());
+        Wire {
+            link: link.tapped(&self.tap),
+            peer: self.settings.peer(),
+            depth: self.settings.max_in_flight,
+            clock: Arc::clone(&self.clock),
+            remarks,
+        }
+    }
+
     /// A connection that dialled in, and answers as this unit where its source does not say whose it is.
     async fn take_dialled(&self, dial_in: &DialIn) -> Result<Wire, SessionError> {
         let TcpSettings {
@@ -163,22 +176,14 @@ impl TcpDriver {
         let dialled = dial_in.take(device, *timeout).await?;
         let is_known = dialled.is_known();
         let Some(request) = self.groups.first_request().filter(|_| !is_known) else {
-            let stream = Box::new(dialled.accept());
-            return Ok(self
-                .settings
-                .wire(stream, Vec::new(), &self.faults, &self.clock));
+            return Ok(self.wire(Box::new(dialled.accept()), Vec::new()));
         };
         let mut dialled = dialled;
-        let link = &mut Link::new(dialled.stream(), Framing::Tcp, self.faults.clone());
+        let link = Link::new(dialled.stream(), Framing::Tcp, self.faults.clone());
+        let link = &mut link.tapped(&self.tap);
         let peer = self.settings.peer();
         match link.exchange(&peer, request, &*self.clock).await {
-            Ok(_) => {
-                let stream = Box::new(dialled.accept());
-                let wire = self
-                    .settings
-                    .wire(stream, Vec::new(), &self.faults, &self.clock);
-                Ok(wire)
-            }
+            Ok(_) => Ok(self.wire(Box::new(dialled.accept()), Vec::new())),
             Err(error) => {
                 dialled
                     .give_back(matches!(error, SessionError::Timeout { .. }) || is_foreign(&error));
@@ -209,30 +214,11 @@ impl Driver for TcpDriver {
             Some(dial_in) => self.take_dialled(dial_in).await?,
             None => {
                 let (stream, remarks) = settings.connect().await?;
-                settings.wire(stream, remarks, &self.faults, &self.clock)
+                self.wire(stream, remarks)
             }
         };
-        let session = UnitSession::new(wire, &settings.device, &self.groups, &self.clock);
-        Ok(Box::new(session))
+        Ok(self.session(wire))
     }
-}
-
-/// Connects, reads one point and closes: what `millrace read --on` does.
-///
-/// The sample has tag number 0: there is no configuration that could have given it one.
-///
-/// # Errors
-/// As [`Driver::open`] and [`Session::read`]. What the device refuses is a bad sample.
-pub async fn read_once(
-    settings: &TcpSettings,
-    spec: &PointSpec,
-    clock: &Arc<dyn Clock>,
-) -> Result<Sample, SessionError> {
-    let (stream, remarks) = settings.connect().await?;
-    let mut wire = settings.wire(stream, remarks, &FaultCounts::default(), clock);
-    let sample = read_point(&mut wire, spec).await;
-    wire.close().await;
-    sample
 }
 
 /// Reads one point over a way that is open.

@@ -21,6 +21,7 @@ mod print;
 mod pty;
 mod replay;
 mod server;
+mod tape;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -40,6 +41,7 @@ pub use frame::Framing;
 pub use map::{Entry, MapError, RegisterMap, Source};
 pub use print::{print_tags_csv, print_tags_toml};
 pub use replay::{Advance, Replay, ReplayError};
+pub use tape::{PlayedTape, TapeCounts, TapeDevice};
 
 use crate::modbus::SerialSettings;
 use crate::sim::signal::Signal;

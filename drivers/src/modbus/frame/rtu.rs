@@ -45,9 +45,11 @@ const CRC_TABLE: [u16; 256] = {
 
 /// The checksum of unit and PDU.
 pub fn crc(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0xFFFF, |crc: u16, byte| {
-        crc >> 8 ^ CRC_TABLE[usize::from(crc as u8 ^ byte)]
-    })
+    bytes.iter().fold(0xFFFF, |crc, byte| crc_step(crc, *byte))
+}
+
+fn crc_step(crc: u16, byte: u8) -> u16 {
+    crc >> 8 ^ CRC_TABLE[usize::from(crc as u8 ^ byte)]
 }
 
 /// The frame of a PDU; of a request or of a reply alike.
@@ -65,6 +67,19 @@ pub fn decode(frame: &[u8]) -> Option<(u8, &[u8])> {
     let (content, checksum) = frame.split_last_chunk::<CRC_BYTES>()?;
     let (unit, pdu) = content.split_first()?;
     (!pdu.is_empty() && crc(content) == u16::from_le_bytes(*checksum)).then_some((*unit, pdu))
+}
+
+/// The length of the shortest whole frame that begins here, whatever follows it.
+pub fn whole(bytes: &[u8]) -> Option<usize> {
+    let mut crc = 0xFFFF;
+    let bytes = bytes.iter().take(FRAME_BYTES_MAX);
+    let mut lengths = bytes.zip(1..).map(|(byte, length)| {
+        crc = crc_step(crc, *byte);
+        (crc, length)
+    });
+    // The checksum of content and checksum is 0.
+    let ends = lengths.find(|(crc, length)| *crc == 0 && *length > ENVELOPE_BYTES);
+    ends.map(|(_, length)| length)
 }
 
 /// How long the request is that begins with these bytes.
@@ -118,6 +133,8 @@ mod tests {
             assert_eq!(decode(&spoilt), None);
         }
         assert_eq!(decode(&frame[..3]), None);
+        assert_eq!(whole(&[&frame[..], &[1, 2, 3]].concat()), Some(frame.len()));
+        assert_eq!(whole(&frame[..frame.len() - 1]), None);
         assert_eq!(decode(&[]), None);
     }
 

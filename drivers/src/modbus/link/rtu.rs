@@ -101,7 +101,7 @@ impl<S: Transport> Link<S> {
             return self.silence.owed.question(unit);
         }
         // An echo, where nobody expects one, would confirm a write that the unit refuses.
-        (is_confirmed_by_echo(request) && self.silence.echoes.is_none()).then_some(ANY_READ)
+        (request.is_confirmed_by_echo() && self.silence.echoes.is_none()).then_some(ANY_READ)
     }
 
     async fn make_sure(
@@ -241,7 +241,7 @@ impl<S: Transport> Link<S> {
     ) -> Result<Range<usize>, SessionError> {
         // The echo of a write is the same as its confirmation: it is cut only where the adapter is known
         // to echo.
-        let is_told_apart = !is_confirmed_by_echo(request);
+        let is_told_apart = !request.is_confirmed_by_echo();
         let mut echo_awaited = is_told_apart || self.silence.echoes == Some(true);
         loop {
             self.skip_owed(peer.unit, request);
@@ -381,12 +381,4 @@ impl<S: Transport> Link<S> {
             expected: format!("the {expected} bytes of its reply to {request}"),
         }
     }
-}
-
-/// Whether a good reply can be the request itself.
-fn is_confirmed_by_echo(request: &Request) -> bool {
-    matches!(
-        request,
-        Request::WriteCoil { .. } | Request::WriteRegister { .. } | Request::MaskWrite { .. }
-    )
 }

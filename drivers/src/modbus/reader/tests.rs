@@ -404,13 +404,10 @@ async fn nan_and_wrong_digits_are_bad_samples() {
                digits,holding:2,u16,constant 4660\nnone,holding:3,u16,constant 4666\n";
     let map = RegisterMap::from_csv(csv.as_bytes()).unwrap();
     let sim = SimModbus::bind("127.0.0.1:0", map, Faults::default()).unwrap();
-    let settings = TcpSettings::new("sim", sim.local_addr().to_string());
     let clock: Arc<dyn Clock> = clock();
-    let read = async |spec| {
-        crate::modbus::read_once(&settings, &spec, &clock)
-            .await
-            .unwrap()
-    };
+    let address = sim.local_addr().to_string();
+    let mut caller = crate::modbus::Caller::tcp(address, Duration::from_secs(5), &clock);
+    let mut read = async |spec| caller.read(1, &spec).await.unwrap();
     let nan = read(holding(0, DataType::F32)).await;
     assert_eq!(nan.quality, Quality::Bad(Reason::NotANumber));
     let digits = read(holding(2, DataType::Bcd16)).await;
