@@ -236,17 +236,21 @@ impl Delivery {
         }
         let alone = std::mem::take(&mut self.alone);
         let offers = self.in_flight.values().filter_map(|what| match what {
-            InFlight::Offer { id, numbers, .. } => Some((*id, numbers.as_ref()?)),
+            InFlight::Offer {
+                id, bytes, numbers, ..
+            } => Some((*id, numbers.as_ref()?, *bytes)),
             InFlight::Reply(_) | InFlight::Clock(_) | InFlight::Probe => None,
         });
         if !alone {
-            let under_way: Vec<Numbers> = offers.map(|(_, numbers)| numbers.clone()).collect();
+            let under_way: Vec<(Numbers, usize)> = offers
+                .map(|(_, numbers, bytes)| (numbers.clone(), bytes))
+                .collect();
             if under_way.is_empty() {
                 return self.no_connection();
             }
-            return self.suspects.lost(under_way.iter());
+            return self.suspects.lost(&under_way);
         }
-        let found = offers.map(|(id, numbers)| (id, numbers.clone())).next();
+        let found = offers.map(|(id, numbers, _)| (id, numbers.clone())).next();
         let Some((id, numbers)) = found else {
             return;
         };

@@ -2,19 +2,23 @@
 //!
 //! MQTT 3.1.1 has no code for a refusal: the broker hangs up. What was under way at several such losses is
 //! suspected and goes alone from then on, after the same connection has carried something else.
-//! So does what is new of the same source, until something of the source is acknowledged: fresh messages would
-//! always come before the suspect. A suspect over which the connection is lost again is halved, down to one record; one record that costs so many
+//! So does what is new of the same source, until something of the source is acknowledged that is as large, or
+//! several smaller messages in a row are: fresh messages would always come before the suspect. A suspect over which the connection is lost again is halved, down to one record; one record that costs so many
 //! connections in a row is refused. What is acknowledged is cleared, and so is the count where a broker
 //! is down or flaps: a connection that fails with nothing suspicious under way proves nothing. Where every part of
 //! what was lost is acknowledged, its size was the cause.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use millrace_tags::{LogKind, Parcel, Records, StreamId};
 
 /// After so many losses with it under way, a message is suspected.
 const LOSSES_MAX: u32 = 3;
+
+/// So many messages of a source in a row clear it, even where each is smaller than what was lost: after an outage
+/// it sends large ones, then small ones for ever.
+const ACKED_ENOUGH: u32 = 8;
 
 /// Suspects that are remembered; what is beyond is suspected later.
 const SUSPECTS_MAX: usize = 1024;
@@ -113,15 +117,32 @@ pub(super) enum Verdict {
 pub(super) struct Suspects {
     poison_after: u32,
     list: Vec<Suspect>,
-    /// Losses by source, since something of it was acknowledged.
-    lines: HashMap<Line, u32>,
-    split: Option<Split>,
+    /// What each source has cost, until it is cleared.
+    lines: HashMap<Line, Cost>,
+    /// What was halved last of each source.
+    splits: HashMap<Line, Split>,
+}
+
+/// Connections that were lost with something of a source under way.
+#[derive(Debug)]
+struct Cost {
+    losses: u32,
+    /// The largest message of it at that time, the smallest of these.
+    bytes: usize,
+    /// Smaller messages of it that were acknowledged since.
+    acked: u32,
+}
+
+impl Cost {
+    fn is_suspected(&self) -> bool {
+        self.losses >= LOSSES_MAX
+    }
 }
 
 /// A source in one of the logs.
 pub(super) type Line = (LogKind, Arc<str>);
 
-/// What was halved last.
+/// What was halved.
 #[derive(Debug)]
 struct Split {
     numbers: Numbers,
@@ -137,14 +158,14 @@ impl Suspects {
             poison_after,
             list: Vec::new(),
             lines: HashMap::new(),
-            split: None,
+            splits: HashMap::new(),
         }
     }
 
     /// Whether anything goes alone.
     pub(super) fn is_searching(&self) -> bool {
         self.list.iter().any(|s| s.losses >= LOSSES_MAX)
-            || self.lines.values().any(|losses| *losses >= LOSSES_MAX)
+            || self.lines.values().any(Cost::is_suspected)
     }
 
     pub(super) fn advise(&self, parcel: &Parcel) -> Advice {
@@ -163,8 +184,8 @@ impl Suspects {
             .filter(|s| s.losses >= LOSSES_MAX && s.numbers.meets(&numbers))
             .min_by_key(|s| s.numbers.first);
         let Some(Suspect { numbers: n, .. }) = suspected else {
-            let losses = self.lines.get(&numbers.line());
-            return match losses.is_some_and(|losses| *losses >= LOSSES_MAX) {
+            let cost = self.lines.get(&numbers.line());
+            return match cost.is_some_and(Cost::is_suspected) {
                 true => Advice::Alone(parcel.records.len().min(most)),
                 false => Advice::Free,
             };
@@ -180,20 +201,31 @@ impl Suspects {
     /// of at most so many bytes, and was too large as a whole.
     pub(super) fn acked(&mut self, numbers: &Numbers, bytes: usize) -> Option<usize> {
         self.clear(numbers);
-        if !self.lines.is_empty() {
-            self.lines.remove(&numbers.line());
+        if self.lines.is_empty() && self.splits.is_empty() {
+            return None;
         }
-        let split = self.split.as_mut()?;
+        let line = numbers.line();
+        if let Some(cost) = self.lines.get_mut(&line) {
+            cost.acked += 1;
+            if bytes >= cost.bytes || cost.acked >= ACKED_ENOUGH {
+                self.lines.remove(&line);
+            }
+        }
+        let split = self.splits.get_mut(&line)?;
         if split.numbers.meets(numbers) {
             let (first, last) = (split.numbers.first, split.numbers.last);
             let common = last.min(numbers.last) - first.max(numbers.first) + 1;
             split.left = split.left.saturating_sub(common);
             split.bytes = split.bytes.max(bytes);
         }
-        match split.left {
-            0 => self.split.take().map(|split| split.bytes),
-            _ => None,
+        if split.left > 0 {
+            return None;
         }
+        let bytes = split.bytes;
+        // Whatever was lost before was too large, too.
+        self.splits.clear();
+        self.lines.clear();
+        Some(bytes)
     }
 
     fn clear(&mut self, numbers: &Numbers) {
@@ -218,15 +250,26 @@ impl Suspects {
         }
     }
 
-    /// The broker closed the connection with these under way.
-    pub(super) fn lost<'a>(&mut self, under_way: impl Iterator<Item = &'a Numbers>) {
+    /// The broker closed the connection with these under way, in messages of at most so many bytes.
+    pub(super) fn lost(&mut self, under_way: &[(Numbers, usize)]) {
         let known = self.list.len();
-        let under_way: Vec<&Numbers> = under_way.collect();
-        let lines: HashSet<Line> = under_way.iter().map(|numbers| numbers.line()).collect();
-        for line in lines {
-            *self.lines.entry(line).or_default() += 1;
+        let mut lines: HashMap<Line, usize> = HashMap::new();
+        for (numbers, bytes) in under_way {
+            let largest = lines.entry(numbers.line()).or_default();
+            *largest = (*largest).max(*bytes);
         }
-        for numbers in under_way {
+        for (line, bytes) in lines {
+            let new = Cost {
+                losses: 0,
+                bytes,
+                acked: 0,
+            };
+            let cost = self.lines.entry(line).or_insert(new);
+            cost.losses += 1;
+            cost.bytes = cost.bytes.min(bytes);
+            cost.acked = 0;
+        }
+        for (numbers, _) in under_way {
             let mut free = vec![numbers.clone()];
             for suspect in &mut self.list[..known] {
                 if suspect.numbers.meets(numbers) {
@@ -263,18 +306,19 @@ impl Suspects {
         }
         let tried = numbers.with(numbers.first.max(first), numbers.last.min(last));
         if tried.count() > 1 {
-            self.split = Some(Split {
+            let split = Split {
                 numbers: tried.clone(),
                 left: tried.count(),
                 bytes: 0,
-            });
+            };
+            self.splits.insert(tried.line(), split);
             let middle = tried.first + tried.count() / 2 - 1;
             self.add(tried.with(tried.first, middle), losses);
             self.add(tried.with(middle + 1, tried.last), losses);
             return Verdict::TryAgain;
         }
         // It is not the size of several together.
-        self.split = None;
+        self.splits.remove(&tried.line());
         let alone = suspect.alone + 1;
         if alone >= self.poison_after {
             return Verdict::Refused(losses);
@@ -299,6 +343,7 @@ impl Suspects {
         let line = source.line();
         self.list.retain(|s| s.numbers.line() != line);
         self.lines.remove(&line);
+        self.splits.remove(&line);
     }
 
     fn add(&mut self, numbers: Numbers, losses: u32) {
@@ -359,7 +404,7 @@ mod tests {
     fn suspects(first: u64, last: u64) -> Suspects {
         let mut suspects = Suspects::new(POISON_AFTER);
         for _ in 0..LOSSES_MAX {
-            suspects.lost([numbers(first, last)].iter());
+            suspects.lost(&[(numbers(first, last), 100)]);
         }
         suspects
     }
@@ -400,22 +445,57 @@ mod tests {
     #[test]
     fn what_is_acknowledged_is_cleared() {
         let mut suspects = suspects(1, 10);
-        suspects.acked(&numbers(4, 6), 1);
+        suspects.acked(&numbers(4, 6), 100);
         assert_eq!(suspects.advise(&parcel(4, 6)), Advice::Free);
         assert_eq!(suspects.advise(&parcel(1, 10)), Advice::Alone(3));
         assert_eq!(suspects.advise(&parcel(4, 10)), Advice::Before(3));
-        suspects.acked(&numbers(1, 10), 1);
+        suspects.acked(&numbers(1, 10), 100);
         assert!(!suspects.is_searching());
+    }
+
+    #[test]
+    fn small_messages_in_between_do_not_clear_a_source_that_loses_large_ones() {
+        let mut suspects = Suspects::new(POISON_AFTER);
+        for first in [1, 12, 23] {
+            assert_eq!(suspects.advise(&parcel(first, first + 9)), Advice::Free);
+            suspects.lost(&[(numbers(first, first + 9), 100)]);
+            suspects.acked(&numbers(first + 10, first + 10), 40);
+        }
+        assert_eq!(suspects.advise(&parcel(34, 43)), Advice::Alone(10));
+        // Others of the same size are taken, or many small ones without a loss.
+        suspects.acked(&numbers(34, 43), 100);
+        assert_eq!(suspects.advise(&parcel(44, 53)), Advice::Free);
+        for _ in 0..LOSSES_MAX {
+            suspects.lost(&[(numbers(44, 53), 100)]);
+        }
+        for number in 60..60 + u64::from(ACKED_ENOUGH) {
+            assert_eq!(suspects.advise(&parcel(number, number)), Advice::Alone(1));
+            suspects.acked(&numbers(number, number), 40);
+        }
+        assert_eq!(suspects.advise(&parcel(70, 70)), Advice::Free);
+    }
+
+    #[test]
+    fn two_sources_are_halved_at_once() {
+        let mut suspects = suspects(1, 10);
+        let other = |first, last| Numbers {
+            source: "fan".into(),
+            ..numbers(first, last)
+        };
+        suspects.lost_alone(&numbers(1, 10));
+        suspects.lost_alone(&other(1, 4));
+        assert_eq!(suspects.acked(&numbers(1, 5), 60), None);
+        assert_eq!(suspects.acked(&numbers(6, 10), 50), Some(60));
     }
 
     #[test]
     fn a_loss_now_and_then_suspects_nobody() {
         let mut suspects = Suspects::new(POISON_AFTER);
         for _ in 0..20 {
-            suspects.lost([numbers(1, 10), numbers(11, 20)].iter());
-            suspects.lost([numbers(1, 10)].iter());
+            suspects.lost(&[(numbers(1, 10), 100), (numbers(11, 20), 100)]);
+            suspects.lost(&[(numbers(1, 10), 100)]);
             assert_eq!(suspects.advise(&parcel(1, 10)), Advice::Free);
-            suspects.acked(&numbers(1, 20), 1);
+            suspects.acked(&numbers(1, 20), 100);
         }
     }
 
