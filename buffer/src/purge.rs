@@ -89,13 +89,18 @@ impl Keeper {
                 epoch.undated.is_empty() && epoch.newest.is_some_and(|newest| newest < before)
             }
         };
-        while let Some(epoch) = self.store(kind).sealed.iter().find(|e| older(e)).cloned() {
-            if self.is_alone(kind) {
-                if epoch.numbers == 0 {
-                    return true;
-                }
+        // The newest epoch says where the lines stand; without records it has nothing that could go.
+        let goes = |keeper: &mut Self| {
+            let newest = keeper.last_sealed(kind);
+            let mut sealed = keeper.store(kind).sealed.iter();
+            sealed
+                .find(|e| older(e) && (e.numbers > 0 || Some(e.first) != newest))
+                .cloned()
+        };
+        while let Some(epoch) = goes(self) {
+            if self.last_sealed(kind) == Some(epoch.first) {
                 self.anchor(kind);
-                if self.is_alone(kind) {
+                if self.last_sealed(kind) == Some(epoch.first) {
                     return false;
                 }
             }

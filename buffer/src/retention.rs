@@ -308,6 +308,13 @@ impl Keeper {
         store.active().is_none() && store.sealed.len() == 1
     }
 
+    /// The newest epoch of a log of which none is being written: where the lines stand is in it only.
+    pub(crate) fn last_sealed(&mut self, kind: LogKind) -> Option<u64> {
+        let store = self.store(kind);
+        let last = store.sealed.back().map(|epoch| epoch.first);
+        last.filter(|_| store.active().is_none())
+    }
+
     /// An epoch that is being written is sealed by age, so that `keep` and `max_age` can act on it.
     pub(crate) fn epoch_age_max(&self) -> Duration {
         let keep = Some(self.settings.keep).filter(|keep| !keep.is_zero());

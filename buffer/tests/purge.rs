@@ -89,6 +89,50 @@ fn what_is_older_than_a_time_goes() {
     assert_eq!((row.queued, row.dropped[&DropReason::Purged]), (3, 2));
 }
 
+/// What was written before the clock was set is of no known age; what is newer goes, and the line goes on.
+#[test]
+fn what_is_newer_than_data_of_unknown_age_goes_without_ending_the_stream() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(dir.path(), 1 << 30);
+    let purge = Purge {
+        before: Some(Timestamp(BOOT + 3_600_000_000_000)),
+        log: None,
+    };
+    for boot in [1u128, 2] {
+        let utc = (boot == 2).then_some(Timestamp(BOOT));
+        let clock = std::sync::Arc::new(millrace_tags::TestClock::new(boot, utc));
+        let buffer = Buffer::open_exactly(settings.clone(), clock).unwrap();
+        let (source, tag) = register(&buffer, "boiler");
+        let _outbox = buffer.outbox("cloud", Start::Oldest);
+        buffer.append(source, samples(tag, 1 + u64::from(boot == 2), 1));
+        buffer.commit().unwrap();
+        if boot == 2 {
+            let purged = buffer.purge(purge).unwrap();
+            assert_eq!((purged.epochs, purged.unsent["cloud"]), (1, 1));
+            assert_eq!(buffer.purge(purge).unwrap().epochs, 0);
+        }
+        buffer.close().unwrap();
+    }
+    let buffer = Buffer::open_exactly(settings, clock()).unwrap();
+    assert_eq!(buffer.recovery().notes, Vec::<String>::new());
+    let (source, tag) = register(&buffer, "boiler");
+    buffer.append(source, samples(tag, 3, 1));
+    let mut receiver = Receiver::default();
+    drain_empty(
+        &buffer,
+        &mut buffer.outbox("cloud", Start::Oldest),
+        &mut receiver,
+    );
+    let numbers: Vec<_> = receiver
+        .lines
+        .values()
+        .map(|l| l.keys().copied().collect::<Vec<_>>())
+        .collect();
+    assert_eq!(numbers, [[1, 3]]);
+    let holes: Vec<_> = receiver.holes.values().flatten().copied().collect();
+    assert_eq!(holes, [(2, 2)]);
+}
+
 /// Nobody could have sent it: it is not counted as if somebody had.
 #[test]
 fn without_an_uplink_it_counts_as_purged_all_the_same() {
