@@ -14,6 +14,8 @@ use crate::wait::{STEP, wait_for};
 pub struct Gateway {
     directory: PathBuf,
     process: Option<Process>,
+    /// What the agent is started by.
+    prefix: Vec<String>,
 }
 
 impl Gateway {
@@ -22,7 +24,13 @@ impl Gateway {
         Gateway {
             directory: directory.to_owned(),
             process: None,
+            prefix: Vec::new(),
         }
+    }
+
+    /// Starts the agent, and no other command, by another program: these words come before it.
+    pub fn start_by(&mut self, prefix: Vec<String>) {
+        self.prefix = prefix;
     }
 
     /// Where the configuration is.
@@ -69,12 +77,24 @@ impl Gateway {
     }
 
     fn command(&self) -> Result<Command> {
-        let mut command = Command::new(program()?);
+        Ok(self.in_place(Command::new(program()?)))
+    }
+
+    fn in_place(&self, mut command: Command) -> Command {
         command
             .env("MILLRACE_SOCKET", self.socket())
             .env("NO_COLOR", "1")
             .current_dir(&self.directory);
-        Ok(command)
+        command
+    }
+
+    fn agent(&self) -> Result<Command> {
+        let Some((first, more)) = self.prefix.split_first() else {
+            return self.command();
+        };
+        let mut command = Command::new(first);
+        command.args(more).arg(program()?);
+        Ok(self.in_place(command))
     }
 
     /// Starts `millrace run` and returns at once.
@@ -83,7 +103,7 @@ impl Gateway {
     /// When it runs already, or cannot be started.
     pub fn launch(&mut self, args: &[&str]) -> Result<()> {
         ensure!(self.process.is_none(), "the agent runs already");
-        let mut command = self.command()?;
+        let mut command = self.agent()?;
         command
             .arg("run")
             .arg("--config")

@@ -13,6 +13,7 @@ pub mod process;
 pub mod received;
 pub mod served;
 pub mod sim;
+pub mod small_disk;
 pub mod subscriber;
 pub mod wait;
 
