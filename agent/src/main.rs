@@ -23,6 +23,7 @@ mod replay;
 mod report;
 mod stored;
 mod supervisor;
+mod totals;
 mod write;
 
 use std::process::ExitCode;

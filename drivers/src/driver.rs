@@ -45,8 +45,9 @@ pub trait Session: Send {
     /// Cancel-safe: what was not returned is returned by the next call.
     async fn notified(&mut self) -> Result<Reading, SessionError>;
 
-    /// Writes a raw value (no scaling) and reads it back. The value is checked against the tag's type before
-    /// anything is sent.
+    /// Writes a value as a read would bring it, hence without the scale and offset of the configuration, and reads it
+    /// back. It is checked against the tag's type before anything is sent; where a register of the device scales it,
+    /// before anything is written.
     ///
     /// Not cancel-safe: a session whose write was dropped must be closed.
     async fn write(&mut self, tag: TagId, value: &Value) -> Result<WriteReport, WriteError> {

@@ -7,6 +7,7 @@
 //! | [`request`](Request), [`reply`](Answer), [`frame`] | what is asked, what came back, and the bytes around them |
 //! | [`link`](Link), [`pace`](Pace), [`fault`](Fault) | the exchange of a request for its reply; silences; what went wrong |
 //! | `decode`, [`encode`] | registers to values, values to what a write sends |
+//! | [`scale`](ScaleRegister), [`states`](States), [`total`](Total) | what a raw value means: scaled by another register, one of several states, a counter that rolls over |
 //! | `reader`, `write` | a poll group read once, what it learned of the device; a write with read-back |
 //! | `exchange`, `session`, [`tcp`](TcpDriver), [`rtu`](RtuDriver) | the way to a unit; the session; the drivers |
 //! | [`tap`](Tap), [`trace`], [`tape`] | what goes over a link: heard, understood, recorded |
@@ -49,14 +50,17 @@ mod reader;
 mod reply;
 mod request;
 mod rtu;
+mod scale;
 pub mod scan;
 mod serial;
 mod session;
+mod states;
 mod sweep;
 mod tap;
 pub mod tape;
 mod tcp;
 mod tls;
+mod total;
 pub mod trace;
 mod write;
 
@@ -72,14 +76,17 @@ pub use line::{Lease, Line};
 pub use link::{Framing, Link, Peer, Transport};
 pub use pace::Pace;
 pub use plan::plan;
-pub use point::{Point, PointError, PointSpec};
+pub use point::{Meaning, Point, PointError, PointSpec};
 pub use reply::{Answer, Reply};
 pub use request::{ReadRequest, Request};
 pub use rtu::{RtuDriver, RtuSettings};
+pub use scale::{ScaleError, ScaleRegister, ScaleRule};
 #[cfg(feature = "sim")]
 pub(crate) use serial::ioctl;
 pub use serial::{Parity, SerialSettings};
+pub use states::{States, StatesError};
 pub use sweep::{Readable, Sweep};
 pub use tap::{Ear, Piece, Tap, Way};
 pub use tcp::{TcpDriver, TcpSettings};
 pub use tls::TlsSettings;
+pub use total::{Count, Total, TotalError};

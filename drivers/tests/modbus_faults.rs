@@ -42,6 +42,7 @@ async fn read_through(fault: Fault, every: u32, timeout: Duration) -> Outcome {
     let points = (0..).zip(map.entries()).map(|(i, entry)| Point {
         tag: TagId(i),
         spec: entry.spec,
+        meaning: Default::default(),
         interval: Duration::from_secs(1),
     });
     let driver = TcpDriver::new(settings, points.collect(), Arc::new(SystemClock::new()));

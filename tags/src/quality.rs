@@ -37,6 +37,11 @@ pub enum Reason {
     OutOfRange,
     /// The poll did not take place.
     Missed,
+    /// The register that scales the value holds nothing that can be meant (a factor of 0, an exponent beyond
+    /// reason).
+    BadScale,
+    /// The counter behind a total was set back: what it had counted since the last read is not known.
+    CounterReset,
     /// Reading is paused by an operator.
     Paused,
     /// A status code of the device's own protocol, kept as it came (OPC UA Part 4, 7.39).
@@ -58,6 +63,8 @@ impl Reason {
             Reason::OutOfRange => "out-of-range",
             Reason::Missed => "missed",
             Reason::Paused => "paused",
+            Reason::BadScale => "bad-scale",
+            Reason::CounterReset => "counter-reset",
             Reason::Status(code) => return Cow::Owned(format!("status-0x{code:08X}")),
         })
     }
@@ -76,6 +83,8 @@ impl Reason {
             Reason::OutOfRange => (9, 0),
             Reason::Missed => (10, 0),
             Reason::Paused => (11, 0),
+            Reason::BadScale => (12, 0),
+            Reason::CounterReset => (13, 0),
             Reason::Status(code) => (255, *code),
         }
     }
@@ -94,6 +103,8 @@ impl Reason {
             9 => Reason::OutOfRange,
             10 => Reason::Missed,
             11 => Reason::Paused,
+            12 => Reason::BadScale,
+            13 => Reason::CounterReset,
             255 => Reason::Status(status),
             _ => return None,
         })

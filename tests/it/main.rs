@@ -12,6 +12,7 @@ mod full;
 mod harness;
 mod layering;
 mod ledger;
+mod meanings;
 mod outage;
 mod plant;
 mod reload;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use millrace_drivers::modbus::plan::{Limits, plan};
+use millrace_drivers::modbus::plan::{Limits, in_parts, plan};
 use millrace_drivers::modbus::{PointSpec, ReadRequest, Request};
 use serde::Serialize;
 
@@ -94,7 +94,7 @@ fn cycle(
     limits: &Limits,
     pace: &millrace_drivers::modbus::Pace,
 ) -> (usize, Duration) {
-    let requests = plan(specs, limits);
+    let requests = plan(&in_parts(specs, limits, &[]), limits);
     let time = requests.iter().map(|request| {
         let read = ReadRequest {
             table: request.table,

@@ -237,13 +237,13 @@ fn parse_range(text: &str) -> Result<Range, Complaint> {
 impl Range {
     fn tag_within<'t>(&self, tags: &'t [Tag]) -> Option<&'t str> {
         let inside = tags.iter().find(|tag| match &tag.point {
-            TagPoint::Modbus(spec) => {
-                let start = u32::from(spec.address().offset);
-                let end = start + u32::from(spec.registers());
-                spec.address().table == self.first.table
+            TagPoint::Modbus(spec) => spec.parts().any(|part| {
+                let start = u32::from(part.address().offset);
+                let end = start + u32::from(part.registers());
+                part.address().table == self.first.table
                     && start <= u32::from(self.last)
                     && u32::from(self.first.offset) < end
-            }
+            }),
             TagPoint::Opcua(_) => false,
         });
         inside.map(|tag| tag.name.as_str())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_buffer::Settings;
 use millrace_drivers::modbus::PointSpec;
-use millrace_drivers::modbus::plan::{Limits, plan};
+use millrace_drivers::modbus::plan::{Limits, in_parts, plan};
 use millrace_drivers::opcua::Collect;
 use millrace_tags::LogKind;
 use serde::Serialize;
@@ -103,7 +103,7 @@ fn loads(config: &Config) -> Vec<Load> {
     let tags = config.enabled_devices().flat_map(|device| &device.tags);
     tags.map(|tag| {
         let raw = match &tag.point {
-            TagPoint::Modbus(spec) => spec.value_type(),
+            TagPoint::Modbus(spec) => tag.meaning.value_type(spec),
             TagPoint::Opcua(_) => tag.value_type,
         };
         Load {
@@ -168,7 +168,7 @@ fn modbus_requests_per_s(device: &Device, limits: &Limits) -> f64 {
     groups
         .iter()
         .map(|(interval, specs): (&Duration, &Vec<PointSpec>)| {
-            plan(specs, limits).len() as f64 * per_s(*interval)
+            plan(&in_parts(specs, limits, &[]), limits).len() as f64 * per_s(*interval)
         })
         .sum()
 }

@@ -9,6 +9,7 @@ use millrace_tags::ValueType;
 use super::complaint::Complaint;
 use super::device::{MODBUS, OPCUA, POLL_INTERVAL_MAX, POLL_INTERVAL_MIN};
 use super::keys::{KeyDoc, Kind, SectionDoc, nearest};
+use super::meaning::{self, TagMeaning};
 use super::names;
 use super::report::Report;
 use super::section::Section;
@@ -57,6 +58,70 @@ pub(crate) const TAG: SectionDoc = SectionDoc {
         )
         .default("1"),
         KeyDoc::new("offset", Kind::Number, "See scale.").default("0"),
+        KeyDoc::new(
+            "scale_register",
+            Kind::Form("the address of a register such as holding:71"),
+            "A register of the device that says how this one is scaled, as in SunSpec maps; scale and offset come \
+             after it. Both are read in one request wherever one can bring them, and in one cycle otherwise. Where \
+             the register cannot be read or meant (a factor of 0, an exponent beyond 18) the value is bad, with \
+             `bad-scale` or the register's own reason. A write goes by the scale of the moment.",
+        )
+        .only(MODBUS),
+        KeyDoc::new(
+            "scale_register_type",
+            Kind::Form("a type of numbers such as i16"),
+            "The type of `scale_register`, in the tag's own order.",
+        )
+        .means("`i16` for an exponent, `u16` for a factor or divisor")
+        .only(MODBUS),
+        KeyDoc::new(
+            "scale_rule",
+            Kind::Choice {
+                now: &["exponent", "factor", "divisor"],
+                later: &[],
+            },
+            "How `scale_register` is meant: raw × 10^register, raw × register, raw ÷ register.",
+        )
+        .default("exponent")
+        .only(MODBUS),
+        KeyDoc::new(
+            "states",
+            Kind::Form("names of numbers such as \"0=off, 1=running, 2=fault\""),
+            "An enumeration: the value is the name, and is written by name, or by a number that has one. A number \
+             without a name is shown as itself, uncertain, `out-of-range`. Of bools, whole numbers and bits.",
+        )
+        .only(MODBUS),
+        KeyDoc::new(
+            "totaliser",
+            Kind::Bool,
+            "A counter that begins again at 0 when its range is used up: the value is the total, which never falls. \
+             It goes on over reconnects, restarts and changed configurations. A fall that is no roll-over (see \
+             `rollover_step`) is a counter that was set back: the total goes on by what it counted since, and this \
+             one sample is uncertain, `counter-reset`. Of a pause longer than a whole turn, whole turns are lost.",
+        )
+        .default("false")
+        .only(MODBUS),
+        KeyDoc::new(
+            "rollover",
+            Kind::Integer {
+                min: 2,
+                max: i64::MAX,
+            },
+            "How many counts make the totaliser 0 again: 1000000 for six digits.",
+        )
+        .means("the range of the type: 65536 for `u16`, 10000 for `bcd16`")
+        .only(MODBUS),
+        KeyDoc::new(
+            "rollover_step",
+            Kind::Integer {
+                min: 1,
+                max: i64::MAX,
+            },
+            "The most that the totaliser counts between two reads: a fall is a roll-over where the way over the top \
+             is no longer than this.",
+        )
+        .means("a quarter of `rollover`")
+        .only(MODBUS),
         KeyDoc::new("unit", Kind::Text, "The unit of the value, for people and models."),
         KeyDoc::new(
             "deadband",
@@ -99,6 +164,8 @@ pub(crate) struct Tag {
     pub(crate) name: String,
     /// Where the value is, and how it is read.
     pub(crate) point: TagPoint,
+    /// What its raw value is taken for.
+    pub(crate) meaning: TagMeaning,
     /// The type of its samples, scaling included.
     pub(crate) value_type: ValueType,
     /// Applied to each value; `None` leaves the device's type.
@@ -175,6 +242,14 @@ impl Tag {
         let own_interval = section.duration("poll_interval");
         let writable = section.bool("writable");
         let (point, raw_type) = point?;
+        let (point, raw_type, meaning) = match point {
+            TagPoint::Modbus(spec) => {
+                let (spec, meaning) = meaning::read(&section, spec)?;
+                let raw_type = meaning.value_type(&spec);
+                (TagPoint::Modbus(spec), raw_type, meaning)
+            }
+            TagPoint::Opcua(_) => (point, raw_type, TagMeaning::Plain),
+        };
         check_fit(&section, &point, raw_type)?;
         if report_at_least.is_some() && !section.has("deadband") {
             let message = "report_at_least has no effect without a deadband".to_owned();
@@ -183,6 +258,7 @@ impl Tag {
         Some(Self {
             name: name?,
             point,
+            meaning,
             value_type: if scaling?.is_some() {
                 ValueType::F64
             } else {
@@ -338,6 +414,7 @@ fn check_fit(section: &Section<'_>, point: &TagPoint, raw_type: ValueType) -> Op
             let kind = match raw_type {
                 ValueType::Bool => "bools",
                 ValueType::Json => "arrays",
+                ValueType::Text if section.has("states") => "states",
                 _ => "texts",
             };
             section.complain(

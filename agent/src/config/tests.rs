@@ -60,6 +60,7 @@ problem_cases! {
     values_out_of_range_name_the_limit: "ranges",
     names_are_checked_and_unique: "names",
     modbus_tags_are_checked: "modbus-tags",
+    meanings_of_tags_are_checked: "meanings",
     opcua_devices_are_checked: "opcua",
     lines_and_their_devices_are_checked: "lines",
     what_comes_later_is_refused_by_name: "later",
@@ -95,6 +96,49 @@ const PLC: &str = "driver = \"modbus-tcp\"\naddress = \"10.0.0.5\"\ntag = [{ nam
 
 fn device(name: &str) -> String {
     format!("[[device]]\nname = \"{name}\"\n{PLC}")
+}
+
+#[test]
+fn states_scale_registers_and_totals_are_read() {
+    let csv = "name,address,type,states,scale_register,scale_rule,totaliser,rollover,scale\n\
+               mode,holding:0,u16,\"0=off, 1=on\",,,,,\n\
+               power,holding:2,i16,,holding:9000,,,,0.001\n\
+               energy,holding:4,u32,,holding:6,factor,true,1000000,\n";
+    let device = "[[device]]\nname = \"m\"\ndriver = \"modbus-tcp\"\naddress = \"10.0.0.5\"\ntags_file = \"m.csv\"\n";
+    let dir = directory(&[("millrace.toml", device), ("m.csv", csv)]);
+    let loaded = load_in(&dir).unwrap();
+    let tags = &loaded.config.devices[0].tags;
+    let types: Vec<ValueType> = tags.iter().map(|tag| tag.value_type).collect();
+    assert_eq!(types, [ValueType::Text, ValueType::F64, ValueType::F64]);
+    assert!(
+        matches!(&tags[0].meaning, TagMeaning::States(states) if states.to_string() == "0=off, 1=on")
+    );
+    let total = TagMeaning::Total {
+        rollover: Some(1_000_000),
+        step: None,
+    };
+    assert_eq!(tags[2].meaning, total);
+    let notes: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.contains("holding:9000 do not fit into one request")),
+        "{notes:?}"
+    );
+    assert!(
+        !notes.iter().any(|note| note.contains("holding:6 ")),
+        "{notes:?}"
+    );
+}
+
+#[test]
+fn a_scale_register_keeps_out_of_forbidden_ranges() {
+    let tag = "tag = [{ name = \"p\", address = \"holding:0\", type = \"u16\", scale_register = \"holding:55\" }]\n";
+    let text = device("plc").replace("tag = [{ name = \"run\", address = \"coil:0\" }]\n", tag)
+        + "forbidden = [\"holding:50-59\"]\n";
+    let dir = directory(&[("millrace.toml", &text)]);
+    let problems = load_in(&dir).unwrap_err().to_string();
+    assert!(problems.contains("tag p lies in it"), "{problems}");
 }
 
 #[test]

@@ -25,6 +25,7 @@ use crate::model::{Model, ModelFeed, ModelTags, ModelTap, Scoring};
 use crate::pipeline::{Pipeline, Treatment};
 use crate::poll::Poller;
 use crate::report::{BootstrapStatus, ConfigStatus, ModelStatus};
+use crate::totals::Totals;
 
 /// What a start needs besides the configuration.
 pub(crate) struct Startup {
@@ -78,12 +79,16 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         tokio::task::spawn_blocking(move || uplinks::outboxes(&opened, &wanted, configured))
             .await
             .map_err(StartError::Opening)?;
+    let data_dir = config.gateway.data_dir.clone();
+    let totals = tokio::task::spawn_blocking(move || Totals::open(&data_dir))
+        .await
+        .map_err(StartError::Opening)?;
     let mut builder = Builder {
         events: Arc::new(EventLog::new(clock.clone())),
         live: Arc::default(),
         commits: commits(&buffer),
         room: room(&buffer),
-        drivers: Drivers::new(&config.lines, &clock),
+        drivers: Drivers::new(&config.lines, totals, &clock),
         clock: clock.clone(),
         buffer: buffer.clone(),
         polling: Stage::default(),
@@ -93,6 +98,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
     let registered = builder.register(&config);
     let (models, feeds) = builder.models(&config).await;
     let devices = builder.devices(&config, &registered, feeds);
+    builder.keep_totals();
     let uplinks: Vec<Arc<Uplink>> = config.uplinks.iter().map(Uplink::new).collect();
     let gateway = Arc::new(Gateway {
         config,
@@ -364,6 +370,14 @@ impl Builder {
         self.polling
             .spawn(format!("device {}", device.name), poller.run(shutdown));
         shown
+    }
+
+    /// Keeps the totals of all devices. They stop after the pollers, with the last word.
+    fn keep_totals(&mut self) {
+        let totals = self.drivers.take_totals();
+        let shutdown = self.sending.shutdown.clone();
+        self.sending
+            .spawn("the totals".to_owned(), totals.save_regularly(shutdown));
     }
 
     /// Starts every uplink.

@@ -8,7 +8,8 @@ use millrace_drivers::modbus::{DialIn, Line};
 use millrace_drivers::{Driver, modbus, opcua};
 use millrace_tags::{Clock, TagId};
 
-use crate::config::{self, Connection, Listen, TagPoint};
+use crate::config::{self, Connection, Listen, TagMeaning, TagPoint};
+use crate::totals::Totals;
 
 /// Builds drivers, and what several of them share: lines and listeners.
 pub(super) struct Drivers {
@@ -17,11 +18,12 @@ pub(super) struct Drivers {
     /// Gateways that pass RTU frames on, by address and source.
     over_tcp: HashMap<String, Line>,
     dial_ins: HashMap<String, DialIn>,
+    totals: Totals,
 }
 
 impl Drivers {
     /// Lines are opened by the first device that is read.
-    pub(super) fn new(lines: &[config::Line], clock: &Arc<dyn Clock>) -> Self {
+    pub(super) fn new(lines: &[config::Line], totals: Totals, clock: &Arc<dyn Clock>) -> Self {
         let line = |line: &config::Line| {
             let settings = line.settings.clone();
             let serial = Line::serial(line.name.clone(), settings, clock.clone());
@@ -32,15 +34,16 @@ impl Drivers {
             serial: lines.iter().map(line).collect(),
             over_tcp: HashMap::new(),
             dial_ins: HashMap::new(),
+            totals,
         }
     }
 
     /// The driver that the device's connection asks for.
     pub(super) fn driver(&mut self, device: &config::Device, tags: &[TagId]) -> Arc<dyn Driver> {
-        let points = || points(device, tags);
+        let points = self.points(device, tags);
         match &device.connection {
             Connection::ModbusTcp { settings, dial_in } => {
-                let driver = modbus::TcpDriver::new(settings.clone(), points(), self.clock.clone());
+                let driver = modbus::TcpDriver::new(settings.clone(), points, self.clock.clone());
                 match dial_in {
                     Some(listen) => Arc::new(driver.dialled_in(self.dial_in(&device.name, listen))),
                     None => Arc::new(driver),
@@ -48,7 +51,7 @@ impl Drivers {
             }
             Connection::ModbusRtu { line, settings } => {
                 let line = self.serial_line(line);
-                self.rtu(settings, line, points())
+                self.rtu(settings, line, points)
             }
             Connection::ModbusRtuTcp {
                 address,
@@ -56,7 +59,7 @@ impl Drivers {
                 settings,
             } => {
                 let line = self.line_over_tcp(address, dial_in.as_ref(), settings.timeout);
-                self.rtu(settings, line, points())
+                self.rtu(settings, line, points)
             }
             Connection::Opcua(settings) => {
                 let items = items(device, tags);
@@ -65,6 +68,50 @@ impl Drivers {
                     items,
                     self.clock.clone(),
                 ))
+            }
+        }
+    }
+
+    /// The totals of the devices so far; later ones have none that are kept.
+    pub(super) fn take_totals(&mut self) -> Totals {
+        std::mem::take(&mut self.totals)
+    }
+
+    fn points(&mut self, device: &config::Device, tags: &[TagId]) -> Vec<modbus::Point> {
+        let mut points = Vec::new();
+        for (tag, id) in device.tags.iter().zip(tags) {
+            if let TagPoint::Modbus(spec) = &tag.point {
+                points.push(modbus::Point {
+                    tag: *id,
+                    spec: *spec,
+                    meaning: self.meaning(&device.name, tag, spec),
+                    interval: tag.poll_interval,
+                });
+            }
+        }
+        points
+    }
+
+    fn meaning(
+        &mut self,
+        device: &str,
+        tag: &config::Tag,
+        spec: &modbus::PointSpec,
+    ) -> modbus::Meaning {
+        match &tag.meaning {
+            TagMeaning::Plain => modbus::Meaning::Plain,
+            TagMeaning::States(states) => modbus::Meaning::States(states.clone()),
+            // The reader of the configuration has made one, too.
+            TagMeaning::Total { rollover, step } => {
+                match modbus::Total::new(spec, *rollover, *step) {
+                    Ok(total) => {
+                        let total = Arc::new(total);
+                        let name = format!("{device}/{}", tag.name);
+                        self.totals.keep(name, spec, total.clone());
+                        modbus::Meaning::Total(total)
+                    }
+                    Err(_) => modbus::Meaning::Plain,
+                }
             }
         }
     }
@@ -138,18 +185,6 @@ impl Drivers {
         }
         dial_in.clone()
     }
-}
-
-fn points(device: &config::Device, tags: &[TagId]) -> Vec<modbus::Point> {
-    let point = |(tag, id): (&config::Tag, &TagId)| match &tag.point {
-        TagPoint::Modbus(spec) => Some(modbus::Point {
-            tag: *id,
-            spec: *spec,
-            interval: tag.poll_interval,
-        }),
-        TagPoint::Opcua(_) => None,
-    };
-    device.tags.iter().zip(tags).filter_map(point).collect()
 }
 
 fn items(device: &config::Device, tags: &[TagId]) -> Vec<opcua::Item> {

@@ -136,6 +136,25 @@ impl DataType {
         }
     }
 
+    /// The lowest and the highest number, of a type of whole numbers; a bool is 0 or 1.
+    pub fn whole_range(self) -> Option<(i128, i128)> {
+        let bits = u32::from(self.registers()) * 16;
+        Some(match self {
+            DataType::Bool => (0, 1),
+            DataType::I8 => (-0x80, 0x7F),
+            DataType::U8 => (0, 0xFF),
+            DataType::I16 | DataType::I32 | DataType::I48 | DataType::I64 => {
+                (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+            }
+            DataType::U16 | DataType::U32 | DataType::U48 | DataType::U64 => (0, (1 << bits) - 1),
+            // Four bits a digit.
+            DataType::Bcd16 | DataType::Bcd32 | DataType::Bcd48 | DataType::Bcd64 => {
+                (0, 10i128.pow(bits / 4) - 1)
+            }
+            DataType::F32 | DataType::F64 | DataType::Text(_) | DataType::Array(..) => return None,
+        })
+    }
+
     /// The type of the decoded value.
     pub fn value_type(self) -> ValueType {
         match self {

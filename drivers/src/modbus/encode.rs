@@ -122,20 +122,10 @@ pub fn encode(spec: &PointSpec, value: &Value) -> Result<Encoded, EncodeError> {
     }
     let order = spec.order();
     if let Some(bits) = spec.address().bit {
-        let (low, high) = match spec.data_type() {
-            DataType::Bool => {
-                return Ok(masked(
-                    bits.mask(),
-                    u16::from(target.bit(value)?) << bits.first(),
-                    order,
-                ));
-            }
-            DataType::I8 | DataType::I16 => {
-                (-(1 << (bits.count() - 1)), (1 << (bits.count() - 1)) - 1)
-            }
-            _ => (0, (1 << bits.count()) - 1),
+        let number = match (spec.data_type(), spec.whole_range()) {
+            (DataType::Bool, _) | (_, None) => i128::from(target.bit(value)?),
+            (_, Some((low, high))) => target.integer(value, low, high)?,
         };
-        let number = target.integer(value, low, high)?;
         return Ok(masked(
             bits.mask(),
             (number as u16) << bits.first() & bits.mask(),
@@ -143,8 +133,8 @@ pub fn encode(spec: &PointSpec, value: &Value) -> Result<Encoded, EncodeError> {
         ));
     }
     if let DataType::I8 | DataType::U8 = spec.data_type() {
-        let [_, low] = target.register_of_byte(value)?.to_be_bytes();
-        return Ok(masked(0x00FF, u16::from(low), order));
+        let byte = target.whole(value)? as u16 & 0x00FF;
+        return Ok(masked(0x00FF, byte, order));
     }
     let words = match spec.data_type() {
         DataType::Array(element, count) => {
@@ -221,19 +211,18 @@ impl Target {
     fn words(&self, value: &Value) -> Result<Vec<u16>, EncodeError> {
         Ok(match self.data_type {
             DataType::Bool => vec![u16::from(self.bit(value)?)],
-            DataType::I8 | DataType::U8 => vec![self.register_of_byte(value)?],
-            DataType::I16 => self.signed(value, 1)?,
-            DataType::I32 => self.signed(value, 2)?,
-            DataType::I48 => self.signed(value, 3)?,
-            DataType::I64 => self.signed(value, 4)?,
-            DataType::U16 => self.unsigned(value, 1)?,
-            DataType::U32 => self.unsigned(value, 2)?,
-            DataType::U48 => self.unsigned(value, 3)?,
-            DataType::U64 => self.unsigned(value, 4)?,
-            DataType::Bcd16 => self.decimal(value, 1)?,
-            DataType::Bcd32 => self.decimal(value, 2)?,
-            DataType::Bcd48 => self.decimal(value, 3)?,
-            DataType::Bcd64 => self.decimal(value, 4)?,
+            DataType::I8 | DataType::U8 => vec![self.whole(value)? as u16 & 0x00FF],
+            DataType::I16
+            | DataType::I32
+            | DataType::I48
+            | DataType::I64
+            | DataType::U16
+            | DataType::U32
+            | DataType::U48
+            | DataType::U64 => low_words(self.whole(value)? as u64, self.registers()),
+            DataType::Bcd16 | DataType::Bcd32 | DataType::Bcd48 | DataType::Bcd64 => {
+                low_words(digits(self.whole(value)? as u64), self.registers())
+            }
             DataType::F32 => low_words(u64::from(self.single(value)?.to_bits()), 2),
             DataType::F64 => low_words(self.double(value)?.to_bits(), 4),
             DataType::Text(length) => self.text(value, usize::from(length))?,
@@ -251,34 +240,15 @@ impl Target {
         }
     }
 
-    fn register_of_byte(&self, value: &Value) -> Result<u16, EncodeError> {
-        let (low, high) = match self.data_type {
-            DataType::I8 => (i128::from(i8::MIN), i128::from(i8::MAX)),
-            _ => (0, i128::from(u8::MAX)),
-        };
-        Ok(self.integer(value, low, high)? as u16 & 0x00FF)
+    fn registers(&self) -> usize {
+        usize::from(self.data_type.registers())
     }
 
-    fn signed(&self, value: &Value, registers: usize) -> Result<Vec<u16>, EncodeError> {
-        let half = 1i128 << (registers * 16 - 1);
-        let number = self.integer(value, -half, half - 1)?;
-        Ok(low_words(number as u64, registers))
-    }
-
-    fn unsigned(&self, value: &Value, registers: usize) -> Result<Vec<u16>, EncodeError> {
-        let number = self.integer(value, 0, (1i128 << (registers * 16)) - 1)?;
-        Ok(low_words(number as u64, registers))
-    }
-
-    fn decimal(&self, value: &Value, registers: usize) -> Result<Vec<u16>, EncodeError> {
-        let digits = registers * 4;
-        let mut rest = self.integer(value, 0, 10i128.pow(digits as u32) - 1)? as u64;
-        let mut packed = 0;
-        for digit in 0..digits {
-            packed |= (rest % 10) << (digit * 4);
-            rest /= 10;
-        }
-        Ok(low_words(packed, registers))
+    /// A whole number of the type.
+    fn whole(&self, value: &Value) -> Result<i128, EncodeError> {
+        // Asked for types of whole numbers only; of others none is in range.
+        let (low, high) = self.data_type.whole_range().unwrap_or((1, 0));
+        self.integer(value, low, high)
     }
 
     /// A whole number within the range.
@@ -432,7 +402,17 @@ fn low_words(number: u64, registers: usize) -> Vec<u16> {
         .collect()
 }
 
-fn shown(value: &Value) -> String {
+/// Four bits for each decimal digit.
+fn digits(mut number: u64) -> u64 {
+    let mut packed = 0;
+    for digit in 0..16 {
+        packed |= (number % 10) << (digit * 4);
+        number /= 10;
+    }
+    packed
+}
+
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Bool(bit) => bit.to_string(),
         Value::I64(number) => number.to_string(),

@@ -75,7 +75,7 @@ pub fn plan_around(
         .collect()
 }
 
-/// The request that reads this point, which is point number 0 of it.
+/// The request that reads this point without what scales it; it is point number 0 of it.
 pub(crate) fn single(spec: &PointSpec) -> Request {
     Request {
         table: spec.address().table,
@@ -83,6 +83,32 @@ pub(crate) fn single(spec: &PointSpec) -> Request {
         count: spec.registers(),
         points: vec![0],
     }
+}
+
+/// What has to be asked for to read these points: each of them, and beside it the register that scales it where no
+/// one request can bring both.
+pub fn in_parts(points: &[PointSpec], limits: &Limits, barriers: &[Barrier]) -> Vec<PointSpec> {
+    let parts = points.iter().flat_map(|point| {
+        let whole = is_whole(point, limits, barriers);
+        let own = (!whole).then(|| point.parts());
+        whole
+            .then_some(*point)
+            .into_iter()
+            .chain(own.into_iter().flatten())
+    });
+    parts.collect()
+}
+
+/// Whether one request may bring the point together with the register that scales it.
+pub(crate) fn is_whole(point: &PointSpec, limits: &Limits, barriers: &[Barrier]) -> bool {
+    if point.scale().is_none() {
+        return true;
+    }
+    let table = point.address().table;
+    let within = point.start() + 1..point.end();
+    let parted = (barriers.iter()).any(|wall| wall.table == table && within.contains(&wall.at));
+    let fits = point.end() - point.start() <= u32::from(limits.max(table));
+    point.near_scale().is_some() && fits && !parted
 }
 
 /// The request that reads these points, which are of one table and in order of place.
@@ -117,7 +143,7 @@ fn plan_row(
     };
     let table = points[first].address().table;
     // Longer than the device gives at once: it is asked for alone, so that it fails alone.
-    let too_long = |i: &usize| points[*i].registers() > limits.max(table);
+    let too_long = |i: &usize| points[*i].end() - points[*i].start() > u32::from(limits.max(table));
     let (alone, row): (Vec<usize>, Vec<usize>) = row.iter().copied().partition(too_long);
     let mut walls: Vec<u32> = (barriers.iter())
         .filter(|barrier| barrier.table == table)

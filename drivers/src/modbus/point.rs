@@ -1,12 +1,18 @@
 //! What is read from a device for one tag.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_tags::{TagId, ValueType};
+use millrace_tags::{Moment, Quality, Reason, TagId, Value, ValueType};
 
 use super::address::{Address, Bits};
 use super::datatype::{DataType, Element, WordOrder};
+use super::encode::shown;
 use super::plan::{COILS_MAX, REGISTERS_MAX};
+use super::scale::{ScaleError, ScaleRegister, is_number};
+use super::states::States;
+use super::total::{Counting, Total};
+use crate::WriteError;
 
 /// The address space of a table ends here.
 const TABLE_END: u32 = 0x1_0000;
@@ -17,6 +23,7 @@ pub struct PointSpec {
     address: Address,
     data_type: DataType,
     order: WordOrder,
+    scale: Option<ScaleRegister>,
 }
 
 impl PointSpec {
@@ -34,6 +41,7 @@ impl PointSpec {
             address,
             data_type,
             order,
+            scale: None,
         };
         if address.table.is_bits() && !is_of_bools(data_type) {
             return Err(PointError::NumberInBits { address, data_type });
@@ -62,6 +70,22 @@ impl PointSpec {
         Ok(spec)
     }
 
+    /// The same, scaled by another register, which is read in the same order.
+    ///
+    /// # Errors
+    /// The value is no number, or the register does not fit its address.
+    pub fn scaled_by(self, scale: ScaleRegister) -> Result<Self, ScaleError> {
+        if !is_number(self.data_type) {
+            let data_type = self.data_type;
+            return Err(ScaleError::Value { data_type });
+        }
+        scale.spec(self.order)?;
+        Ok(Self {
+            scale: Some(scale),
+            ..self
+        })
+    }
+
     /// How this address is read where no type is written: one bit is a bool, several are an unsigned
     /// number; a register can be read in many ways.
     pub fn default_type(address: Address) -> Option<DataType> {
@@ -87,6 +111,55 @@ impl PointSpec {
         self.order
     }
 
+    /// The register that scales it.
+    pub fn scale(&self) -> Option<ScaleRegister> {
+        self.scale
+    }
+
+    /// The same without the register that scales it.
+    pub(crate) fn bare(&self) -> PointSpec {
+        Self {
+            scale: None,
+            ..*self
+        }
+    }
+
+    /// The register that scales it, as a point of its own.
+    pub(crate) fn scale_spec(&self) -> Option<PointSpec> {
+        self.scale?.spec(self.order).ok()
+    }
+
+    /// The value by itself, and the register that scales it.
+    pub fn parts(&self) -> impl Iterator<Item = PointSpec> {
+        [Some(self.bare()), self.scale_spec()].into_iter().flatten()
+    }
+
+    /// Whether one request can bring the value and the register that scales it.
+    pub fn scale_is_near(&self) -> bool {
+        self.near_scale().is_some()
+    }
+
+    /// As [`PointSpec::scale_spec`], where one request can bring both.
+    pub(crate) fn near_scale(&self) -> Option<PointSpec> {
+        let scale = self.scale_spec()?;
+        let start = self.address.offset.min(scale.address.offset);
+        let end = self.bare().end().max(scale.end());
+        let near = scale.address.table == self.address.table
+            && end - u32::from(start) <= u32::from(REGISTERS_MAX);
+        near.then_some(scale)
+    }
+
+    /// The lowest and the highest raw number, where it has whole ones; a bool is 0 or 1.
+    pub fn whole_range(&self) -> Option<(i128, i128)> {
+        match self.address.bit.map(Bits::count) {
+            None | Some(1) => self.data_type.whole_range(),
+            Some(bits) if matches!(self.data_type, DataType::I8 | DataType::I16) => {
+                Some((-(1 << (bits - 1)), (1 << (bits - 1)) - 1))
+            }
+            Some(bits) => Some((0, (1 << bits) - 1)),
+        }
+    }
+
     /// How many addresses of its table the value takes: registers, or one coil.
     pub fn registers(&self) -> u16 {
         self.data_type.registers()
@@ -94,17 +167,24 @@ impl PointSpec {
 
     /// The type of the decoded value.
     pub fn value_type(&self) -> ValueType {
-        self.data_type.value_type()
+        match self.scale {
+            Some(_) => ValueType::F64,
+            None => self.data_type.value_type(),
+        }
     }
 
-    /// The first address of its table.
+    /// The first address of its table that a request for it brings; with a scale that is near, the first of
+    /// both.
     pub(crate) fn start(&self) -> u32 {
-        u32::from(self.address.offset)
+        let own = u32::from(self.address.offset);
+        self.near_scale()
+            .map_or(own, |scale| own.min(scale.start()))
     }
 
-    /// The first address of its table that is not the value's any more.
+    /// The first address of its table that a request for it does not bring any more.
     pub(crate) fn end(&self) -> u32 {
-        self.start() + u32::from(self.registers())
+        let own = u32::from(self.address.offset) + u32::from(self.registers());
+        self.near_scale().map_or(own, |scale| own.max(scale.end()))
     }
 }
 
@@ -127,13 +207,80 @@ fn fits_bits(data_type: DataType, bits: Bits) -> bool {
     }
 }
 
+/// What a raw value is taken for, beyond its type.
+#[derive(Debug, Clone, Default)]
+pub enum Meaning {
+    /// Itself.
+    #[default]
+    Plain,
+    /// One of several states, by name. A number without a name is shown as such, and uncertain.
+    States(Arc<States>),
+    /// A counter that rolls over; the value is the total.
+    Total(Arc<Total>),
+}
+
+impl Meaning {
+    /// What this raw value, which was read at a moment, stands for.
+    pub(crate) fn of(&self, raw: Value, at: Moment) -> Result<(Value, Quality), Reason> {
+        Ok(match self {
+            Meaning::Plain => (raw, Quality::Good),
+            Meaning::States(states) => match states.name(&raw) {
+                Some(name) => (Value::Text(name), Quality::Good),
+                None => {
+                    let number = Value::Text(shown(&raw).into());
+                    (number, Quality::Uncertain(Reason::OutOfRange))
+                }
+            },
+            Meaning::Total(total) => {
+                // Only whole numbers without a sign are counters.
+                let Value::U64(raw) = raw else {
+                    return Err(Reason::InvalidEncoding);
+                };
+                match total.count(raw, at) {
+                    Counting::Total(total) => (Value::U64(total), Quality::Good),
+                    Counting::Reset(total) => {
+                        let quality = Quality::Uncertain(Reason::CounterReset);
+                        (Value::U64(total), quality)
+                    }
+                    Counting::Beyond => return Err(Reason::OutOfRange),
+                }
+            }
+        })
+    }
+}
+
+impl Meaning {
+    /// The raw value that is meant by a written one.
+    pub(crate) fn raw(&self, spec: &PointSpec, value: &Value) -> Result<Value, WriteError> {
+        let message = match self {
+            Meaning::Plain => return Ok(value.clone()),
+            Meaning::States(states) => match states.number(value) {
+                Some(number) => return Ok(number),
+                None => format!(
+                    "{} is no state of {}: they are {states}",
+                    shown(value),
+                    spec.address()
+                ),
+            },
+            Meaning::Total(_) => format!(
+                "{} is a total, which is counted by the gateway; a tag of its own for the address, without \
+                 totaliser, can set the counter",
+                spec.address()
+            ),
+        };
+        Err(WriteError::Unfit { message })
+    }
+}
+
 /// A tag of a Modbus device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Point {
     /// The tag that the value becomes a sample of.
     pub tag: TagId,
     /// What is read.
     pub spec: PointSpec,
+    /// What it is taken for.
+    pub meaning: Meaning,
     /// From one read to the next; points of one interval make a poll group.
     pub interval: Duration,
 }

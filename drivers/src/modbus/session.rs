@@ -11,7 +11,7 @@ use millrace_tags::{Clock, Reading, Receipt, TagId, Value};
 use super::exchange::Exchange;
 use super::pace::Pace;
 use super::plan::{Barrier, Limits};
-use super::point::{Point, PointSpec};
+use super::point::{Meaning, Point, PointSpec};
 use super::reader::GroupReader;
 use super::request::Request;
 use super::write::write;
@@ -22,13 +22,15 @@ use crate::{PollGroup, Session, SessionError, WriteError, WriteReport};
 pub(crate) struct Groups {
     pub(crate) polled: Vec<PollGroup>,
     readers: Vec<GroupReader>,
-    specs: HashMap<TagId, PointSpec>,
+    written: HashMap<TagId, (PointSpec, Meaning)>,
 }
 
 impl Groups {
     /// Groups the points by interval, shortest first, and plans each group's requests.
     pub(crate) fn new(points: Vec<Point>, limits: Limits, forbidden: &[Barrier]) -> Self {
-        let specs = points.iter().map(|point| (point.tag, point.spec)).collect();
+        let written = (points.iter())
+            .map(|point| (point.tag, (point.spec, point.meaning.clone())))
+            .collect();
         let mut by_interval: BTreeMap<Duration, Vec<Point>> = BTreeMap::new();
         for point in points {
             by_interval.entry(point.interval).or_default().push(point);
@@ -43,7 +45,7 @@ impl Groups {
                 .values()
                 .map(|points| GroupReader::new(points, limits, forbidden))
                 .collect(),
-            specs,
+            written,
         }
     }
 
@@ -124,13 +126,20 @@ impl<E: Exchange> Session for UnitSession<E> {
     }
 
     async fn write(&mut self, tag: TagId, value: &Value) -> Result<WriteReport, WriteError> {
-        let spec = *self.groups.specs.get(&tag).ok_or(WriteError::UnknownTag)?;
+        let written = self.groups.written.get(&tag);
+        let (spec, meaning) = written.cloned().ok_or(WriteError::UnknownTag)?;
+        let raw = meaning.raw(&spec, value)?;
         self.begin()?;
         self.way.hurry(true);
-        let written = write(&mut self.way, &spec, value, self.broadcast).await;
+        let written = write(&mut self.way, &spec, &raw, self.broadcast).await;
         self.way.hurry(false);
         self.usable = !matches!(written, Err(WriteError::Session(_)));
-        written
+        let now = self.clock.now();
+        let meant = |raw: Option<Value>| Some(meaning.of(raw?, now).ok()?.0);
+        written.map(|WriteReport { old, read_back }| WriteReport {
+            old: meant(old),
+            read_back: meant(read_back),
+        })
     }
 
     fn settle(&mut self, _receipt: Receipt) {

@@ -1,16 +1,23 @@
 //! A write: the old value, the value, and what the device holds then.
+//!
+//! What a register scales is written by the scale that the device has at that moment; where the scale is another
+//! one afterwards, the write is told as one that does not hold.
 
 use millrace_tags::Value;
 use tokio_modbus::ExceptionCode;
 
 use super::decode::Extract;
-use super::encode::{EncodeError, Encoded, encode};
+use super::encode::{EncodeError, Encoded, encode, shown};
 use super::exchange::Exchange;
 use super::plan;
 use super::point::PointSpec;
 use super::reply::Answer;
 use super::request::{ReadRequest, Request};
+use super::scale::Scale;
 use crate::{SessionError, WriteError, WriteReport};
+
+/// How far, relative to itself, the inverse of a scale may be away from the whole number that is meant.
+const ROUNDING: f64 = 1e-9;
 
 /// Writes one point. A broadcast is only sent: nobody answers.
 pub(crate) async fn write(
@@ -20,6 +27,18 @@ pub(crate) async fn write(
     broadcast: bool,
 ) -> Result<WriteReport, WriteError> {
     let mut writing = Writing { way, spec };
+    if let Some(register) = spec.scale() {
+        if broadcast {
+            return Err(WriteError::Unfit {
+                message: format!(
+                    "{} is scaled by {}, which nobody reads of all units at once",
+                    spec.address(),
+                    register.address()
+                ),
+            });
+        }
+        return writing.scaled(value).await;
+    }
     // Before anything is sent: a value that does not fit costs no traffic.
     let encoded = encode(spec, value).map_err(unfit)?;
     if broadcast {
@@ -35,9 +54,9 @@ pub(crate) async fn write(
     if !holds(&bytes, &encoded) {
         return Err(WriteError::ReadBack {
             address: spec.address().to_string(),
-            wrote: format!("{value:?}"),
+            wrote: shown(value),
             found: match read_back {
-                Some(found) => format!("{found:?}"),
+                Some(found) => shown(&found),
                 None => format!("{bytes:02X?}"),
             },
             old,
@@ -66,6 +85,71 @@ struct Writing<'a, E> {
 }
 
 impl<E: Exchange> Writing<'_, E> {
+    /// Writes what the scale makes of the value.
+    async fn scaled(&mut self, value: &Value) -> Result<WriteReport, WriteError> {
+        let before = self.read_scale().await?;
+        let number = value.as_f64().ok_or_else(|| WriteError::Unfit {
+            message: format!("{} is no number", shown(value)),
+        })?;
+        let raw = before.undo(number);
+        let whole = raw.round();
+        let is_whole = (raw - whole).abs() <= ROUNDING * whole.abs().max(1.0);
+        let has_counts = self.spec.whole_range().is_some();
+        let raw = if has_counts && is_whole { whole } else { raw };
+        let encoded = encode(&self.spec.bare(), &Value::F64(raw)).map_err(|error| {
+            let message = match unfit(error) {
+                WriteError::Unfit { message } => format!(
+                    "{message}; {} is {raw} counts, since the scale is {before}",
+                    shown(value)
+                ),
+                error => return error,
+            };
+            WriteError::Unfit { message }
+        })?;
+        let (old_bytes, old) = self.read().await?;
+        self.send(&encoded, &old_bytes).await?;
+        let (bytes, read_back) = self.read().await?;
+        let after = self.read_scale().await?;
+        let by = |scale: Scale, raw: Option<Value>| {
+            let value = raw.and_then(|raw| scale.apply(raw.as_f64()?));
+            value.map(Value::F64)
+        };
+        let (old, read_back) = (by(before, old), by(after, read_back));
+        if holds(&bytes, &encoded) && before == after {
+            return Ok(WriteReport { old, read_back });
+        }
+        Err(WriteError::ReadBack {
+            address: self.spec.address().to_string(),
+            wrote: shown(value),
+            found: match read_back {
+                Some(found) => shown(&found),
+                None => format!("{bytes:02X?}"),
+            },
+            old,
+        })
+    }
+
+    /// What the register that scales the point says now.
+    async fn read_scale(&mut self) -> Result<Scale, WriteError> {
+        let register = self.spec.scale().zip(self.spec.scale_spec());
+        let Some((register, spec)) = register else {
+            return Ok(Scale::Times(1.0));
+        };
+        let mut reading = Writing {
+            way: &mut *self.way,
+            spec: &spec,
+        };
+        let (bytes, value) = reading.read().await?;
+        value
+            .and_then(|value| register.read(&value))
+            .ok_or_else(|| {
+                self.refused(format!(
+                    "its scale in {} is {bytes:02X?}, which cannot be meant",
+                    register.address()
+                ))
+            })
+    }
+
     /// The bytes of the point and their value, where they are one.
     async fn read(&mut self) -> Result<(Vec<u8>, Option<Value>), WriteError> {
         let planned = plan::single(self.spec);

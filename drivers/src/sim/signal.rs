@@ -26,6 +26,16 @@ pub enum Signal {
     Unique,
     /// `tick 100ms`: how many periods have passed, from 0.
     Tick(Duration),
+    /// `meter 65000 3.5 65536`: counts from the first number on, so many a second, and is 0 again when it gets to
+    /// the third: a counter that rolls over.
+    Meter {
+        /// The first value.
+        start: f64,
+        /// Counts a second.
+        rate: f64,
+        /// The first number that it does not reach.
+        rollover: f64,
+    },
     /// `ramp 0 100 60s`: from the first to the second number, again and again.
     Ramp {
         /// The value at the beginning of a period.
@@ -108,11 +118,12 @@ impl SignalError {
     }
 }
 
-const FORMS: [&str; 9] = [
+const FORMS: [&str; 10] = [
     "constant VALUE",
     "counter",
     "unique",
     "tick PERIOD",
+    "meter START RATE ROLLOVER",
     "ramp FROM TO PERIOD",
     "sine MEAN AMPLITUDE PERIOD [NOISE]",
     "square LOW HIGH PERIOD",
@@ -149,6 +160,11 @@ fn of_words(name: &str, words: &[&str]) -> Option<Signal> {
         ("counter", []) => Signal::Counter,
         ("unique", []) => Signal::Unique,
         ("tick", [period]) => Signal::Tick(duration(period)?),
+        ("meter", [start, rate, rollover]) => Signal::Meter {
+            start: number(start).filter(|start| *start >= 0.0)?,
+            rate: number(rate).filter(|rate| *rate >= 0.0)?,
+            rollover: number(rollover).filter(|rollover| *rollover >= 1.0)?,
+        },
         ("ramp", [from, to, period]) => Signal::Ramp {
             from: number(from)?,
             to: number(to)?,
@@ -247,6 +263,11 @@ impl Generator {
             Signal::Counter => self.served as f64,
             Signal::Unique => f64::from((scatter(self.seed ^ scatter(self.asked)) >> 32) as u32),
             Signal::Tick(period) => periods(elapsed, *period) as f64,
+            Signal::Meter {
+                start,
+                rate,
+                rollover,
+            } => (start + rate * elapsed.as_secs_f64()).floor() % rollover,
             Signal::Ramp { from, to, period } => from + (to - from) * phase(elapsed, *period),
             Signal::Sine {
                 mean,
@@ -349,6 +370,10 @@ mod tests {
             run("tick 100ms", 0, &[0, 99, 100, 1050]),
             [0.0, 0.0, 1.0, 10.0]
         );
+        assert_eq!(
+            run("meter 98 10 100", 0, &[0, 100, 200, 10_200]),
+            [98.0, 99.0, 0.0, 0.0]
+        );
         assert_eq!(run("ramp 0 10 1s", 0, &[0, 500, 1000]), [0.0, 5.0, 0.0]);
         assert_eq!(
             run("square 2 7 1s", 0, &[0, 499, 500, 999]),
@@ -389,6 +414,7 @@ mod tests {
             "tick 0s",
             "tick 5",
             "ramp 0 1",
+            "meter 0 -1 10",
             "sine 1 2 3s 4 5",
             "walk 0 1 5 4",
         ] {

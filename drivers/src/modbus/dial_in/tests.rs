@@ -41,6 +41,7 @@ fn driver(dial_in: &DialIn, device: &str, unit: u8) -> TcpDriver {
     let point = Point {
         tag: TagId(1),
         spec: spec.unwrap(),
+        meaning: Default::default(),
         interval: Duration::from_secs(1),
     };
     let clock = Arc::new(SystemClock::new());

@@ -218,12 +218,78 @@ fn any_order() -> impl Strategy<Value = WordOrder> {
     prop::sample::select(WordOrder::ALL.to_vec())
 }
 
+/// Every type of whole numbers, and bits of a register as such.
+fn whole_specs() -> Vec<PointSpec> {
+    let mut specs = Vec::new();
+    for order in WordOrder::ALL {
+        let names = [
+            "i8", "u8", "i16", "u16", "i32", "u32", "i48", "u48", "i64", "u64", "bcd16", "bcd32",
+            "bcd48", "bcd64",
+        ];
+        specs.extend(names.map(|name| spec("holding:7", name.parse().unwrap(), order)));
+        for (bits, data_type) in [
+            ("holding:7.3-4", DataType::I8),
+            ("holding:7.0-7", DataType::U8),
+            ("holding:7.8-10", DataType::U16),
+            ("holding:7.1-15", DataType::I16),
+        ] {
+            specs.push(spec(bits, data_type, order));
+        }
+    }
+    specs
+}
+
+#[test]
+fn the_ends_of_each_range_are_written_and_what_is_beyond_is_refused_with_the_range() {
+    for spec in whole_specs() {
+        let (low, high) = spec.whole_range().unwrap();
+        for number in [low, high, 0] {
+            let value = i64::try_from(number).map(Value::I64);
+            let value = value.unwrap_or(Value::U64(number as u64));
+            let encoded = encode(&spec, &value).unwrap();
+            let found = match read_back(&spec, &encoded, 0xFFFF) {
+                Value::I64(number) => i128::from(number),
+                Value::U64(number) => i128::from(number),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, number, "{spec:?}");
+        }
+        for number in [low - 1, high + 1] {
+            // Beyond 64 bits only floats come.
+            let value = i64::try_from(number).map(Value::I64);
+            let value = value
+                .or_else(|_| u64::try_from(number).map(Value::U64))
+                .unwrap_or(Value::F64(number as f64 * 1.001));
+            let error = encode(&spec, &value).unwrap_err().to_string();
+            let range = format!("the range is {low} to {high}");
+            assert!(error.ends_with(&range), "{spec:?}: {error}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn what_is_written_is_read_back((data_type, value) in any_scalar(), order in any_order(), before: u16) {
         let spec = spec("holding:7", data_type, order);
         let encoded = encode(&spec, &value).unwrap();
         prop_assert_eq!(read_back(&spec, &encoded, before), value);
+    }
+
+    #[test]
+    fn what_is_read_is_written_as_it_was((data_type, _) in any_scalar(), order in any_order(), bytes: [u8; 8]) {
+        let spec = spec("holding:7", data_type, order);
+        let words: Vec<u16> = bytes.chunks(2).map(|b| u16::from_be_bytes([b[0], b[1]])).collect();
+        let words = &words[..usize::from(spec.registers())];
+        // Digits above 9 and NaNs are no values. A bool that is neither 0 nor 1 is written as 1.
+        prop_assume!(data_type != DataType::Bool);
+        let value = Extract::new(&spec, &single(&spec)).value(&bytes);
+        prop_assume!(value.is_ok());
+        let written = match encode(&spec, &value.unwrap()).unwrap() {
+            Encoded::Registers(written) => written,
+            Encoded::Masked { and, or } => vec![(words[0] & and) | (or & !and)],
+            Encoded::Bits(_) => vec![],
+        };
+        prop_assert_eq!(&written[..], words);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use millrace_tags::{Quality, SystemClock, TestClock, Timestamp, Value};
+use millrace_tags::{Quality, SystemClock, TagId, TestClock, Timestamp, Value};
 
 use super::*;
 use crate::modbus::{
@@ -41,6 +41,7 @@ async fn open(
     let point = |offset| Point {
         tag: TagId(u32::from(offset)),
         spec: holding(offset, DataType::U16),
+        meaning: Default::default(),
         interval: Duration::from_secs(1),
     };
     let mut settings = TcpSettings::new("sim", sim.local_addr().to_string());
@@ -254,6 +255,7 @@ async fn forbidden_range_is_never_touched() {
     let point = |offset: u16| Point {
         tag: TagId(u32::from(offset)),
         spec: holding(offset, DataType::U16),
+        meaning: Default::default(),
         interval: Duration::from_secs(1),
     };
     let mut settings = TcpSettings::new("sim", sim.local_addr().to_string());
@@ -309,6 +311,7 @@ async fn hole_on_a_line_is_found_within_the_devices_own_share() {
             let points = (0..TAGS).map(|offset| Point {
                 tag: TagId(u32::from(offset)),
                 spec: holding(offset, DataType::U16),
+                meaning: Default::default(),
                 interval: Duration::from_secs(1),
             });
             let settings = RtuSettings::new("unit", unit);
@@ -378,6 +381,7 @@ async fn intervals_make_poll_groups() {
     let point = |offset: u16, ms| Point {
         tag: TagId(u32::from(offset)),
         spec: holding(offset, DataType::U16),
+        meaning: Default::default(),
         interval: Duration::from_millis(ms),
     };
     let points = vec![point(0, 1000), point(1, 100), point(2, 1000)];
@@ -430,6 +434,7 @@ async fn samples_are_stamped_with_their_own_reply() {
     let point = |offset| Point {
         tag: TagId(u32::from(offset)),
         spec: holding(offset, DataType::U16),
+        meaning: Default::default(),
         interval: Duration::from_secs(1),
     };
     let settings = TcpSettings::new("sim", sim.local_addr().to_string());

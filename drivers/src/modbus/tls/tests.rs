@@ -97,6 +97,7 @@ impl Pki {
         let point = Point {
             tag: TagId(1),
             spec: PointSpec::new(address, DataType::U16, WordOrder::Abcd).unwrap(),
+            meaning: Default::default(),
             interval: std::time::Duration::from_secs(1),
         };
         TcpDriver::new(settings, vec![point], Arc::new(SystemClock::new()))

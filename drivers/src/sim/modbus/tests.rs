@@ -12,6 +12,7 @@ fn driver(sim: &SimModbus, map: &RegisterMap) -> TcpDriver {
     let points = (0..).zip(map.entries()).map(|(i, entry)| Point {
         tag: TagId(i),
         spec: entry.spec,
+        meaning: Default::default(),
         interval: Duration::from_secs(1),
     });
     TcpDriver::new(settings, points.collect(), Arc::new(SystemClock::new()))
