@@ -152,6 +152,11 @@ impl Reader {
         let mut blocked = false;
         for no in self.live..=end {
             let batch = log.batch(no)?;
+            if batch.chunk > 0 && batch.chunk <= self.begins {
+                // It has no marks that say so: it is not for this uplink.
+                self.live = no + 1;
+                continue;
+            }
             if !routes.takes(batch.line.source) {
                 self.pass_over(batch);
                 if !blocked {
