@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_serial::{SerialPort, SerialStream};
 
 /// How a device, or our simulated one, is reached.
@@ -123,6 +123,15 @@ async fn convert(mut line: SerialStream, listener: TcpListener) {
     }
 }
 
+/// The path of a serial port whose other end is a socket at this address.
+pub(crate) async fn port_to(address: &str) -> (String, File) {
+    let (mut line, held, port) = pty();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    tokio::spawn(async move { tokio::io::copy_bidirectional(&mut line, &mut socket).await });
+    (port, held)
+}
+
+/// What starts it.
 pub(crate) fn command(program: &[PathBuf]) -> Command {
     let mut command = Command::new(&program[0]);
     command.args(&program[1..]);
