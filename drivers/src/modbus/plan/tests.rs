@@ -3,7 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::modbus::{Address, DataType, WordOrder};
+use crate::modbus::{Address, DataType, ScaleRegister, ScaleRule, WordOrder};
 
 fn spec(table: Table, offset: u16, data_type: DataType) -> PointSpec {
     let address = Address {
@@ -130,8 +130,17 @@ fn any_point(offset_max: u16) -> impl Strategy<Value = PointSpec> {
         (1u16..=60).prop_map(DataType::Text),
     ];
     let tables = prop_oneof![Just(Table::Holding), Just(Table::Input)];
+    // Some are scaled by a register, before or behind them, near or far.
+    let scale = prop::option::weighted(0.3, 0..offset_max);
     prop_oneof![
-        4 => (tables, 0..offset_max, register).prop_map(|(t, o, d)| spec(t, o, d)),
+        4 => (tables, 0..offset_max, register, scale).prop_map(|(table, offset, data_type, scale)| {
+            let point = spec(table, offset, data_type);
+            let register = scale.map(|offset| {
+                let address = Address { table, offset, bit: None };
+                ScaleRegister::new(address, DataType::I16, ScaleRule::Exponent).unwrap()
+            });
+            register.and_then(|register| point.scaled_by(register).ok()).unwrap_or(point)
+        }),
         1 => (0..offset_max).prop_map(|o| spec(Table::Coil, o, DataType::Bool)),
     ]
 }
@@ -311,7 +320,8 @@ proptest! {
             }
         }
         prop_assert!(seen.iter().all(|times| *times == 1));
-        let alone: Vec<Request> = points.iter().map(single).collect();
+        let alone = (0..points.len()).filter_map(|i| request(&points, &[i]));
+        let alone: Vec<Request> = alone.collect();
         prop_assert!(cost(&requests, &limits) <= cost(&alone, &limits));
     }
 
