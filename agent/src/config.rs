@@ -324,7 +324,7 @@ impl Reader<'_> {
     /// Says where the asked intervals cannot hold.
     fn note_busy_lines(&self, tables: &[Table], lines: &[Line], devices: &[Device]) {
         for (table, line) in tables.iter().zip(lines) {
-            if let Some(message) = BusTime::of(line, devices).warning() {
+            if let Some(message) = BusTime::of(line, devices).warning {
                 let hint =
                     "raise poll_interval, put rarely needed tags on a longer one, or raise baud";
                 let key = format!("line[{}]", line.name);

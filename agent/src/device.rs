@@ -1,18 +1,21 @@
 //! A device as the rest of the agent sees it: its driver, its state, its pause switch.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use millrace_drivers::{Driver, Session, SessionError};
-use millrace_tags::{Sample, TagId};
+use millrace_drivers::{Driver, Exclusion, Session, SessionError};
+use millrace_tags::{Clock, Moment, Sample, TagId};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Scaling;
 use crate::live::LiveTable;
 use crate::pipeline::scale;
-use crate::report::{DeviceState, DeviceStatus};
+use crate::report::{DeviceState, DeviceStatus, ExcludedRange, Since};
 use crate::write::{WRITES_WAITING_MAX, WriteOrder};
+use trouble::Trouble;
+
+mod trouble;
 
 /// One configured device. The poller writes its state, the local API reads it.
 pub(crate) struct Device {
@@ -29,7 +32,17 @@ pub(crate) struct Device {
     /// The poller's end, until it is taken.
     orders: Mutex<Option<mpsc::Receiver<WriteOrder>>>,
     paused: watch::Sender<bool>,
-    status: Mutex<DeviceStatus>,
+    condition: Mutex<Condition>,
+    clock: Arc<dyn Clock>,
+}
+
+/// How the device does.
+struct Condition {
+    /// But for what changes with the time.
+    status: DeviceStatus,
+    state_since: Moment,
+    excluded: Vec<Exclusion>,
+    trouble: Trouble,
 }
 
 impl Device {
@@ -40,6 +53,7 @@ impl Device {
         address: &str,
         driver: Arc<dyn Driver>,
         scalings: HashMap<TagId, Scaling>,
+        clock: Arc<dyn Clock>,
     ) -> Self {
         let tags = driver.tags();
         let status = DeviceStatus {
@@ -58,13 +72,19 @@ impl Device {
             writes,
             orders: Mutex::new(Some(orders)),
             paused: watch::Sender::new(false),
-            status: Mutex::new(status),
+            condition: Mutex::new(Condition {
+                status,
+                state_since: clock.now(),
+                excluded: Vec::new(),
+                trouble: Trouble::default(),
+            }),
+            clock,
         }
     }
 
     /// How it does, and its last error.
     pub(crate) fn state(&self) -> (DeviceState, Option<String>) {
-        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = &self.condition().status;
         (status.state, status.error.clone())
     }
 
@@ -76,18 +96,45 @@ impl Device {
 
     /// The state as it is now.
     pub(crate) fn report(&self, live: &LiveTable) -> DeviceStatus {
-        let mut status = self
-            .status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        status.tags_good = live.good(&self.tags);
-        status
+        let clock = self.clock.as_ref();
+        let condition = self.condition();
+        let excluded = condition.excluded.iter();
+        DeviceStatus {
+            tags_good: live.good(&self.tags),
+            tags_bad: live.bad(&self.tags),
+            state_since: Some(Since::new(condition.state_since, clock)),
+            excluded: excluded
+                .map(|range| ExcludedRange::new(range, clock))
+                .collect(),
+            trouble: condition.trouble.report(clock),
+            ..condition.status.clone()
+        }
     }
 
     /// Changes the state.
     pub(crate) fn update(&self, change: impl FnOnce(&mut DeviceStatus)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut condition = self.condition();
+        let before = condition.status.state;
+        change(&mut condition.status);
+        if condition.status.state != before {
+            condition.state_since = self.clock.now();
+        }
+    }
+
+    /// Takes over what a session knows of the device.
+    pub(crate) fn heed(&self, session: &dyn Session) {
+        let (remarks, excluded) = (session.remarks(), session.excluded());
+        let faults = session.faults();
+        let mut condition = self.condition();
+        condition.trouble.note(faults.clone(), self.clock.now());
+        condition.excluded = excluded;
+        condition.status.remarks = remarks;
+        condition.status.faults = faults;
+    }
+
+    fn condition(&self) -> MutexGuard<'_, Condition> {
+        // Whole between any two statements that could panic.
+        (self.condition.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops or resumes polling. Shown at once, although the poller may be in the middle of a read.
@@ -141,8 +188,14 @@ impl Device {
         let outcome = tokio::time::timeout(READ_ALL_MAX, read)
             .await
             .unwrap_or_else(|_| Err(self.took_too_long("all reads", READ_ALL_MAX)));
-        let remarks = session.remarks();
+        let mut remarks = session.remarks();
+        let excluded = session.excluded();
         close(session.as_mut()).await;
+        remarks.extend(
+            excluded
+                .iter()
+                .map(|range| ExcludedRange::new(range, self.clock.as_ref()).to_string()),
+        );
         outcome?;
         for sample in &mut samples {
             if let Some(scaling) = self.scalings.get(&sample.tag) {

@@ -4,6 +4,7 @@
 //! the value, not since it last changed. A row whose device is lost turns bad; it never keeps an old
 //! value under a new time.
 
+use std::collections::BTreeMap;
 use std::sync::{PoisonError, RwLock};
 
 use millrace_tags::{Clock, Quality, Sample, TagId, Value};
@@ -58,6 +59,19 @@ impl LiveTable {
             .filter_map(|tag| rows.get(tag.0 as usize)?.as_ref()?.last.as_ref())
             .filter(|last| last.quality.is_good())
             .count()
+    }
+
+    /// How many of these tags have a last value that is not good, by its reason.
+    pub(crate) fn bad(&self, tags: &[TagId]) -> BTreeMap<String, usize> {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        let last = tags
+            .iter()
+            .filter_map(|tag| rows.get(tag.0 as usize)?.as_ref()?.last.as_ref());
+        let mut bad = BTreeMap::new();
+        for reason in last.filter_map(|last| last.quality.reason()) {
+            *bad.entry(reason.name().into_owned()).or_default() += 1;
+        }
+        bad
     }
 
     /// The tags whose full name matches, with their numbers.

@@ -123,6 +123,7 @@ impl Poller {
                 Some(Err(error)) => error,
                 Some(Ok(mut session)) => {
                     let served = self.serve(session.as_mut(), memory, shutdown).await;
+                    self.device.heed(session.as_ref());
                     device::close(session.as_mut()).await;
                     match served {
                         Served::Shutdown => return,
@@ -246,11 +247,11 @@ impl Poller {
 
     /// Says whether the device is left waiting for the buffer.
     fn say_held(&self, session: &dyn Session, held: bool) {
-        let mut remarks = session.remarks();
+        self.device.heed(session);
         if held {
-            remarks.push(HELD_BACK.to_owned());
+            let said = HELD_BACK.to_owned();
+            self.device.update(|status| status.remarks.push(said));
         }
-        self.device.update(|status| status.remarks = remarks);
     }
 
     fn taken(
@@ -264,14 +265,11 @@ impl Poller {
             memory.receipts.keep(ticket, receipt);
             memory.receipts.settle(&self.buffer, session);
         }
-        let remarks = session.remarks();
-        let faults = session.faults();
+        self.device.heed(session);
         self.device.update(|status| {
-            status.faults = faults;
             status.state = DeviceState::Online;
             status.error = None;
             status.reads_total += 1;
-            status.remarks = remarks;
         });
         memory.backoff.reset();
         self.back(&mut memory.comms);

@@ -2,13 +2,13 @@
 //! `status` command. One definition, so that the three never differ.
 
 mod buffer;
-
-use std::collections::BTreeMap;
+mod device;
 
 use millrace_tags::LogKind;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use buffer::{BufferStatus, Damage, Lanes, LogStatus, Refused, about_duration};
+pub(crate) use device::{DeviceState, DeviceStatus, ExcludedRange, Since, TroubleReport};
 
 /// `GET /v1/status`: everything in one screen.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -46,53 +46,6 @@ pub(crate) struct ConfigStatus {
     pub(crate) problems: Vec<String>,
     /// Notes on the running one, such as a local table that wins over a cloud one.
     pub(crate) notes: Vec<String>,
-}
-
-/// State of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum DeviceState {
-    /// Not tried yet.
-    #[default]
-    Starting,
-    /// A session is open and reads succeed.
-    Online,
-    /// The device is lost; the poller tries again after a pause.
-    Offline,
-    /// An operator paused it.
-    Paused,
-}
-
-/// One device.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct DeviceStatus {
-    /// Its name.
-    pub(crate) name: String,
-    /// `modbus-tcp` or `opcua`.
-    pub(crate) driver: String,
-    /// Where it is.
-    pub(crate) address: String,
-    /// How it does.
-    pub(crate) state: DeviceState,
-    /// The last error, with its causes; kept after recovery until the next success.
-    pub(crate) error: Option<String>,
-    /// How many tags it has.
-    pub(crate) tags: usize,
-    /// How many of them have a good last value.
-    pub(crate) tags_good: usize,
-    /// Reads or notifications that brought samples.
-    pub(crate) reads_total: u64,
-    /// Reads that broke the session.
-    pub(crate) read_errors_total: u64,
-    /// Polls that could not start in time.
-    pub(crate) overruns_total: u64,
-    /// Duration of the last read in milliseconds.
-    pub(crate) read_ms: f64,
-    /// What the session knows and an operator should see, such as excluded addresses.
-    pub(crate) remarks: Vec<String>,
-    /// What went wrong on the connection, or on the whole line, by name: `timeout`, `late`, `checksum`, …
-    #[serde(default)]
-    pub(crate) faults: BTreeMap<String, u64>,
 }
 
 /// What tools have to know of the Modbus lines and devices that run.
@@ -332,7 +285,7 @@ pub(crate) fn problems(status: &Status) -> Vec<String> {
     store
         .chain(runway_problem(status))
         .chain(config_problem(&status.config))
-        .chain(status.devices.iter().filter_map(device_problem))
+        .chain(device::problems(&status.devices))
         .chain(status.uplinks.iter().filter_map(uplink_problem))
         .chain(status.models.iter().filter_map(model_problem))
         .chain(status.bootstrap.as_ref().and_then(bootstrap_problem))
@@ -370,21 +323,6 @@ fn config_problem(config: &ConfigStatus) -> Option<String> {
         )
     } else {
         None
-    }
-}
-
-fn device_problem(device: &DeviceStatus) -> Option<String> {
-    let (name, tags) = (&device.name, device.tags);
-    let bad = tags - device.tags_good.min(tags);
-    match device.state {
-        DeviceState::Offline => Some(format!(
-            "device {name} is offline: {}",
-            cause(&device.error)
-        )),
-        DeviceState::Online if bad > 0 => {
-            Some(format!("device {name}: {bad} of {tags} tags are not good"))
-        }
-        _ => None,
     }
 }
 

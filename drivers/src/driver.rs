@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millrace_tags::{Reading, Receipt, TagId, Value};
+use millrace_tags::{Moment, Reading, Receipt, TagId, Value};
 
 /// Checked settings of one device; opening it is the first thing that touches the network.
 #[async_trait]
@@ -63,7 +63,12 @@ pub trait Session: Send {
         Vec::new()
     }
 
-    /// What went wrong on the way to the device so far, counted by name.
+    /// Addresses that the device does not have: left out of the requests, and tried again on a schedule.
+    fn excluded(&self) -> Vec<Exclusion> {
+        Vec::new()
+    }
+
+    /// What went wrong between us and the device since the driver was made, counted by name.
     fn faults(&self) -> BTreeMap<String, u64> {
         BTreeMap::new()
     }
@@ -79,6 +84,19 @@ pub struct PollGroup {
     pub interval: Duration,
     /// Whose values a read brings.
     pub tags: Vec<TagId>,
+}
+
+/// Neighbouring addresses that a device does not have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exclusion {
+    /// The first and the last, as `holding:77` or `holding:77-79`.
+    pub addresses: String,
+    /// How many tags live there.
+    pub tags: usize,
+    /// When the first of them was refused.
+    pub since: Moment,
+    /// When they are asked for again.
+    pub retry_at: Moment,
 }
 
 /// What a write did, for the audit.

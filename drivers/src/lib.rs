@@ -9,4 +9,4 @@ pub mod opcua;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-pub use driver::{Driver, PollGroup, Session, SessionError, WriteError, WriteReport};
+pub use driver::{Driver, Exclusion, PollGroup, Session, SessionError, WriteError, WriteReport};

@@ -24,7 +24,7 @@
 //! - Every tag of a poll group gets one sample a read. A value is stamped when the reply that carried it
 //!   had arrived.
 //! - An address that the device does not have costs only itself: it is found by bisection in the same
-//!   read, delivered as bad, left out afterwards and tried again later.
+//!   read, delivered as bad, left out afterwards, also by the next session, and tried again later.
 //! - Over TCP, what is neither data nor an exception breaks the session. On a serial line it spoils the tags of
 //!   its request, and what comes late is not taken for the next reply, however late it is ([`Link`]).
 //! - A unit that does not answer costs its neighbours on the line a few percent at most ([`Line`]).

@@ -216,7 +216,7 @@ async fn run(
         outcome.answered,
         outcome.failed,
         outcome.wrong.len(),
-        outcome.faults.summary(),
+        outcome.faults.by_name(),
         sim.counts().faults
     );
     outcome

@@ -62,7 +62,8 @@ fn render_list(devices: &[DeviceStatus]) -> String {
         if let Some(error) = &device.error {
             text.push_str(&show::bullet("! ", &format!("{}: {error}", device.name)));
         }
-        for remark in &device.remarks {
+        let excluded = device.excluded.iter().map(ToString::to_string);
+        for remark in excluded.chain(device.remarks.iter().cloned()) {
             text.push_str(&show::bullet("- ", &format!("{}: {remark}", device.name)));
         }
     }

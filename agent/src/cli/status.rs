@@ -8,7 +8,7 @@ use super::table::Table;
 use super::{Global, output, show};
 use crate::report::{
     BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, DeviceState, DeviceStatus,
-    ModelStatus, Status, UplinkStatus, about_duration,
+    ModelStatus, Status, TroubleReport, UplinkStatus, about_duration,
 };
 
 /// Asks the agent and prints.
@@ -96,7 +96,7 @@ pub(crate) fn state_name(state: DeviceState) -> &'static str {
 /// One line a device.
 pub(super) fn devices(devices: &[DeviceStatus]) -> Table {
     let mut table = Table::new([
-        "NAME", "STATE", ">GOOD", ">READ", ">READS", ">ERRORS", ">LATE", "ADDRESS",
+        "NAME", "STATE", ">GOOD", ">READ", ">READS", ">ERRORS", ">LATE", "ADDRESS", "FAULTS",
     ]);
     for device in devices {
         let read = if device.reads_total == 0 {
@@ -113,6 +113,7 @@ pub(super) fn devices(devices: &[DeviceStatus]) -> Table {
             show::count(device.read_errors_total),
             show::count(device.overruns_total),
             device.address.clone(),
+            (device.trouble.as_ref()).map_or_else(String::new, TroubleReport::counted),
         ]);
     }
     table

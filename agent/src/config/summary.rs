@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use millrace_buffer::Settings;
 use millrace_drivers::modbus::PointSpec;
-use millrace_drivers::modbus::plan::{Limits, in_parts, plan};
+use millrace_drivers::modbus::plan::{Barrier, Limits, plan_at_start};
 use millrace_drivers::opcua::Collect;
 use millrace_tags::LogKind;
 use serde::Serialize;
@@ -144,9 +144,11 @@ fn device_summary(device: &Device) -> DeviceSummary {
 
 fn requests_per_s(device: &Device) -> f64 {
     match &device.connection {
-        Connection::ModbusTcp { settings, .. } => modbus_requests_per_s(device, &settings.limits),
+        Connection::ModbusTcp { settings, .. } => {
+            modbus_requests_per_s(device, &settings.limits, &settings.forbidden)
+        }
         Connection::ModbusRtu { settings, .. } | Connection::ModbusRtuTcp { settings, .. } => {
-            modbus_requests_per_s(device, &settings.limits)
+            modbus_requests_per_s(device, &settings.limits, &settings.forbidden)
         }
         Connection::Opcua(settings) => match settings.collect {
             Collect::Subscribe => per_s(settings.publish_interval),
@@ -160,7 +162,7 @@ fn requests_per_s(device: &Device) -> f64 {
     }
 }
 
-fn modbus_requests_per_s(device: &Device, limits: &Limits) -> f64 {
+fn modbus_requests_per_s(device: &Device, limits: &Limits, forbidden: &[Barrier]) -> f64 {
     let groups = by_interval(device, |point| match point {
         TagPoint::Modbus(spec) => Some(*spec),
         TagPoint::Opcua(_) => None,
@@ -168,7 +170,7 @@ fn modbus_requests_per_s(device: &Device, limits: &Limits) -> f64 {
     groups
         .iter()
         .map(|(interval, specs): (&Duration, &Vec<PointSpec>)| {
-            plan(&in_parts(specs, limits, &[]), limits).len() as f64 * per_s(*interval)
+            plan_at_start(specs, limits, forbidden).len() as f64 * per_s(*interval)
         })
         .sum()
 }

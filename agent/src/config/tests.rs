@@ -247,6 +247,58 @@ fn serial_and_secured_devices_mean_what_they_say() {
     );
 }
 
+/// The line has time for all, but not for a fast group behind a slow one.
+#[test]
+fn interval_that_is_too_short_for_what_goes_before_it_is_said() {
+    let config = |forbidden: &str, interval: &str| {
+        let config = format!(
+            r#"
+[[line]]
+name = "rs485-1"
+port = "/dev/ttyUSB0"
+baud = 9600
+
+[[device]]
+name = "meter"
+driver = "modbus-rtu"
+address = "rs485-1"
+poll_interval = "60s"
+{forbidden}
+tag = [
+    {{ name = "all", address = "holding:0", type = "u16[60]" }},
+    {{ name = "more", address = "holding:62", type = "u16[58]" }},
+]
+
+[[device]]
+name = "switch"
+driver = "modbus-rtu"
+address = "rs485-1"
+unit_id = 2
+tag = [{{ name = "on", address = "coil:0", poll_interval = "{interval}" }}]
+"#
+        );
+        let dir = directory(&[("millrace.toml", &config)]);
+        load_in(&dir).unwrap()
+    };
+    let warnings = |loaded: &Loaded| -> Vec<String> {
+        loaded.warnings.iter().map(|n| n.message.clone()).collect()
+    };
+    let loaded = config("", "200ms");
+    assert_eq!(
+        warnings(&loaded),
+        [
+            "the tags of switch at 200 ms are read late at times: their read takes 34 ms, and what goes before it up to 307 ms"
+        ]
+    );
+    assert_eq!(warnings(&config("", "500ms")), [""; 0]);
+    // Two registers between them that must not be read make two requests of one, each of them shorter.
+    let apart = config("forbidden = [\"holding:60-61\"]", "200ms");
+    let per_s = |loaded: &Loaded| summary(&loaded.config).lines[0].requests_per_s;
+    assert!(per_s(&apart) > per_s(&loaded));
+    let devices = summary(&apart.config).devices;
+    assert!((devices[0].requests_per_s - 2.0 / 60.0).abs() < 1e-9);
+}
+
 #[test]
 fn modbus_device_means_what_it_says() {
     let config = case("big").unwrap().config;

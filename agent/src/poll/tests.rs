@@ -13,6 +13,8 @@ use super::*;
 use crate::live::{LiveTable, TagLabel};
 use crate::report::{DeviceStatus, EventRow};
 
+mod timing;
+
 /// What the device does next.
 #[derive(Debug, Clone, Copy)]
 enum Act {
@@ -22,6 +24,8 @@ enum Act {
     Open,
     /// A read brings this value, with a receipt.
     Value(u64),
+    /// A read takes so many milliseconds.
+    Slow(u64),
     /// A read breaks the session.
     Break,
     /// A read does not come back.
@@ -37,6 +41,8 @@ struct Script {
     settled_early: Mutex<u64>,
     commits: Mutex<u64>,
     opened: Mutex<u64>,
+    /// Which group was read when.
+    reads: Mutex<Vec<(usize, Instant)>>,
     /// The last value that the device sent by itself; `None`: it does not.
     sent: Mutex<Option<u64>>,
 }
@@ -70,7 +76,7 @@ impl Driver for Scripted {
     }
 
     fn tags(&self) -> Vec<TagId> {
-        self.groups[0].tags.clone()
+        self.groups.iter().flat_map(|g| g.tags.clone()).collect()
     }
 
     async fn open(&self) -> Result<Box<dyn Session>, SessionError> {
@@ -100,8 +106,13 @@ struct ScriptedSession {
 
 #[async_trait]
 impl Session for ScriptedSession {
-    async fn read(&mut self, _: usize) -> Result<Reading, SessionError> {
+    async fn read(&mut self, group: usize) -> Result<Reading, SessionError> {
+        lock(&self.script.reads).push((group, Instant::now()));
         match self.script.next() {
+            Act::Slow(ms) => {
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+                Ok(Reading::default())
+            }
             Act::Value(value) => {
                 let now = self.clock.now();
                 let good = |tag: &TagId| Sample::good(*tag, Value::U64(value), now);
@@ -168,6 +179,11 @@ struct Scene {
 impl Scene {
     /// `commit_interval` decides when receipts may settle.
     fn start(acts: &[Act], interval_ms: u64, commit_interval: Duration) -> Self {
+        Self::with_intervals(acts, &[interval_ms], commit_interval)
+    }
+
+    /// As many poll groups, each with its share of the two tags.
+    fn with_intervals(acts: &[Act], intervals_ms: &[u64], commit_interval: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let settings = Settings {
@@ -190,12 +206,14 @@ impl Scene {
             acts: Mutex::new(acts.iter().copied().collect()),
             ..Script::default()
         });
+        let tags = registration.tags.chunks(2 / intervals_ms.len());
+        let groups = tags.zip(intervals_ms).map(|(tags, ms)| PollGroup {
+            interval: Duration::from_millis(*ms),
+            tags: tags.to_vec(),
+        });
         let driver = Scripted {
             script: script.clone(),
-            groups: vec![PollGroup {
-                interval: Duration::from_millis(interval_ms),
-                tags: registration.tags.clone(),
-            }],
+            groups: groups.collect(),
             clock: clock.clone(),
         };
         let device = Device::new(
@@ -204,6 +222,7 @@ impl Scene {
             "nowhere",
             Arc::new(driver),
             HashMap::new(),
+            clock.clone(),
         );
         let device = Arc::new(device);
         let events = Arc::new(EventLog::new(clock.clone()));

@@ -349,6 +349,7 @@ impl Builder {
             &device.connection.address(),
             driver,
             scalings,
+            self.clock.clone(),
         ));
         let poller = Poller {
             device: shown.clone(),

@@ -3,6 +3,7 @@
 //! A session reads the points of one configured unit. A caller asks whatever it is told, of whichever unit,
 //! and takes a silence for an answer: that nobody is there is what a scan wants to know.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -230,13 +231,7 @@ impl Caller {
                 Box::new(connect(address, self.timeout).await?),
                 Framing::Rtu(Pace::behind_network()),
             ),
-            Reach::Serial(settings, pace) => {
-                let opened = settings.open().map_err(|source| SessionError::Connect {
-                    address: settings.port.clone(),
-                    source,
-                });
-                (Box::new(opened?), Framing::Rtu(*pace))
-            }
+            Reach::Serial(settings, pace) => (settings.connect()?, Framing::Rtu(*pace)),
             Reach::Given => {
                 return Err(SessionError::Lost {
                     device: "the agent".to_owned(),
@@ -276,23 +271,8 @@ impl Exchange for Call<'_> {
         link.exchange(&peer, request, &*clock).await
     }
 
-    async fn exchange_all(
-        &mut self,
-        requests: &[&Request],
-        take: &mut (dyn FnMut(usize, Reply<'_>) + Send),
-    ) -> Result<(), SessionError> {
-        for (index, request) in requests.iter().enumerate() {
-            take(index, self.exchange(request).await?);
-        }
-        Ok(())
-    }
-
-    fn faults(&self) -> &FaultCounts {
-        &self.caller.faults
-    }
-
-    fn remarks(&self) -> Vec<String> {
-        Vec::new()
+    fn faults(&self) -> BTreeMap<String, u64> {
+        self.caller.faults.of_unit(self.unit)
     }
 
     async fn close(&mut self) {}

@@ -1,11 +1,11 @@
 //! The way to one unit: a connection of its own, or a seat on a shared line.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 
 use millrace_tags::Clock;
 
-use super::fault::FaultCounts;
 use super::link::{Link, Peer, Transport};
 use super::reply::Reply;
 use super::request::Request;
@@ -25,16 +25,25 @@ pub(crate) trait Exchange: Send {
         &mut self,
         requests: &[&Request],
         take: &mut (dyn FnMut(usize, Reply<'_>) + Send),
-    ) -> impl Future<Output = Result<(), SessionError>> + Send;
+    ) -> impl Future<Output = Result<(), SessionError>> + Send {
+        async move {
+            for (index, request) in requests.iter().enumerate() {
+                take(index, self.exchange(request).await?);
+            }
+            Ok(())
+        }
+    }
 
     /// From now on, whether the requests belong to a write, which goes ahead of reads.
     fn hurry(&mut self, _writing: bool) {}
 
-    /// What went wrong on the way.
-    fn faults(&self) -> &FaultCounts;
+    /// What went wrong with the unit, by name.
+    fn faults(&self) -> BTreeMap<String, u64>;
 
     /// What an operator should know of the way: one line each.
-    fn remarks(&self) -> Vec<String>;
+    fn remarks(&self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Says goodbye.
     fn close(&mut self) -> impl Future<Output = ()> + Send;
@@ -66,14 +75,12 @@ impl Exchange for Wire {
             .await
     }
 
-    fn faults(&self) -> &FaultCounts {
-        self.link.faults()
+    fn faults(&self) -> BTreeMap<String, u64> {
+        self.link.faults().of_unit(self.peer.unit)
     }
 
     fn remarks(&self) -> Vec<String> {
-        let faults = self.link.faults().summary();
-        let faults = faults.map(|faults| format!("faults of the connection: {faults}"));
-        self.remarks.iter().cloned().chain(faults).collect()
+        self.remarks.clone()
     }
 
     async fn close(&mut self) {

@@ -28,7 +28,7 @@ use tokio_modbus::ExceptionCode;
 use super::dial_in::DialIn;
 use super::fault::FaultCounts;
 use super::link::{Framing, Link, Owed, Peer, Transport};
-use super::pace::Pace;
+use super::pace::{FIXED_SILENCE, Pace};
 use super::reply::Answer;
 use super::request::Request;
 use super::serial::SerialSettings;
@@ -43,6 +43,9 @@ pub(crate) const WRITES_IN_A_ROW: u32 = 4;
 
 /// A write that did not get its turn by then is not sent any more: whoever asked has given up.
 pub(crate) const WRITE_WITHIN: Duration = Duration::from_secs(5);
+
+/// So long the line waits for the rest of a write, where its own silences are shorter.
+const WRITE_GOES_ON: Duration = Duration::from_millis(1);
 
 /// What probing all dead units may take of the line.
 pub(crate) const PROBE_SHARE: f64 = 0.02;
@@ -126,12 +129,7 @@ impl Line {
         clock: Arc<dyn Clock>,
     ) -> Self {
         Self::new(name, settings.pace(), clock, move || {
-            let opened = settings.open().map_err(|source| SessionError::Connect {
-                address: settings.port.clone(),
-                source,
-            });
-            let opened = opened.map(|stream| Box::new(stream) as Box<dyn Transport>);
-            Box::pin(std::future::ready(opened))
+            Box::pin(std::future::ready(settings.connect()))
         })
     }
 
@@ -315,26 +313,41 @@ impl Shared {
     }
 
     async fn serve(&self, seat: u64, job: Job, link: &mut Option<LineLink>) {
-        let begun = Instant::now();
-        let outcome = self.exchange(&job, link).await;
+        let mut begun = Instant::now();
+        let outcome = match self.opened(link).await {
+            Ok(link) => {
+                // What was before it is not its fault.
+                begun = begun.max(link.usable_at(&self.pace));
+                self.exchange(&job, link).await
+            }
+            Err(error) => Err(error),
+        };
         if matches!(outcome, Err(SessionError::Lost { .. }))
             && let Some(lost) = link.take()
         {
             *self.owed() = lost.into_owed();
         }
         let now = Instant::now();
+        let (silent_at, usable_at) = match link {
+            Some(link) => (link.silent_at(&self.pace), link.usable_at(&self.pace)),
+            None => (now, now),
+        };
         self.turns()
-            .settle(seat, job.peer.unit, begun, now, &outcome);
+            .settle(seat, job.peer.unit, begun, usable_at.max(now), &outcome);
+        let writing = job.writing;
         // Whoever asked may have gone.
         let _ = job.done.send(outcome);
+        // The line has to be silent before the next request anyway. What is asked meanwhile has its say in who is
+        // next: a write asks for three things, one after the other.
+        let next_at = if writing {
+            silent_at.max(now + WRITE_GOES_ON)
+        } else {
+            silent_at
+        };
+        wait_until(next_at).await;
     }
 
-    async fn exchange(
-        &self,
-        job: &Job,
-        link: &mut Option<LineLink>,
-    ) -> Result<Answered, SessionError> {
-        let link = self.opened(link).await?;
+    async fn exchange(&self, job: &Job, link: &mut LineLink) -> Result<Answered, SessionError> {
         let reply = link.exchange(&job.peer, &job.request, &*self.clock).await?;
         let (data, kind) = match reply.answer {
             Answer::Data(data) => (data.to_vec(), Kind::Data),
@@ -390,6 +403,17 @@ impl Shared {
             .ok()
             .and_then(Result::ok);
     }
+}
+
+/// Waits for a moment. Timers tick by the millisecond, which on a fast line is much of its silence: that is slept
+/// where a thread may block.
+async fn wait_until(moment: Instant) {
+    let left = moment.saturating_duration_since(Instant::now());
+    if !left.is_zero() && left <= FIXED_SILENCE {
+        // If there is no such thread, the timer below does it.
+        let _ = tokio::task::spawn_blocking(move || std::thread::sleep(left)).await;
+    }
+    sleep_until(moment).await;
 }
 
 /// A mistake in this program must not leave a line that nobody serves.

@@ -152,7 +152,7 @@ impl<S: Transport> Link<S> {
                 Ok(Reply { answer, at })
             }
             Err(mismatch) => {
-                self.faults.count(mismatch.fault);
+                self.faults.count(peer.unit, mismatch.fault);
                 self.silence.disturb();
                 Err(not_an_answer(peer, mismatch))
             }
@@ -216,7 +216,7 @@ impl<S: Transport> Link<S> {
         }
         if self.unread.end == RECEIVE_BYTES {
             // Only a line full of noise comes here: over TCP whole frames are cut before more is read.
-            self.faults.count(Fault::Noise);
+            self.faults.count(peer.unit, Fault::Noise);
             self.unread = 0..0;
         }
         let free = &mut self.received[self.unread.end..];

@@ -10,10 +10,11 @@ use super::plan::Cost;
 const FIXED_SILENCE_ABOVE_BAUD: u32 = 19_200;
 
 /// t3.5 at high rates.
-const FIXED_SILENCE: Duration = Duration::from_micros(1_750);
+pub(crate) const FIXED_SILENCE: Duration = Duration::from_micros(1_750);
 
 /// A frame may pause on its way: USB adapters hand bytes on every 16 ms, loaded kernels later. A frame
-/// that pauses for longer is broken off.
+/// that pauses for longer is broken off. The t1.5 of the specification cannot be seen from here, and is not
+/// needed: a frame is told by its length and its checksum.
 const PAUSE_IN_FRAME: Duration = Duration::from_millis(100);
 
 /// As [`PAUSE_IN_FRAME`], over a network.

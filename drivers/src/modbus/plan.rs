@@ -85,9 +85,17 @@ pub(crate) fn single(spec: &PointSpec) -> Request {
     }
 }
 
+/// As a driver plans these points while it knows nothing of its device: each of them, and beside it the register that
+/// scales it where no one request can bring both.
+pub fn plan_at_start(points: &[PointSpec], limits: &Limits, forbidden: &[Barrier]) -> Vec<Request> {
+    let specs = in_parts(points, limits, forbidden);
+    let all: Vec<usize> = (0..specs.len()).collect();
+    plan_around(&specs, &all, limits, forbidden)
+}
+
 /// What has to be asked for to read these points: each of them, and beside it the register that scales it where no
 /// one request can bring both.
-pub fn in_parts(points: &[PointSpec], limits: &Limits, barriers: &[Barrier]) -> Vec<PointSpec> {
+fn in_parts(points: &[PointSpec], limits: &Limits, barriers: &[Barrier]) -> Vec<PointSpec> {
     let parts = points.iter().flat_map(|point| {
         let whole = is_whole(point, limits, barriers);
         let own = (!whole).then(|| point.parts());

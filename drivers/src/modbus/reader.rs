@@ -1,19 +1,17 @@
 //! One poll group, read once and again: the plan, and what it learned of the device.
 //!
-//! A request that the device refuses as illegal (exceptions 02, 03) is halved until the refused points
-//! stand alone, in the same read. They deliver `illegal-address`, are left out of later requests, and
+//! Of a request that the device refuses as illegal (exceptions 02, 03) the refused points are found in the same read,
+//! and all others delivered ([`isolation`]). They deliver `illegal-address`, are left out of later requests, and
 //! are asked for alone now and then. A device that refuses everything (a PLC that is stopped may) is asked
-//! for one point with each read, and learned anew when it answers. Where both halves work and the whole does not, the device does not
-//! allow to read across the place between: that becomes a [`Barrier`]; or it gives less at once, which
-//! [`Limits`] learns.
+//! for one point with each read, and learned anew when it answers. What was learned is kept for the next
+//! session ([`learned`]).
 //!
 //! A value and the register that scales it are one thing to read ([`Item`]). Where the device refuses to give
 //! both at once, each is asked for alone from then on, in one read, and put together at its end.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use millrace_tags::{Clock, Moment, Reading, Reason, Sample, Value};
 use tokio_modbus::ExceptionCode;
 
@@ -21,32 +19,33 @@ use super::address::Table;
 use super::decode::Extract;
 use super::exchange::Exchange;
 use super::pace::Pace;
-use super::plan::{self, Barrier, Limits, is_whole, plan_around, span};
+use super::plan::{self, Barrier, Limits, is_whole, plan_around};
 use super::point::{Point, PointSpec};
 use super::reply::{Answer, Reply};
 use super::request::{ReadRequest, Request};
-use crate::SessionError;
+use crate::{Exclusion, SessionError};
+use isolation::{Findings, Isolation};
+use learned::{Excluded, ILLEGAL_RETRY, Learned, Memory};
 
-/// How long an illegal address is left out before it is tried again: often enough that a device whose
-/// program was changed is whole within a coffee break, too seldom to cost anything.
-pub(crate) const ILLEGAL_RETRY: Duration = Duration::from_secs(600);
+mod isolation;
+mod learned;
 
 /// Illegal addresses tried again in one read, so that a device full of holes is still read in time.
 const RETRIES_PER_READ: usize = 4;
 
-/// Reads the points of one poll group.
+/// Reads the points of one poll group. Clones know together what any of them learns.
 #[derive(Debug, Clone)]
 pub(crate) struct GroupReader {
     points: Points,
-    limits: Limits,
-    steps: Vec<Step>,
     /// Of ranges that must not be read.
     forbidden: Vec<Barrier>,
-    /// Learned, and forbidden ones.
-    barriers: Vec<Barrier>,
-    excluded: Vec<Excluded>,
-    /// Points whose value and scale are asked for by themselves.
-    apart: BTreeSet<usize>,
+    learned: Learned,
+    memory: Memory,
+    /// Of what `learned` was taken over from `memory`.
+    version: u64,
+    steps: Vec<Step>,
+    /// What the steps do not read across.
+    walls: Vec<Barrier>,
 }
 
 /// The points, and what can be asked for to read them: `specs[i]` is where `items[i]` is.
@@ -94,21 +93,6 @@ struct Slot {
     extract: Extract,
     /// What scales it, in the same reply.
     scale: Option<Extract>,
-}
-
-/// An item that the device does not have.
-#[derive(Debug, Clone, Copy)]
-struct Excluded {
-    item: usize,
-    retry_at: Moment,
-}
-
-/// What a read taught.
-#[derive(Default)]
-struct Findings {
-    illegal: Vec<usize>,
-    barriers: Vec<Barrier>,
-    apart: Vec<usize>,
 }
 
 /// What one read has brought so far.
@@ -173,16 +157,18 @@ impl Cycle {
 
 impl GroupReader {
     pub(crate) fn new(points: &[Point], limits: Limits, forbidden: &[Barrier]) -> Self {
+        let apart = (0..points.len())
+            .filter(|&point| !is_whole(&points[point].spec, &limits, forbidden))
+            .collect();
+        let learned = Learned::new(limits, apart);
         let mut reader = Self {
-            apart: (0..points.len())
-                .filter(|&point| !is_whole(&points[point].spec, &limits, forbidden))
-                .collect(),
             points: Points::new(points),
-            limits,
-            steps: Vec::new(),
             forbidden: forbidden.to_vec(),
-            barriers: forbidden.to_vec(),
-            excluded: Vec::new(),
+            memory: Memory::new(learned.clone()),
+            learned,
+            version: 0,
+            steps: Vec::new(),
+            walls: Vec::new(),
         };
         reader.replan();
         reader
@@ -205,14 +191,15 @@ impl GroupReader {
         line: &mut impl Exchange,
         clock: &dyn Clock,
     ) -> Result<Reading, SessionError> {
+        self.recall(clock.now());
         let mut cycle = Cycle {
             samples: Vec::with_capacity(self.points.points.len()),
             halves: HashMap::new(),
         };
         let mut findings = Findings::default();
         let mut refused = Vec::new();
-        let before = self.limits;
-        let (steps, limits, points) = (&self.steps, &mut self.limits, &self.points);
+        let before = self.learned.limits;
+        let (steps, limits, points) = (&self.steps, &mut self.learned.limits, &self.points);
         let requests: Vec<&Request> = steps.iter().map(|step| &step.request).collect();
         let mut take = |index: usize, Reply { answer, at }: Reply<'_>| {
             let step: &Step = &steps[index];
@@ -232,20 +219,17 @@ impl GroupReader {
                 line,
                 cycle: &mut cycle,
                 findings: &mut findings,
-                limits: &mut self.limits,
+                limits: &mut self.learned.limits,
+                walls: &self.walls,
             };
-            isolation.divide(&row, at).await?;
+            isolation.resolve(&row, at).await?;
         }
-        let refused_all = self.refuses_all();
-        let regained = self.retry_excluded(line, clock, &mut cycle).await?;
-        if regained && refused_all {
-            self.excluded.clear();
-            self.barriers.clone_from(&self.forbidden);
-        }
+        let retried = self.retry_excluded(line, clock, &mut cycle).await?;
         let limits_changed = Table::ALL
             .iter()
-            .any(|table| self.limits.max(*table) != before.max(*table));
-        if self.learn(findings, clock.now()) || regained || limits_changed {
+            .any(|table| self.learned.limits.max(*table) != before.max(*table));
+        if self.learn(findings, clock.now()) || retried || limits_changed {
+            self.version = self.memory.keep(&self.learned);
             self.replan();
         }
         Ok(Reading {
@@ -254,46 +238,83 @@ impl GroupReader {
         })
     }
 
-    /// One line for each illegal address, and what the device taught of its limits.
-    pub(crate) fn remarks(&self, now: Moment) -> impl Iterator<Item = String> {
-        let limits = Table::ALL.iter().filter_map(|table| {
-            let most = self.limits.learned_max(*table)?;
+    /// What the device taught of its limits, one line each.
+    pub(crate) fn remarks(&self) -> impl Iterator<Item = String> {
+        Table::ALL.iter().filter_map(|table| {
+            let most = self.learned.limits.learned_max(*table)?;
             Some(format!(
                 "the device gives at most {most} of {table} in one request"
             ))
-        });
-        let excluded = self.excluded.iter().map(move |excluded| {
-            let address = self.points.specs[excluded.item].address();
-            if self.refuses_all() {
-                return format!(
-                    "{address} is no address of the device, nor is any of its poll group"
-                );
-            }
-            let wait = excluded.retry_at.since(now).as_secs();
-            let item = match self.points.items[excluded.item] {
-                Item::Scale { .. } => ", which scales another register,",
-                _ => "",
-            };
-            format!("{address}{item} is no address of the device; it is tried again in {wait} s")
-        });
-        limits.chain(excluded)
+        })
     }
 
-    /// Results for the excluded items; asks again for those whose time has come. Whether one is back.
+    /// The addresses that the device does not have, in order; neighbours are one range.
+    pub(crate) fn excluded(&self) -> Vec<Exclusion> {
+        let mut excluded = self.learned.excluded.clone();
+        let place = |excluded: &Excluded| {
+            let spec = &self.points.specs[excluded.item];
+            (spec.address().table, spec.start(), spec.end())
+        };
+        excluded.sort_by_key(place);
+        let mut ranges: Vec<(Table, u32, u32, Exclusion)> = Vec::new();
+        for one in &excluded {
+            let (table, start, end) = place(one);
+            match ranges.last_mut() {
+                Some((of, _, until, range)) if *of == table && start <= *until => {
+                    *until = end.max(*until);
+                    range.tags += 1;
+                    range.since = range.since.min(one.since);
+                    range.retry_at = range.retry_at.min(one.retry_at);
+                }
+                _ => {
+                    let range = Exclusion {
+                        addresses: String::new(),
+                        tags: 1,
+                        since: one.since,
+                        retry_at: one.retry_at,
+                    };
+                    ranges.push((table, start, end, range));
+                }
+            }
+        }
+        let named = ranges.into_iter().map(|(table, start, end, range)| {
+            let addresses = match end - start {
+                1 => format!("{table}:{start}"),
+                _ => format!("{table}:{start}-{}", end - 1),
+            };
+            Exclusion { addresses, ..range }
+        });
+        named.collect()
+    }
+
+    /// Takes over what another session has learned, and forgets what is old.
+    fn recall(&mut self, now: Moment) {
+        let newer = self.memory.newer(self.version);
+        let is_news = newer.is_some();
+        if let Some((version, learned)) = newer {
+            (self.version, self.learned) = (version, learned);
+        }
+        if self.learned.forget(now) || is_news {
+            self.replan();
+        }
+    }
+
+    /// Results for the excluded items; asks again for those whose time has come. Whether any was asked for.
     async fn retry_excluded(
         &mut self,
         line: &mut impl Exchange,
         clock: &dyn Clock,
         cycle: &mut Cycle,
     ) -> Result<bool, SessionError> {
+        let refused_all = self.refuses_all();
         let mut regained = Vec::new();
         let mut retries = 0;
-        if self.refuses_all() {
+        if refused_all {
             // In turn, so that one point that is wrong for good does not hide that the rest is back.
-            self.excluded.rotate_left(1);
-            self.excluded[0].retry_at = clock.now();
+            self.learned.excluded.rotate_left(1);
+            self.learned.excluded[0].retry_at = clock.now();
         }
-        for excluded in &mut self.excluded {
+        for excluded in &mut self.learned.excluded {
             let now = clock.now();
             if excluded.retry_at > now || retries == RETRIES_PER_READ {
                 cycle.fail(&self.points, excluded.item, Reason::IllegalAddress, now);
@@ -311,57 +332,63 @@ impl GroupReader {
             }
             step.settle(answer, at, &self.points, cycle);
         }
-        self.excluded.retain(|e| !regained.contains(&e.item));
-        for item in &regained {
-            let edges = self.points.edges(*item);
-            let forbidden = &self.forbidden;
-            self.barriers
-                .retain(|barrier| !edges.contains(barrier) || forbidden.contains(barrier));
+        let excluded = &mut self.learned.excluded;
+        excluded.retain(|e| !regained.contains(&e.item));
+        if refused_all && !regained.is_empty() {
+            excluded.clear();
+            self.learned.barriers.clear();
         }
-        Ok(!regained.is_empty())
+        Ok(retries > 0)
     }
 
     /// Whether every point was found to be illegal.
     fn refuses_all(&self) -> bool {
-        !self.excluded.is_empty()
-            && self.excluded.len() == self.points.points.len() + self.apart.len()
+        let Learned {
+            excluded, apart, ..
+        } = &self.learned;
+        !excluded.is_empty() && excluded.len() == self.points.points.len() + apart.len()
     }
 
     /// Takes over what a read taught; whether that changes the plan.
     fn learn(&mut self, findings: Findings, now: Moment) -> bool {
-        let learned = !findings.illegal.is_empty()
+        let is_news = !findings.illegal.is_empty()
             || !findings.barriers.is_empty()
             || !findings.apart.is_empty();
-        self.apart.extend(findings.apart);
-        for item in findings.illegal {
-            self.barriers.extend(self.points.edges(item));
-            self.excluded.push(Excluded {
-                item,
-                retry_at: now + ILLEGAL_RETRY,
-            });
-        }
-        self.barriers.extend(findings.barriers);
-        self.barriers.sort_unstable();
-        self.barriers.dedup();
-        learned
+        let illegal = findings.illegal.into_iter().map(|(item, at)| Excluded {
+            item,
+            since: at,
+            retry_at: at + ILLEGAL_RETRY,
+        });
+        self.learned.excluded.extend(illegal);
+        self.learned.apart.extend(findings.apart);
+        self.learned.barriers.extend(findings.barriers);
+        self.learned.barriers.sort_unstable();
+        self.learned.barriers.dedup();
+        self.learned.believe(now);
+        is_news
     }
 
     fn replan(&mut self) {
-        let mut chosen: Vec<usize> = self.asked().collect();
-        chosen.retain(|&i| !self.excluded.iter().any(|e| e.item == i));
-        let requests = plan_around(&self.points.specs, &chosen, &self.limits, &self.barriers);
+        let excluded = &self.learned.excluded;
+        let left_out: HashSet<usize> = excluded.iter().map(|e| e.item).collect();
+        let asked = self.asked().filter(|item| !left_out.contains(item));
+        let chosen: Vec<usize> = asked.collect();
+        let edges = excluded.iter().flat_map(|e| self.points.edges(e.item));
+        self.walls = (self.forbidden.iter().chain(&self.learned.barriers).copied())
+            .chain(edges)
+            .collect();
+        let limits = &self.learned.limits;
+        let requests = plan_around(&self.points.specs, &chosen, limits, &self.walls);
         self.steps = requests.iter().map(|r| self.points.prepare(r)).collect();
     }
-}
 
-impl GroupReader {
     /// The items that bring every point once.
     fn asked(&self) -> impl Iterator<Item = usize> {
         let items = self.points.items.iter().enumerate();
         items
             .filter(|(_, item)| {
                 let whole = matches!(item, Item::Whole { .. });
-                whole != self.apart.contains(&item.point())
+                whole != self.learned.apart.contains(&item.point())
             })
             .map(|(index, _)| index)
     }
@@ -473,80 +500,6 @@ fn sample(
             ..Sample::good(point.tag, value, at)
         },
         Err(reason) => Sample::bad(point.tag, reason, at),
-    }
-}
-
-/// The search for the illegal points of a refused request.
-struct Isolation<'a, E> {
-    points: &'a Points,
-    line: &'a mut E,
-    cycle: &'a mut Cycle,
-    findings: &'a mut Findings,
-    limits: &'a mut Limits,
-}
-
-impl<E: Exchange> Isolation<'_, E> {
-    /// Delivers the points of `row`, a request for which was refused at `refused_at`.
-    ///
-    /// Ends because each half is smaller; costs two requests a halving, 2 n at the very worst.
-    fn divide<'b>(
-        &'b mut self,
-        row: &'b [usize],
-        refused_at: Moment,
-    ) -> BoxFuture<'b, Result<(), SessionError>> {
-        Box::pin(async move {
-            let parts;
-            let (left, right) = match *row {
-                [item] => match self.points.items[item] {
-                    Item::Whole {
-                        point,
-                        parts: Some(own),
-                    } => {
-                        self.findings.apart.push(point);
-                        parts = own;
-                        parts.split_at(1)
-                    }
-                    _ => {
-                        let reason = Reason::IllegalAddress;
-                        self.cycle.fail(self.points, item, reason, refused_at);
-                        self.findings.illegal.push(item);
-                        return Ok(());
-                    }
-                },
-                _ => row.split_at(row.len() / 2),
-            };
-            let left_works = self.ask(left).await?;
-            let right_works = self.ask(right).await?;
-            if !(left_works && right_works) {
-                return Ok(());
-            }
-            let table = self.points.specs[left[0]].address().table;
-            let whole = span(&self.points.specs, row);
-            let count = u16::try_from(whole.end - whole.start).unwrap_or(u16::MAX);
-            if !self.limits.refused(table, count) {
-                let starts = [left, right].map(|row| span(&self.points.specs, row).start);
-                let at = starts[0].max(starts[1]);
-                self.findings.barriers.push(Barrier { table, at });
-            }
-            Ok(())
-        })
-    }
-
-    /// Asks for one half; whether it worked as a whole.
-    async fn ask(&mut self, row: &[usize]) -> Result<bool, SessionError> {
-        let Some(step) = self.points.step(row) else {
-            return Ok(true);
-        };
-        let Reply { answer, at } = self.line.exchange(&step.request).await?;
-        if let Answer::Exception(code) = answer
-            && is_illegal(code)
-        {
-            self.divide(row, at).await?;
-            return Ok(false);
-        }
-        step.note(answer, self.limits);
-        step.settle(answer, at, self.points, self.cycle);
-        Ok(matches!(answer, Answer::Data(_)))
     }
 }
 

@@ -4,7 +4,9 @@ use std::io;
 
 use tokio_serial::{DataBits, SerialPortBuilderExt, SerialStream, StopBits};
 
+use super::link::Transport;
 use super::pace::Pace;
+use crate::SessionError;
 
 /// The bit that makes the number of ones even or odd.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +88,19 @@ impl SerialSettings {
             tracing::debug!(port = %self.port, error = %error, "the port has no low-latency mode");
         }
         Ok(stream)
+    }
+}
+
+impl SerialSettings {
+    /// As [`SerialSettings::open`], for a line or a caller.
+    pub(crate) fn connect(&self) -> Result<Box<dyn Transport>, SessionError> {
+        match self.open() {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(source) => Err(SessionError::Connect {
+                address: self.port.clone(),
+                source,
+            }),
+        }
     }
 }
 

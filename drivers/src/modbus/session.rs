@@ -15,9 +15,9 @@ use super::point::{Meaning, Point, PointSpec};
 use super::reader::GroupReader;
 use super::request::Request;
 use super::write::write;
-use crate::{PollGroup, Session, SessionError, WriteError, WriteReport};
+use crate::{Exclusion, PollGroup, Session, SessionError, WriteError, WriteReport};
 
-/// The points of a device in poll groups, planned and without knowledge of the device.
+/// The points of a device in poll groups, planned. Clones share what is learned of the device.
 #[derive(Clone)]
 pub(crate) struct Groups {
     pub(crate) polled: Vec<PollGroup>,
@@ -147,14 +147,18 @@ impl<E: Exchange> Session for UnitSession<E> {
     }
 
     fn remarks(&self) -> Vec<String> {
-        let now = self.clock.now();
         let readers = self.groups.readers.iter();
-        let learned = readers.flat_map(|reader| reader.remarks(now));
+        let learned = readers.flat_map(GroupReader::remarks);
         learned.chain(self.way.remarks()).collect()
     }
 
+    fn excluded(&self) -> Vec<Exclusion> {
+        let readers = self.groups.readers.iter();
+        readers.flat_map(GroupReader::excluded).collect()
+    }
+
     fn faults(&self) -> BTreeMap<String, u64> {
-        self.way.faults().by_name()
+        self.way.faults()
     }
 
     async fn close(&mut self) {

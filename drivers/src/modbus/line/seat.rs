@@ -1,5 +1,7 @@
 //! A session's place on a line.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -8,7 +10,6 @@ use millrace_tags::Reason;
 use super::{Answered, Job, Kind, Line, WRITE_WITHIN};
 use crate::SessionError;
 use crate::modbus::exchange::Exchange;
-use crate::modbus::fault::FaultCounts;
 use crate::modbus::link::Peer;
 use crate::modbus::reply::{Answer, Reply};
 use crate::modbus::request::Request;
@@ -86,30 +87,12 @@ impl Exchange for Seat {
         }
     }
 
-    async fn exchange_all(
-        &mut self,
-        requests: &[&Request],
-        take: &mut (dyn FnMut(usize, Reply<'_>) + Send),
-    ) -> Result<(), SessionError> {
-        for (index, request) in requests.iter().enumerate() {
-            take(index, self.exchange(request).await?);
-        }
-        Ok(())
-    }
-
     fn hurry(&mut self, writing: bool) {
         self.writing = writing;
     }
 
-    fn faults(&self) -> &FaultCounts {
-        self.line.faults()
-    }
-
-    fn remarks(&self) -> Vec<String> {
-        let faults = self.line.faults().summary();
-        let name = self.line.name();
-        let faults = faults.map(|faults| format!("faults of line {name}: {faults}"));
-        faults.into_iter().collect()
+    fn faults(&self) -> BTreeMap<String, u64> {
+        self.line.faults().of_unit(self.peer.unit)
     }
 
     async fn close(&mut self) {

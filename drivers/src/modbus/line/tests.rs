@@ -12,16 +12,20 @@ use crate::modbus::frame::rtu::{decode, encode};
 use crate::modbus::request::ReadRequest;
 use crate::modbus::{Fault, Table};
 
+mod neighbours;
+
 const PACE_BAUD: u32 = 9_600;
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What each unit does: absent is dead.
 type Units = Arc<Mutex<HashMap<u8, Behaviour>>>;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Behaviour {
     Good,
     Dead,
+    /// Answers when nobody waits for it any more.
+    Late(Duration),
 }
 
 fn pace() -> Pace {
@@ -45,19 +49,17 @@ fn peer(unit: u8) -> Peer {
 }
 
 /// The bus: answers at the pace of its bytes, 2 ms after each request.
-async fn bus(mut far: DuplexStream, units: Units, log: Arc<Mutex<Vec<(u8, u8)>>>) {
+async fn bus(far: DuplexStream, units: Units, log: Arc<Mutex<Vec<(u8, u8)>>>) {
     let mut frame = [0; 8];
-    while far.read_exact(&mut frame).await.is_ok() {
+    let (mut requests, replies) = tokio::io::split(far);
+    let replies = Arc::new(tokio::sync::Mutex::new(replies));
+    while requests.read_exact(&mut frame).await.is_ok() {
         let Some((unit, pdu)) = decode(&frame) else {
             panic!("{frame:02X?} is no frame");
         };
         sleep(pace().bytes(8)).await;
         log.lock().unwrap().push((unit, pdu[0]));
-        let alive = matches!(units.lock().unwrap().get(&unit), Some(Behaviour::Good));
-        if !alive {
-            continue;
-        }
-        sleep(Duration::from_millis(2)).await;
+        let behaviour = units.lock().unwrap().get(&unit).copied();
         let reply = match pdu[0] {
             6 => encode(unit, pdu),
             function => {
@@ -66,9 +68,22 @@ async fn bus(mut far: DuplexStream, units: Units, log: Arc<Mutex<Vec<(u8, u8)>>>
                 encode(unit, &[&[function, bytes], &data[..]].concat())
             }
         };
-        sleep(pace().bytes(reply.len())).await;
-        if far.write_all(&reply).await.is_err() {
-            return;
+        let bytes = pace().bytes(reply.len());
+        match behaviour {
+            Some(Behaviour::Good) => {
+                sleep(Duration::from_millis(2) + bytes).await;
+                if replies.lock().await.write_all(&reply).await.is_err() {
+                    return;
+                }
+            }
+            Some(Behaviour::Late(late)) => {
+                let replies = replies.clone();
+                tokio::spawn(async move {
+                    sleep(late + bytes).await;
+                    let _ = replies.lock().await.write_all(&reply).await;
+                });
+            }
+            Some(Behaviour::Dead) | None => {}
         }
     }
 }
@@ -97,7 +112,11 @@ fn plant(units: u8) -> Plant {
 
 impl Plant {
     fn kill(&self, unit: u8) {
-        self.units.lock().unwrap().insert(unit, Behaviour::Dead);
+        self.make(unit, Behaviour::Dead);
+    }
+
+    fn make(&self, unit: u8, behaviour: Behaviour) {
+        self.units.lock().unwrap().insert(unit, behaviour);
     }
 
     fn revive(&self, unit: u8) {
@@ -201,41 +220,6 @@ async fn line_that_was_cut_is_back_as_a_whole() {
     (1..=10).for_each(|unit| plant.revive(unit));
     let back = plant.poll(10, Duration::from_secs(150)).await;
     assert!(back.values().all(|count| *count > 0), "{back:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn write_goes_ahead_of_waiting_reads() {
-    let plant = plant(9);
-    let pollers: Vec<_> = (1..=8)
-        .map(|unit| {
-            let line = plant.line.clone();
-            tokio::spawn(async move {
-                let mut seat = line.sit(peer(unit), 1.0);
-                loop {
-                    let _ = seat.exchange(&read(120)).await;
-                }
-            })
-        })
-        .collect();
-    sleep(Duration::from_secs(10)).await;
-    let mut seat = plant.line.sit(peer(9), 1.0);
-    seat.hurry(true);
-    let write = Request::WriteRegister {
-        address: 1,
-        value: 2,
-    };
-    let mut waits = Vec::new();
-    for _ in 0..50 {
-        let asked = Instant::now();
-        seat.exchange(&write).await.unwrap();
-        waits.push(asked.elapsed());
-        sleep(Duration::from_millis(333)).await;
-    }
-    let own = pace().exchange(8, 8) + Duration::from_millis(2);
-    let one_read = pace().exchange(8, 245) + Duration::from_millis(2);
-    let limit = own + one_read + Duration::from_millis(50);
-    assert!(waits.iter().all(|wait| *wait <= limit), "{waits:?}");
-    pollers.iter().for_each(|poller| poller.abort());
 }
 
 #[tokio::test(start_paused = true)]

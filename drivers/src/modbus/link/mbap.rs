@@ -76,7 +76,7 @@ impl<S: Transport> Link<S> {
             match requests[index].check(&self.received[pdu]) {
                 Ok(answer) => take(index, Reply { answer, at }),
                 Err(mismatch) => {
-                    self.faults.count(mismatch.fault);
+                    self.faults.count(peer.unit, mismatch.fault);
                     return Err(not_an_answer(peer, mismatch));
                 }
             }
@@ -131,7 +131,7 @@ impl<S: Transport> Link<S> {
                 match timeout_at(oldest.until, self.receive(peer)).await {
                     Ok(received) => received?,
                     Err(_) => {
-                        self.faults.count(Fault::Timeout);
+                        self.faults.count(peer.unit, Fault::Timeout);
                         let stale = self.faults.get(Fault::Stale) - stale_before;
                         return Err(timed_out(peer, requests[oldest.index], stale));
                     }
@@ -143,11 +143,11 @@ impl<S: Transport> Link<S> {
                 .iter()
                 .position(|open| open.transaction == header.transaction);
             let Some(open) = found.and_then(|at| open.remove(at)) else {
-                self.faults.count(Fault::Stale);
+                self.faults.count(peer.unit, Fault::Stale);
                 continue;
             };
             if header.unit != peer.unit {
-                self.faults.count(Fault::WrongUnit);
+                self.faults.count(peer.unit, Fault::WrongUnit);
                 return Err(SessionError::Protocol {
                     device: peer.device.clone(),
                     found: format!("a reply of unit {}", header.unit),
@@ -163,7 +163,7 @@ impl<S: Transport> Link<S> {
     fn drop_waiting(&mut self, peer: &Peer) -> Result<(), SessionError> {
         loop {
             while self.next_frame(peer)?.is_some() {
-                self.faults.count(Fault::Stale);
+                self.faults.count(peer.unit, Fault::Stale);
             }
             if !self.receive_now(peer)? {
                 return Ok(());
@@ -175,7 +175,7 @@ impl<S: Transport> Link<S> {
     fn next_frame(&mut self, peer: &Peer) -> Result<Option<(Header, Range<usize>)>, SessionError> {
         let unread = &self.received[self.unread.clone()];
         let header = Header::parse(unread).map_err(|error| {
-            self.faults.count(Fault::BadHeader);
+            self.faults.count(peer.unit, Fault::BadHeader);
             SessionError::Protocol {
                 device: peer.device.clone(),
                 found: error.to_string(),

@@ -1,6 +1,7 @@
 //! Exchanges on a serial line: silences, and the reply among the bytes.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
@@ -50,6 +51,14 @@ impl Silence {
         }
     }
 
+    /// How long the line must be quiet before it is used.
+    fn needed(&self, pace: &Pace) -> Duration {
+        match self.disturbed {
+            true => pace.fence,
+            false => pace.silence,
+        }
+    }
+
     /// From now on until the line was quiet for the fence, nothing is sent.
     pub(super) fn disturb(&mut self) {
         self.disturbed = true;
@@ -65,6 +74,16 @@ enum Found {
 }
 
 impl<S: Transport> Link<S> {
+    /// When the line has been silent for t3.5 since the last byte.
+    pub(crate) fn silent_at(&self, pace: &Pace) -> Instant {
+        self.silence.active_at + pace.silence
+    }
+
+    /// When the next request may be sent: after an error later than that.
+    pub(crate) fn usable_at(&self, pace: &Pace) -> Instant {
+        self.silence.active_at + self.silence.needed(pace)
+    }
+
     /// Until when this unit must not be asked, since it may still answer what was given up.
     pub(crate) fn unanswered_until(&self, unit: u8) -> Option<Instant> {
         let until = self.silence.owed.until(unit);
@@ -119,7 +138,7 @@ impl<S: Transport> Link<S> {
             Ok(Answer::Exception(_)) if was_owed => {}
             Ok(_) => self.silence.owed.settle(peer.unit),
             Err(mismatch) => {
-                self.faults.count(mismatch.fault);
+                self.faults.count(peer.unit, mismatch.fault);
                 self.silence.disturb();
                 return Err(not_an_answer(peer, mismatch));
             }
@@ -177,12 +196,7 @@ impl<S: Transport> Link<S> {
                 self.silence.active_at = Instant::now();
                 self.silence.disturbed = true;
             }
-            let quiet = if self.silence.disturbed {
-                pace.fence
-            } else {
-                pace.silence
-            };
-            let quiet_at = self.silence.active_at + quiet;
+            let quiet_at = self.usable_at(&pace);
             let now = Instant::now();
             if now >= quiet_at {
                 break true;
@@ -221,13 +235,15 @@ impl<S: Transport> Link<S> {
             let whole = (ENVELOPE_BYTES + 1..=rest.len().min(rtu::FRAME_BYTES_MAX))
                 .find_map(|bytes| Some((bytes, rtu::decode(&rest[..bytes])?.0)));
             let Some((bytes, of)) = whole else {
-                self.faults.count(Fault::Noise);
+                self.faults.count(unit, Fault::Noise);
                 return;
             };
             // A late reply may also be of a unit that was asked before this one.
-            let late = of == unit || self.silence.owed.contains(of);
-            self.faults
-                .count(if late { Fault::Late } else { Fault::WrongUnit });
+            if of == unit || self.silence.owed.contains(of) {
+                self.faults.count(of, Fault::Late);
+            } else {
+                self.faults.count(unit, Fault::WrongUnit);
+            }
             rest = &rest[bytes..];
         }
     }
@@ -248,7 +264,7 @@ impl<S: Transport> Link<S> {
             if echo_awaited && self.unread.len() >= self.sent.len() {
                 echo_awaited = false;
                 if self.received[self.unread.clone()].starts_with(&self.sent) {
-                    self.faults.count(Fault::OwnEcho);
+                    self.faults.count(peer.unit, Fault::OwnEcho);
                     self.silence.echoes = Some(true);
                     self.unread.start += self.sent.len();
                 }
@@ -292,7 +308,7 @@ impl<S: Transport> Link<S> {
                 && unread.starts_with(&[unit, function])
                 && unread.get(..**bytes).and_then(rtu::decode).is_some()
         }) {
-            self.faults.count(Fault::Late);
+            self.faults.count(unit, Fault::Late);
             self.unread.start += bytes;
         }
     }
@@ -361,7 +377,7 @@ impl<S: Transport> Link<S> {
                 Some(format!("{} bytes of noise", unread.len())),
             ),
         };
-        self.faults.count(fault);
+        self.faults.count(peer.unit, fault);
         self.unread = 0..0;
         let Some(found) = found else {
             self.silence.owed.give_up(peer.unit, peer.timeout);

@@ -41,6 +41,13 @@ struct Bounds {
     refused: u16,
 }
 
+impl Taught {
+    /// Whether any request was too long.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.0.iter().any(|bounds| bounds.refused != 0)
+    }
+}
+
 impl Limits {
     /// The most addresses of this table that a request may ask for now.
     ///

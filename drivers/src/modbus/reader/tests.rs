@@ -72,6 +72,11 @@ fn bad_tags(reading: &Reading) -> HashSet<u32> {
     bad
 }
 
+fn excluded(session: &dyn Session) -> Vec<String> {
+    let ranges = session.excluded().into_iter();
+    ranges.map(|range| range.addresses).collect()
+}
+
 fn hole(start: u16, count: u16) -> Hole {
     Hole {
         table: Table::Holding,
@@ -96,11 +101,13 @@ async fn illegal_address_costs_only_itself_from_the_first_read_on() {
         assert_eq!(reading.samples.len(), 200);
         assert_eq!(bad_tags(&reading), HashSet::from([77]));
     }
-    let remarks = session.remarks();
+    let excluded = session.excluded();
+    assert_eq!(excluded.len(), 1, "{excluded:?}");
     assert_eq!(
-        remarks,
-        ["holding:77 is no address of the device; it is tried again in 600 s"]
+        (&*excluded[0].addresses, excluded[0].tags),
+        ("holding:77", 1)
     );
+    assert_eq!(excluded[0].retry_at, excluded[0].since + ILLEGAL_RETRY);
     assert_eq!(sim.served().total, 3 * 199);
 }
 
@@ -123,7 +130,56 @@ async fn illegal_address_is_tried_again_on_schedule() {
         bad_tags(&session.read(0).await.unwrap()),
         HashSet::from([4])
     );
-    assert_eq!(session.remarks().len(), 1);
+    assert_eq!(excluded(&*session), ["holding:4"]);
+}
+
+#[tokio::test]
+async fn what_was_learned_survives_the_session() {
+    let clock = clock();
+    let faults = Faults {
+        max_registers: 30,
+        ..with_holes(vec![hole(40, 3), hole(90, 1)])
+    };
+    let sim = device(100, faults);
+    sim.keep_exchanges();
+    let point = |offset: u16| Point {
+        tag: TagId(u32::from(offset)),
+        spec: holding(offset, DataType::U16),
+        meaning: Default::default(),
+        interval: Duration::from_secs(1),
+    };
+    let settings = TcpSettings::new("sim", sim.local_addr().to_string());
+    let driver = TcpDriver::new(settings, (0..100).map(point).collect(), clock.clone());
+    let mut first = driver.open().await.unwrap();
+    let mut parallel = driver.open().await.unwrap();
+    let truth = HashSet::from([40, 41, 42, 90]);
+    for _ in 0..8 {
+        let reading = first.read(0).await.unwrap();
+        assert_eq!(bad_tags(&reading), truth);
+    }
+    let learned = (first.remarks(), first.excluded());
+    assert_eq!(excluded(&*first), ["holding:40-42", "holding:90"]);
+    assert_eq!(
+        learned.0,
+        ["the device gives at most 30 of holding in one request"]
+    );
+    drop(first);
+    clock.advance(Duration::from_secs(60));
+    sim.take_exchanges(1);
+    // Another one at the same time has it from its next read on, one after it from the beginning.
+    let mut second = driver.open().await.unwrap();
+    for session in [&mut parallel, &mut second] {
+        let reading = session.read(0).await.unwrap();
+        assert_eq!(bad_tags(&reading), truth);
+        assert_eq!((session.remarks(), session.excluded()), learned);
+        // 40 registers, 47 and 9.
+        assert_eq!(sim.take_exchanges(1).len(), 2 + 2 + 1);
+    }
+    // A maximum is not believed for ever either.
+    sim.set_faults(with_holes(vec![]));
+    clock.advance(learned::RELEARN);
+    second.read(0).await.unwrap();
+    assert_eq!(second.remarks(), [""; 0]);
 }
 
 #[tokio::test]
@@ -134,10 +190,7 @@ async fn device_that_refused_everything_is_back_at_once() {
         let reading = session.read(0).await.unwrap();
         assert_eq!((reading.samples.len(), bad_tags(&reading).len()), (30, 30));
     }
-    assert_eq!(
-        session.remarks()[0].split_once(' ').unwrap().1,
-        "is no address of the device, nor is any of its poll group"
-    );
+    assert_eq!(excluded(&*session), ["holding:0-29"]);
     sim.set_faults(Faults::default());
     assert_eq!(bad_tags(&session.read(0).await.unwrap()).len(), 29);
     assert_eq!(bad_tags(&session.read(0).await.unwrap()).len(), 0);
@@ -153,7 +206,7 @@ async fn hole_between_tags_is_read_around() {
         assert_eq!(reading.samples.len(), wanted.len());
         assert_eq!(bad_tags(&reading), HashSet::new());
     }
-    assert!(session.remarks().is_empty());
+    assert!(session.excluded().is_empty());
 }
 
 #[tokio::test]
@@ -213,10 +266,10 @@ async fn first_read_brings_all_that_is_there_of_two_thousand_registers() {
         let reading = session.read(0).await.unwrap();
         assert_eq!(reading.samples.len(), 2_000);
         assert_eq!(bad_tags(&reading), truth, "seed {seed}");
-        let listed = session.remarks().into_iter().filter_map(|remark| {
-            let address = remark.strip_suffix("; it is tried again in 600 s")?;
-            let offset = address.split(' ').next()?.strip_prefix("holding:")?;
-            offset.parse().ok()
+        let listed = excluded(&*session).into_iter().flat_map(|range| {
+            let (_, range) = range.split_once(':').unwrap();
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            first.parse::<u32>().unwrap()..=last.parse().unwrap()
         });
         assert_eq!(listed.collect::<HashSet<u32>>(), truth, "seed {seed}");
     }
@@ -332,8 +385,8 @@ async fn hole_on_a_line_is_found_within_the_devices_own_share() {
         assert_eq!(bad_tags(&reading), HashSet::from([u32::from(at)]));
         let asked = sim.take_exchanges(1).len();
         let meanwhile = sim.take_exchanges(2).len();
-        // The whole, and both halves of each halving.
-        assert!(asked <= 1 + 2 * 6, "{asked}");
+        // The refusal, log2 of 64 for the hole, and what is before and behind it.
+        assert!(asked <= 1 + 6 + 2, "{asked}");
         assert!(meanwhile + 1 >= asked / 2, "{asked}, {meanwhile}");
     }
 }
@@ -355,7 +408,7 @@ async fn other_exceptions_cost_the_tags_of_their_request() {
         assert_eq!(reasons, [Some(reason); 5]);
         assert_eq!(reading.samples.len(), 9);
     }
-    assert!(session.remarks().is_empty());
+    assert!(session.excluded().is_empty());
 }
 
 #[tokio::test]

@@ -8,9 +8,13 @@ use crate::modbus::frame::rtu::{decode, encode};
 const BAUD: u32 = 19_200;
 const TIMEOUT: Duration = Duration::from_millis(200);
 
+fn pace() -> Pace {
+    Pace::of(BAUD, 11)
+}
+
 fn line() -> (Asking, Unit) {
     let (near, far) = tokio::io::duplex(4096);
-    let framing = Framing::Rtu(Pace::of(BAUD, 11));
+    let framing = Framing::Rtu(pace());
     let link = Link::new(near, framing, FaultCounts::default());
     let peer = peer(TIMEOUT);
     (Asking { link, peer }, Unit(far))
@@ -193,12 +197,7 @@ async fn each_fault_is_counted_under_its_name_and_costs_one_exchange() {
             unit.send(&bytes).await;
         });
         assert!(failed.await.is_err(), "{fault:?}");
-        assert_eq!(
-            asking.seen(fault),
-            1,
-            "{:?}",
-            asking.link.faults().summary()
-        );
+        assert_eq!(asking.seen(fault), 1, "{:?}", asking.link.faults());
         let next = ask(&mut asking, async {
             unit.answer_question().await;
             unit.asked().await;
@@ -282,6 +281,51 @@ async fn reply_may_pause_between_its_bytes() {
         }
     });
     assert_eq!(dripped.await.unwrap(), [7; 4]);
+}
+
+/// As USB adapters hand it on: far more than t1.5 between any two pieces.
+#[tokio::test(start_paused = true)]
+async fn frame_in_pieces_is_one_frame() {
+    let frame = good(7);
+    for cut in 1..frame.len() {
+        let (mut asking, mut unit) = line();
+        for pause in [1, 16, 100] {
+            let cut_up = ask(&mut asking, async {
+                unit.asked().await;
+                let (head, tail) = frame.split_at(cut);
+                unit.send(head).await;
+                sleep(Duration::from_millis(pause)).await;
+                unit.send(tail).await;
+            });
+            assert_eq!(cut_up.await.unwrap(), [7; 4], "{cut} {pause}");
+        }
+        assert_eq!(asking.seen(Fault::Truncated) + asking.seen(Fault::Noise), 0);
+    }
+}
+
+/// What is missing of a frame that broke off comes at any time after it, and is never the beginning of the next.
+#[tokio::test(start_paused = true)]
+async fn rest_of_a_broken_frame_is_no_reply() {
+    let old = good(7);
+    for cut in 2..old.len() {
+        for late in [130, 160, 190, 230, 300] {
+            let (mut asking, mut unit) = line();
+            let broken = ask(&mut asking, async {
+                unit.asked().await;
+                unit.send(&old[..cut]).await;
+            });
+            assert!(broken.await.is_err(), "{cut}");
+            let gap = Duration::from_millis(late) - pace().pause_in_frame;
+            let next = ask(&mut asking, async {
+                sleep(gap).await;
+                unit.send(&old[cut..]).await;
+                unit.answer_question().await;
+                unit.asked().await;
+                unit.send(&good(9)).await;
+            });
+            assert_eq!(next.await.unwrap(), [9; 4], "{cut} {late}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
