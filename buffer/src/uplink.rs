@@ -431,26 +431,44 @@ impl Uplink {
         self.owed.hold();
     }
 
-    /// Forgets offers of numbers that are gone: their acks come too late.
+    /// Forgets offers of numbers that are gone: their acks come too late. What is left of such an offer is
+    /// offered again.
     pub(crate) fn cancel(&mut self, kind: LogKind, gone: &[Lost]) {
         if gone.is_empty() {
             return;
         }
         self.aside.forget(kind, gone);
-        self.in_flight.retain(|_, flight| match flight {
-            InFlight::Numbers {
+        let mut left = Vec::new();
+        self.in_flight.retain(|_, flight| {
+            let InFlight::Numbers {
                 log,
                 line,
                 first,
                 last,
+                batch,
+                chunk,
                 ..
-            } => {
-                *log != kind
-                    || !gone
-                        .iter()
-                        .any(|(l, a, b, _)| l == line && a <= last && b >= first)
+            } = *flight
+            else {
+                return true;
+            };
+            let meets = |&&(l, a, b, _): &&Lost| l == line && a <= last && b >= first;
+            if log != kind || !gone.iter().any(|lost| meets(&lost)) {
+                return true;
             }
-            InFlight::Owed { .. } => true,
+            let mut rest = Ranges::default();
+            rest.insert(first, last);
+            for &(_, a, b, _) in gone.iter().filter(meets) {
+                rest.remove(a, b);
+            }
+            left.push((line, rest, batch, chunk));
+            false
         });
+        let reader = self.reader_mut(kind);
+        for (line, rest, batch, chunk) in left {
+            for (first, last) in rest.iter() {
+                reader.give_back(line, first, last, batch, chunk);
+            }
+        }
     }
 }

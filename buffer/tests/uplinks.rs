@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use millrace_buffer::{Budget, Buffer, Item, OfferId, Outbox, Settings, Start};
-use millrace_tags::DropReason;
+use millrace_buffer::{Budget, Buffer, Item, OfferId, Outbox, Purge, Settings, Start};
+use millrace_tags::{DropReason, Timestamp};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use receiver::{Receiver, clock, register, samples, take_all};
@@ -508,4 +508,29 @@ fn an_uplink_does_not_get_what_is_older_than_itself_when_something_is_sent_again
         (row.acked, row.queued, row.dropped[&DropReason::BeforeStart]),
         (5, 0, 5)
     );
+}
+
+#[test]
+fn what_is_left_of_an_offer_of_which_a_part_was_removed_comes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let buffer = Buffer::open_exactly(settings(dir.path()), clock()).unwrap();
+    let mut outbox = buffer.outbox(SLOW, Start::Oldest);
+    let (source, tag) = register(&buffer, "pump");
+    for first in [1, 6] {
+        buffer.append(source, samples(tag, first, 5));
+        buffer.commit().unwrap();
+    }
+    // One parcel of two chunks.
+    let mut receiver = Receiver::default();
+    let offers = take_all(&mut outbox, &mut receiver, 1);
+    assert_eq!(receiver.values("pump"), (1..=10).collect());
+    let before = Some(Timestamp(1_763_690_000_000_000_006));
+    let purged = buffer.purge(Purge { before, log: None }).unwrap();
+    assert_eq!((purged.epochs, purged.unsent[SLOW]), (1, 5));
+    outbox.acked(offers[0]);
+    let mut receiver = Receiver::default();
+    receiver::drain_empty(&buffer, &mut outbox, &mut receiver);
+    assert_eq!(receiver.values("pump"), (6..=10).collect());
+    let row = &buffer.verify().unwrap().devices["pump"];
+    assert_eq!((row.acked, row.dropped[&DropReason::Purged]), (5, 5));
 }

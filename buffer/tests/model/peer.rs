@@ -80,18 +80,20 @@ impl Peer {
         }
     }
 
-    /// Records came.
-    pub(crate) fn take(&mut self, id: OfferId, line: LineId, numbers: Vec<u64>) {
+    /// Records came. `again`: others of their offer may have been removed meanwhile, which ended it.
+    pub(crate) fn take(&mut self, id: OfferId, line: LineId, numbers: Vec<u64>, again: bool) {
         assert_ne!(Some(line.0), self.without, "a source that is not routed");
         for &number in &numbers {
             let at = (line, number);
             let heard = self.heard.get(&at);
             assert_eq!(heard, None, "{at:?} came after it was called lost");
             let before = self.marks.insert(at, Mark::Flying(id));
-            assert!(
-                matches!(before, None | Some(Mark::Maybe)),
-                "{at:?} came again: it was {before:?}"
-            );
+            let fits = match before {
+                None | Some(Mark::Maybe) => true,
+                Some(Mark::Flying(_)) => again,
+                _ => false,
+            };
+            assert!(fits, "{at:?} came again: it was {before:?}");
         }
         self.fly(id, line, numbers, false);
     }

@@ -313,7 +313,7 @@ impl World {
         match lost {
             None => {
                 assert!(numbers.len() <= budget.records);
-                to.take(offer.id, line, numbers);
+                to.take(offer.id, line, numbers, !self.complete);
             }
             Some(reason) => to.hear(offer.id, line, numbers, reason, !self.complete),
         }
