@@ -9,6 +9,7 @@ mod peer;
 mod routes;
 mod socket;
 mod stored;
+mod trace;
 
 #[cfg(test)]
 mod tests;

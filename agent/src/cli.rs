@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+mod advice;
 mod bootstrap;
 mod buffer;
 mod check;
@@ -18,10 +19,10 @@ mod device;
 mod events;
 mod failure;
 mod identify;
-#[cfg(feature = "sim")]
 mod interrupt;
 mod later;
 mod ledger;
+mod listen;
 mod logs;
 mod once;
 pub(crate) mod output;
@@ -35,6 +36,9 @@ mod sim;
 mod status;
 mod table;
 mod tags;
+mod tape;
+mod target;
+mod trace;
 mod trust;
 mod uplink;
 mod write;
@@ -118,11 +122,10 @@ enum Command {
     /// List, test, pause and resume devices
     #[command(subcommand)]
     Device(device::DeviceCommand),
-    /// Show the frames of a device or a line in hex, with their meaning
-    Trace(later::AnyArgs),
-    /// Record a bus, or play a recording
+    Trace(trace::TraceArgs),
+    /// Record a bus, show or play a recording
     #[command(subcommand)]
-    Tape(later::TapeCommand),
+    Tape(tape::TapeCommand),
     Ledger(ledger::LedgerArgs),
     /// The store: its state, what is in it
     #[command(subcommand)]
@@ -203,12 +206,8 @@ impl Command {
             Command::Read(args) => args.run(global),
             Command::Write(args) => args.run(global),
             Command::Device(command) => command.run(global),
-            Command::Trace(_) => Later::new(
-                "trace",
-                "`millrace device test NAME` says what the device answered",
-            )
-            .refuse(),
-            Command::Tape(command) => command.refuse(),
+            Command::Trace(args) => args.run(global),
+            Command::Tape(command) => command.run(global),
             Command::Ledger(args) => args.run(global),
             Command::Buffer(command) => command.run(global),
             Command::Model(command) => command.refuse(),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use millrace_buffer::{Buffer, Ledger, WhenFull};
-use millrace_drivers::modbus::Line;
+use millrace_drivers::modbus::{Line, Tap};
 use millrace_tags::{Clock, DropReason, Sample, TagId};
 use serde::Serialize;
 
@@ -43,6 +43,8 @@ pub(crate) struct Gateway {
     pub(crate) devices: Vec<Arc<Device>>,
     /// Lines that devices share.
     pub(crate) lines: Vec<Line>,
+    /// Where to listen in on devices that have a connection of their own.
+    pub(crate) taps: BTreeMap<String, Tap>,
     /// Models, in order of configuration.
     pub(crate) models: Vec<Arc<Model>>,
     /// Uplinks, in order of configuration.
@@ -55,9 +57,9 @@ pub(crate) struct Gateway {
 #[derive(Debug, thiserror::Error)]
 #[error("there is no {what} {name}; there are: {known}")]
 pub(crate) struct NotFound {
-    what: &'static str,
-    name: String,
-    known: String,
+    pub(crate) what: &'static str,
+    pub(crate) name: String,
+    pub(crate) known: String,
 }
 
 /// A configuration file that runs, as `config show` prints it.

@@ -24,6 +24,7 @@ mod report;
 mod stored;
 mod supervisor;
 mod totals;
+mod trace;
 mod write;
 
 use std::process::ExitCode;

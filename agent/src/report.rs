@@ -81,6 +81,47 @@ pub(crate) struct UnitReport {
     pub(crate) unit_id: u8,
 }
 
+/// One line of what is heard of a device or a line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TraceLine {
+    /// Once, and again where a new configuration has replaced the old one.
+    Of(TracePoint),
+    /// What was heard.
+    Piece(TracePiece),
+}
+
+/// Whom a trace listens to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TracePoint {
+    /// The device or the line, as asked.
+    pub(crate) name: String,
+    /// `tcp` or `rtu`.
+    pub(crate) framing: String,
+    /// Of a device that shares a line with others: its unit.
+    pub(crate) unit: Option<u8>,
+}
+
+/// What went over a link at one time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TracePiece {
+    /// On the monotonic clock of this boot.
+    pub(crate) ns: i64,
+    /// Which connection.
+    pub(crate) link: u64,
+    /// `sent`, `received` or `lost`.
+    pub(crate) way: String,
+    /// Two digits a byte.
+    pub(crate) hex: String,
+    /// Pieces before this one that were dropped.
+    #[serde(default, skip_serializing_if = "crate::report::is_zero")]
+    pub(crate) missed: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 /// One model.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct ModelStatus {

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::gateway::Gateway;
 
 pub(crate) use build::{Startup, start};
+pub(crate) use driver::Drivers;
 pub(crate) use run::{RunOptions, run};
 
 /// The gateway that runs now. A new configuration replaces it; whoever asks gets the newest.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::peer::{Peer, Role};
-use super::{buffer, line, stored};
+use super::{buffer, line, stored, trace};
 use crate::gateway::{Gateway, NotFound};
 use crate::poison::{PoisonDone, PoisonRequest};
 use crate::report::{
@@ -48,6 +48,7 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/v1/write", post(write))
         .route("/v1/modbus", get(line::report))
         .route("/v1/modbus/tunnel", get(line::tunnel))
+        .route("/v1/modbus/trace", get(trace::trace))
         .route("/v1/events", get(events))
         .route("/v1/ledger", get(ledger))
         .route(
@@ -280,7 +281,7 @@ async fn ledger(
     Ok(Json(ledger.map_err(|error| failed(crate::device::chain(&error)))?).into_response())
 }
 
-fn json_lines<T: Serialize>(rows: &[T]) -> Vec<u8> {
+pub(super) fn json_lines<T: Serialize>(rows: &[T]) -> Vec<u8> {
     let mut lines = Vec::new();
     for row in rows {
         // Our own plain structs always serialise.

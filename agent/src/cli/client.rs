@@ -1,5 +1,7 @@
 //! The client of the local API: HTTP/1 over the agent's Unix socket.
 
+mod lines;
+
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
+pub(crate) use lines::Lines;
+
 use super::{Failure, Global};
 use crate::api::TUNNEL;
 use crate::report::ApiError;
@@ -23,8 +27,6 @@ const SOCKET_DEFAULT: &str = "/run/millrace/millrace.sock";
 pub(crate) const SOCKET_NAME: &str = "millrace.sock";
 /// An answer above this is not from our agent: 100,000 tags are about 20 MB.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
-/// One line of a stream: a tag, or an event.
-const LINE_BYTES_MAX: usize = 4 << 20;
 
 /// The trailer in which the agent says what came of a long answer.
 pub(crate) const OUTCOME: &str = "x-millrace-outcome";
@@ -58,8 +60,7 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> anyhow::Result<T> {
-        let body = serde_json::to_vec(body)?;
-        block_on(async { decode(self.send(Method::POST, path, Some(body)).await?).await })
+        block_on(self.ask(path, body))
     }
 
     /// Hands over every object of an endless answer as it comes, until the agent stops or Ctrl-C.
@@ -69,14 +70,24 @@ impl Client {
         mut each: impl FnMut(T) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         block_on(async {
-            let answer = succeeded(self.send(Method::GET, path, None).await?).await?;
+            let mut lines = self.lines(path).await?;
+            let following = async {
+                while let Some(object) = lines.next().await? {
+                    each(object)?;
+                }
+                Ok(())
+            };
             tokio::select! {
-                followed = each_line(answer.into_body(), |line| {
-                    each(serde_json::from_slice(line).map_err(unreadable)?)
-                }) => followed,
+                followed = following => followed,
                 _ = tokio::signal::ctrl_c() => Ok(()),
             }
         })
+    }
+
+    /// The objects of an endless answer.
+    pub(crate) async fn lines(&self, path: &str) -> anyhow::Result<Lines> {
+        let answer = succeeded(self.send(Method::GET, path, None).await?).await?;
+        Ok(Lines::new(answer.into_body()))
     }
 
     /// [`Client::post`]. `None`: no agent listens.
@@ -136,6 +147,16 @@ impl Client {
         };
         let answer = send_over(stream, Method::GET, path, None).await?;
         decode(answer).await.map(Some)
+    }
+
+    /// [`Client::post`], inside of a command's own runtime.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> anyhow::Result<T> {
+        let body = serde_json::to_vec(body)?;
+        decode(self.send(Method::POST, path, Some(body)).await?).await
     }
 
     /// Turns a connection to the agent into one that speaks Modbus TCP with units of a line.
@@ -281,32 +302,6 @@ async fn collect(body: Incoming) -> anyhow::Result<Bytes> {
         .await
         .map_err(|error| Failure::new("the agent's answer broke off").because(error))?
         .to_bytes())
-}
-
-async fn each_line(
-    mut body: Incoming,
-    mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let mut pending = Vec::new();
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            Failure::new("the agent stopped while we were following").because(error)
-        })?;
-        let Some(data) = frame.data_ref() else {
-            continue;
-        };
-        pending.extend_from_slice(data);
-        while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = pending.drain(..=end).collect();
-            if line.len() > 1 {
-                each(&line)?;
-            }
-        }
-        if pending.len() > LINE_BYTES_MAX {
-            return Err(Failure::new("the agent sent a line without an end").into());
-        }
-    }
-    Ok(())
 }
 
 /// Text as it may stand in a query.

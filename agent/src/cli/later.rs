@@ -44,30 +44,6 @@ impl Later {
     }
 }
 
-/// `tape`: a recorded bus.
-#[derive(Debug, Subcommand)]
-pub(crate) enum TapeCommand {
-    /// Record the frames of a device or a line
-    Record(AnyArgs),
-    /// Serve a recording as if it were the device
-    Play(AnyArgs),
-}
-
-impl TapeCommand {
-    pub(super) fn refuse(self) -> anyhow::Result<ExitCode> {
-        match self {
-            TapeCommand::Record(_) => {
-                Later::new("tape record", "tcpdump records a Modbus TCP link")
-            }
-            TapeCommand::Play(_) => Later::new(
-                "tape play",
-                "`millrace sim modbus --replay FILE.csv` serves recorded values",
-            ),
-        }
-        .refuse()
-    }
-}
-
 /// `model`: versions of model bundles.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {

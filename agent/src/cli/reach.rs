@@ -8,12 +8,12 @@ use millrace_drivers::modbus::{Caller, SerialSettings};
 use millrace_tags::{Clock, SystemClock};
 
 use super::client::{Client, query};
-use super::once::Target;
+use super::target::Target;
 use super::{Failure, Global};
 use crate::report::{LineReport, ModbusReport};
 
 /// Besides a unit's timeout a tool waits for its turn on a busy line.
-const TURN_MAX: Duration = Duration::from_secs(30);
+pub(super) const TURN_MAX: Duration = Duration::from_secs(30);
 
 /// What a tool asks through.
 pub(super) struct Way {
@@ -75,16 +75,22 @@ pub(super) async fn through(
     timeout: Duration,
     global: &Global,
 ) -> anyhow::Result<Way> {
-    let path = format!(
-        "/v1/modbus/tunnel?line={}&timeout_ms={}",
-        query(&line.name),
-        timeout.as_millis()
-    );
-    let stream = Client::new(global).tunnel(&path).await?;
+    let stream = Client::new(global)
+        .tunnel(&tunnel_path(&line, timeout))
+        .await?;
     Ok(Way {
         caller: Caller::over(stream, timeout + TURN_MAX, &clock()),
         line: Some(line),
     })
+}
+
+/// What to ask the agent for the way to the units of its line.
+pub(super) fn tunnel_path(line: &LineReport, timeout: Duration) -> String {
+    format!(
+        "/v1/modbus/tunnel?line={}&timeout_ms={}",
+        query(&line.name),
+        timeout.as_millis()
+    )
 }
 
 /// The agent's devices would be lost while the port had other settings.

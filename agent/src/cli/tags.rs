@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::client::{Client, query};
 use super::table::Table;
+use super::target::Target;
 use super::{Global, once, output, show};
 use crate::report::{ReadRequest, TagRow};
 
@@ -75,7 +76,7 @@ impl TagsArgs {
 impl ReadArgs {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let rows = match &self.on {
-            Some(url) => once::read(&once::Target::parse(url)?, &self.wanted(global))?,
+            Some(url) => once::read(&Target::parse(url)?, &self.wanted(global))?,
             None => Client::new(global).post(
                 "/v1/read",
                 &ReadRequest {

@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::client::Client;
-use super::once::{self, Target, Wanted, Written};
+use super::once::{self, Wanted, Written};
+use super::target::Target;
 use super::{Global, output, show};
 use crate::report::{WriteDone, WriteRequest};
 

@@ -111,6 +111,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         events: builder.events.clone(),
         devices,
         lines: builder.drivers.lines(),
+        taps: builder.drivers.taps(),
         models,
         uplinks,
         bootstrap,

@@ -1,10 +1,10 @@
 //! From a device's settings to the driver of its protocol.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_drivers::modbus::{DialIn, Line};
+use millrace_drivers::modbus::{DialIn, Line, Tap};
 use millrace_drivers::{Driver, modbus, opcua};
 use millrace_tags::{Clock, TagId};
 
@@ -12,18 +12,19 @@ use crate::config::{self, Connection, Listen, TagMeaning, TagPoint};
 use crate::totals::Totals;
 
 /// Builds drivers, and what several of them share: lines and listeners.
-pub(super) struct Drivers {
+pub(crate) struct Drivers {
     clock: Arc<dyn Clock>,
     serial: HashMap<String, Line>,
     /// Gateways that pass RTU frames on, by address and source.
     over_tcp: HashMap<String, Line>,
     dial_ins: HashMap<String, DialIn>,
     totals: Totals,
+    taps: BTreeMap<String, Tap>,
 }
 
 impl Drivers {
     /// Lines are opened by the first device that is read.
-    pub(super) fn new(lines: &[config::Line], totals: Totals, clock: &Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(lines: &[config::Line], totals: Totals, clock: &Arc<dyn Clock>) -> Self {
         let line = |line: &config::Line| {
             let settings = line.settings.clone();
             let serial = Line::serial(line.name.clone(), settings, clock.clone());
@@ -35,15 +36,17 @@ impl Drivers {
             over_tcp: HashMap::new(),
             dial_ins: HashMap::new(),
             totals,
+            taps: BTreeMap::new(),
         }
     }
 
     /// The driver that the device's connection asks for.
-    pub(super) fn driver(&mut self, device: &config::Device, tags: &[TagId]) -> Arc<dyn Driver> {
+    pub(crate) fn driver(&mut self, device: &config::Device, tags: &[TagId]) -> Arc<dyn Driver> {
         let points = self.points(device, tags);
         match &device.connection {
             Connection::ModbusTcp { settings, dial_in } => {
                 let driver = modbus::TcpDriver::new(settings.clone(), points, self.clock.clone());
+                self.taps.insert(device.name.clone(), driver.tap().clone());
                 match dial_in {
                     Some(listen) => Arc::new(driver.dialled_in(self.dial_in(&device.name, listen))),
                     None => Arc::new(driver),
@@ -77,7 +80,8 @@ impl Drivers {
         std::mem::take(&mut self.totals)
     }
 
-    fn points(&mut self, device: &config::Device, tags: &[TagId]) -> Vec<modbus::Point> {
+    /// The tags of a Modbus device as points to read.
+    pub(crate) fn points(&mut self, device: &config::Device, tags: &[TagId]) -> Vec<modbus::Point> {
         let mut points = Vec::new();
         for (tag, id) in device.tags.iter().zip(tags) {
             if let TagPoint::Modbus(spec) = &tag.point {
@@ -122,6 +126,11 @@ impl Drivers {
         let mut lines: Vec<Line> = lines.cloned().collect();
         lines.sort_by(|one, other| one.name().cmp(other.name()));
         lines
+    }
+
+    /// Where to listen in on devices that have a connection of their own, by their names.
+    pub(super) fn taps(&self) -> BTreeMap<String, Tap> {
+        self.taps.clone()
     }
 
     /// The reader of the configuration refuses a device whose line is not there; it would find no port.

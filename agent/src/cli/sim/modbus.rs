@@ -15,7 +15,7 @@ use millrace_drivers::sim::modbus::{
 
 use super::super::client::block_on;
 use super::super::interrupt::interrupted;
-use super::super::once::Target;
+use super::super::target::Target;
 use super::super::{Failure, Global, output};
 
 /// Modbus devices over TCP or on a serial line

@@ -70,9 +70,15 @@ pub struct Exception {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Checksum {
     /// As it came, in the order of its bytes.
+    #[serde(serialize_with = "digits")]
     pub found: [u8; 2],
     /// As it should be.
+    #[serde(serialize_with = "digits")]
     pub right: [u8; 2],
+}
+
+fn digits<S: serde::Serializer>(bytes: &[u8; 2], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&crate::modbus::tape::hex(bytes))
 }
 
 impl Exception {
