@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::super::advice::advice;
 use super::super::client::Client;
+use super::super::reach::clock;
 use super::super::show;
 use crate::config;
 use crate::device::{Device, chain};
@@ -75,7 +76,14 @@ impl Trial {
     /// Reads every tag once.
     pub(super) async fn read(&mut self, device: &config::Device, driver: Arc<dyn Driver>) {
         let kind = device.connection.kind();
-        let tried = Device::new(&device.name, kind, &self.at, driver, HashMap::new());
+        let tried = Device::new(
+            &device.name,
+            kind,
+            &self.at,
+            driver,
+            HashMap::new(),
+            clock(),
+        );
         let fresh = match tried.read_all().await {
             Ok(fresh) => fresh,
             Err(error) => return self.fail(chain(&error), advice(&error)),
