@@ -2,6 +2,7 @@
 
 mod again;
 mod bad_input;
+mod block;
 mod bootstrap;
 mod command_line;
 mod commands;

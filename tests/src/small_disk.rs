@@ -86,7 +86,19 @@ impl SmallDisk {
         Ok(())
     }
 
-    /// Gives back what [`SmallDisk::fill`] took.
+    /// Takes so many mebibytes of the room.
+    ///
+    /// # Errors
+    /// When there is less.
+    pub fn take(&self, mebibytes: u32) -> Result<()> {
+        let mut file = File::create(self.ballast())?;
+        for _ in 0..mebibytes {
+            file.write_all(&[1; 1 << 20])?;
+        }
+        Ok(())
+    }
+
+    /// Gives back what was taken.
     ///
     /// # Errors
     /// When the file cannot be removed.
