@@ -49,7 +49,7 @@ soak-modbus: ## a million exchanges with Modbus devices that do everything wrong
 
 soak-buffer: ## kill -9, power cuts, damage, failing disks, random sequences
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
-	MILLRACE_KILL_ROUNDS=500 MILLRACE_CUTS=500 MILLRACE_DAMAGE_ROUNDS=1000 MILLRACE_FAULT_STRIDE=1 MILLRACE_MODEL_CASES=2000 MILLRACE_RECHUNK_ROUNDS=200 \
+	MILLRACE_KILL_ROUNDS=500 MILLRACE_CUTS=500 MILLRACE_DAMAGE_ROUNDS=1000 MILLRACE_FAULT_STRIDE=1 MILLRACE_MODEL_SEED=$(MILLRACE_SEED) MILLRACE_MODEL_CASES=2000 MILLRACE_RECHUNK_ROUNDS=200 \
 		$(CARGO) test --release --locked -p millrace-buffer --test kill --test power_cut --test damage --test full_disk \
 		--test model --test uplinks --test panic --test rechunk -- --nocapture
 
