@@ -68,6 +68,9 @@ pub(crate) struct Outcome {
     pub(crate) undated: u64,
     /// Chunks that could not be read.
     pub(crate) damaged_chunks: u64,
+    /// Epochs that a newer program wrote, and this one cannot read.
+    #[serde(default)]
+    pub(crate) newer_epochs: u64,
 }
 
 /// Most records that `count` may ask for: they are held in memory.
@@ -129,6 +132,7 @@ pub(crate) fn write(
         }
     }
     outcome.damaged_chunks = reading.progress().damaged_chunks;
+    outcome.newer_epochs = archive.newer_epochs(request.log);
     out.flush()?;
     Ok(outcome)
 }
@@ -156,6 +160,7 @@ pub(crate) fn write_chunks(
     out.flush()?;
     Ok(Outcome {
         records: chunks.len() as u64,
+        newer_epochs: archive.newer_epochs(request.log),
         ..Outcome::default()
     })
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 use crate::boots::Boots;
+use crate::disk::NEWER;
 use crate::state::{State, StateFile};
 use epoch::Place;
 pub use reading::Reading;
@@ -195,6 +196,15 @@ impl Archive {
                 newest: boots.complete(found.timebase).utc(found.newest),
             })
         })
+    }
+
+    /// Epochs of a log that a newer program wrote: nothing here can read them.
+    pub fn newer_epochs(&self, log: LogKind) -> u64 {
+        let entries = fs::read_dir(self.dir.join(log.name()));
+        let paths = entries.into_iter().flatten().flatten().map(|e| e.path());
+        paths
+            .filter(|path| path.extension().is_some_and(|e| e == NEWER))
+            .count() as u64
     }
 
     /// Where the epochs of a log are now, by first chunk.

@@ -9,7 +9,7 @@ use crate::mark::Mark;
 use crate::scan::Unreadable;
 
 #[path = "../tests/support/store_v1.rs"]
-mod store_v1;
+pub(crate) mod store_v1;
 
 #[test]
 fn manifests_and_the_mark_are_written_as_version_1_wrote_them() {

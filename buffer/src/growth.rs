@@ -54,8 +54,12 @@ impl Growth {
     }
 }
 
-/// How long `room` lasts at a rate; `None` where nothing grows, or nobody knows how fast.
+/// How long `room` lasts at a rate; `None` where nothing grows, or nobody knows how fast. No room lasts no time
+/// at any rate.
 pub(crate) fn runway(room: u64, bytes_per_hour: Option<u64>) -> Option<Duration> {
+    if room == 0 {
+        return Some(Duration::ZERO);
+    }
     let rate = bytes_per_hour.filter(|rate| *rate > 0)?;
     Some(Duration::from_secs_f64(room as f64 / rate as f64 * 3600.0))
 }
@@ -108,5 +112,6 @@ mod tests {
         assert_eq!(runway(7200, Some(3600)), Some(Duration::from_secs(7200)));
         assert_eq!(runway(7200, Some(0)), None);
         assert_eq!(runway(7200, None), None);
+        assert_eq!(runway(0, None), Some(Duration::ZERO));
     }
 }

@@ -78,4 +78,10 @@ fn note_outcome(outcome: Outcome) {
             outcome.damaged_chunks
         );
     }
+    if outcome.newer_epochs > 0 {
+        eprintln!(
+            "warning: {} epochs were left out, because a newer millrace wrote them; that version can read them",
+            outcome.newer_epochs
+        );
+    }
 }
