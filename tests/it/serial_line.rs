@@ -76,11 +76,59 @@ fn a_dead_unit_leaves_the_line_to_its_neighbours() -> Result<()> {
     assert_eq!(offline.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&offline.stderr).contains("offline"));
 
-    // What is wrong with the line has a name.
+    // What is wrong has a name, and is the dead unit's alone.
     let status = gateway.json(&["status"])?;
-    let timeouts = device(&status, "one")?["faults"]["timeout"].as_u64();
+    let timeouts = device(&status, "three")?["faults"]["timeout"].as_u64();
     assert!(timeouts.is_some_and(|count| count > 0), "{status}");
+    assert_eq!(device(&status, "one")?["faults"]["timeout"], Value::Null);
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(device(&status, "one")?["read_errors_total"], 0, "{status}");
+    Ok(())
+}
+
+/// The broken meter is found with one command: which, since when, what it does, what to look at.
+#[test]
+fn status_says_what_is_wrong_with_each_unit() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let faulty = [
+        "--units",
+        "1-3",
+        "--tags",
+        "4",
+        "--fault",
+        "unit 1: hole holding:2+2",
+        "--fault",
+        "unit 2: crc every 5",
+        "--fault",
+        "unit 3: silent every 1",
+    ];
+    let (_line, port) = SimModbus::start_line(&faulty, directory.path())?;
+    let mut gateway = Gateway::new(directory.path());
+    gateway.configure(&config(&port))?;
+    gateway.start()?;
+    let sentences = [
+        "device one: 1 of 2 tags are not good (illegal-address 1): the device has no holding:2-3 since ",
+        "checksum",
+        "check cable, shield, termination and earth",
+        "device three is offline since ",
+        "check its power, its wires, its unit id",
+    ];
+    let said = wait_for("every sentence", STEP, || {
+        let output = gateway.cli(&["status"]).ok()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        // Lines are broken between words.
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let all = sentences.iter().all(|sentence| flat.contains(sentence));
+        all.then_some(text)
+    })?;
+    println!("{said}");
+
+    // The same in JSON, for scripts.
+    let status = gateway.json(&["status"])?;
+    let excluded = &device(&status, "one")?["excluded"][0];
+    assert_eq!(excluded["addresses"], "holding:2-3", "{status}");
+    assert!(excluded["since"]["t"].is_f64(), "{status}");
+    let trouble = &device(&status, "two")?["trouble"];
+    assert!(trouble["faults"]["checksum"].as_u64() > Some(0), "{status}");
     Ok(())
 }

@@ -13,6 +13,9 @@ use super::about_duration;
 /// Ranges that one sentence names; a screen has no room for more.
 const RANGES_NAMED_MAX: usize = 5;
 
+/// Fewer faults than that may be anything, and are only counted.
+const FAULTS_MIN: u64 = 3;
+
 /// State of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "kebab-case")]
@@ -174,6 +177,15 @@ impl TroubleReport {
 
     /// What to look at, by the fault that there is most of.
     fn advice(&self) -> Option<&'static str> {
+        let count = |fault: Fault| self.faults.get(fault.name()).copied().unwrap_or(0);
+        let late = count(Fault::Late) + count(Fault::Stale);
+        if late > 0 && late * 2 >= count(Fault::Timeout) {
+            // Whoever answers late has kept us waiting before.
+            let others = self.faults.values().sum::<u64>() - late - count(Fault::Timeout);
+            if late >= others {
+                return Fault::Late.advice();
+            }
+        }
         let most = self.faults.iter().max_by_key(|(_, count)| **count)?;
         Fault::named(most.0)?.advice()
     }
@@ -186,7 +198,7 @@ pub(super) fn problems(devices: &[DeviceStatus]) -> Vec<String> {
         device.driver.starts_with("modbus-rtu") && device.state != DeviceState::Paused
     });
     for device in on_lines {
-        lines.entry(&device.address).or_default().push(device);
+        lines.entry(line(device)).or_default().push(device);
     }
     lines.retain(|_, devices| devices.len() > 1 && devices.iter().all(|device| is_silent(device)));
     let silent = lines.iter().map(|(line, devices)| {
@@ -201,8 +213,14 @@ pub(super) fn problems(devices: &[DeviceStatus]) -> Vec<String> {
     });
     let own = devices
         .iter()
-        .filter(|device| !lines.contains_key(device.address.as_str()) || !is_silent(device));
+        .filter(|device| !lines.contains_key(line(device)) || !is_silent(device));
     silent.chain(own.filter_map(problem)).collect()
+}
+
+/// What it shares with others: its address without the unit.
+fn line(device: &DeviceStatus) -> &str {
+    let parts = device.address.rsplit_once('/');
+    parts.map_or(device.address.as_str(), |(line, _)| line)
 }
 
 /// Whether the device is lost because it does not answer.
@@ -271,6 +289,9 @@ fn tags_problem(device: &DeviceStatus) -> Option<String> {
 
 fn trouble_problem(device: &DeviceStatus) -> Option<String> {
     let trouble = device.trouble.as_ref()?;
+    if trouble.faults.values().sum::<u64>() < FAULTS_MIN {
+        return None;
+    }
     let advice = trouble.advice().map_or_else(String::new, advised);
     Some(format!(
         "faults {}: {}, the last {} ago{advice}",
@@ -320,7 +341,7 @@ mod tests {
         DeviceStatus {
             name: name.to_owned(),
             driver: "modbus-rtu".to_owned(),
-            address: "rs485-1".to_owned(),
+            address: format!("rs485-1/{}", name.len()),
             state: DeviceState::Online,
             state_since: Some(since(240)),
             tags: 12,
@@ -379,7 +400,21 @@ mod tests {
             tags_bad: BTreeMap::from([("not-a-number".to_owned(), 1)]),
             ..device("meter-4")
         };
-        let said = problems(&[silent("meter-1"), holes, noisy, nan, device("meter-5")]);
+        let mut late = silent("meter-6");
+        late.trouble = Some(TroubleReport {
+            since: since(240),
+            last_s: 3,
+            faults: BTreeMap::from([("timeout".to_owned(), 9), ("late".to_owned(), 8)]),
+        });
+        late.state = DeviceState::Online;
+        late.tags_good = late.tags;
+        let mut once = late.clone();
+        once.trouble = Some(TroubleReport {
+            faults: BTreeMap::from([("timeout".to_owned(), 2)]),
+            ..noisy.trouble.clone().unwrap()
+        });
+        let well = device("meter-5");
+        let said = problems(&[silent("meter-1"), holes, noisy, nan, late, once, well]);
         insta::assert_snapshot!(said.join("\n"));
     }
 
