@@ -3,7 +3,7 @@
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millrace_tags::{
     Clock, Event, EventDetail, LogKind, Quality, Reason, Sample, SourceId, SourceKind, TagId, Value,
@@ -201,18 +201,19 @@ impl Buffer {
         let ahead = !log.volatile && !deferred && numbers.last > numbers.limit;
         let large = log.open_bytes >= COMMIT_BYTES;
         if core.open_since.is_none() && !deferred {
-            core.open_since = Some(Instant::now());
-            signal = true;
+            let now = Instant::now();
+            core.open_since = Some(now);
+            signal |= core.wakes_for.is_some_and(|from| now < from);
         }
         if (ahead || large) && !core.commit_now {
             core.commit_now = true;
             signal = true;
         }
+        let wakes = core.wakes();
+        drop(guard);
         if signal {
             self.0.shared.work.notify_one();
         }
-        let wakes = core.wakes();
-        drop(guard);
         for wake in wakes {
             wake();
         }
@@ -337,7 +338,13 @@ impl Buffer {
     /// Merges at once what an outage would merge in small steps; tells how many epochs went into others.
     #[doc(hidden)]
     pub fn rechunk(&self) -> u64 {
-        self.ask(Request::Rechunk).unwrap_or(0)
+        self.rechunk_timed().0
+    }
+
+    /// [`Buffer::rechunk`], and how long each of the small steps took.
+    #[doc(hidden)]
+    pub fn rechunk_timed(&self) -> (u64, Vec<Duration>) {
+        self.ask(Request::Rechunk).unwrap_or_default()
     }
 
     /// How the buffer is doing.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use millrace_tags::{DropReason, LogKind, Moment, SourceId, StreamId, Timebase, Timestamp};
 use thiserror::Error;
@@ -75,7 +75,7 @@ pub(crate) enum Request {
     Commit(Sender<Result<(), CommitError>>),
     Verify(Sender<Result<Ledger, VerifyError>>),
     /// Merges all epochs that can be now, and tells how many went into others.
-    Rechunk(Sender<u64>),
+    Rechunk(Sender<(u64, Vec<Duration>)>),
     NewUplink(Arc<str>, Start, Sender<()>),
     /// The clock of a boot has become known.
     ClockKnown,
@@ -117,6 +117,8 @@ pub(crate) struct Core {
     pub(crate) commit_now: bool,
     /// Since when something waits for a commit.
     pub(crate) open_since: Option<Instant>,
+    /// While the buffer's thread sleeps: it wakes in time by itself for what is appended after this.
+    pub(crate) wakes_for: Option<Instant>,
     pub(crate) failure: Option<CommitError>,
     pub(crate) last_commit: Option<Moment>,
     pub(crate) closed: bool,
@@ -143,6 +145,7 @@ impl Core {
             requests: VecDeque::new(),
             commit_now: false,
             open_since: None,
+            wakes_for: None,
             failure: None,
             last_commit: None,
             closed: false,

@@ -186,11 +186,13 @@ impl Keeper {
             let soonest = [Some(save_at), Some(rechunk_at), commit_at, load_at];
             let until = soonest.into_iter().flatten().min().unwrap_or(save_at);
             let timeout = until.saturating_duration_since(now);
+            core.wakes_for = until.checked_sub(self.settings.commit_interval);
             core = shared
                 .work
                 .wait_timeout(core, timeout)
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
                 .0;
+            core.wakes_for = None;
         }
     }
 

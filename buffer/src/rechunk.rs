@@ -173,12 +173,18 @@ impl Keeper {
         }
     }
 
-    /// Merges all that can be merged now, without rests. Returns how many epochs went into others.
-    pub(crate) fn rechunk_all(&mut self) -> u64 {
+    /// Merges all that can be merged now, without rests. Returns how many epochs went into others, and
+    /// how long each step took.
+    pub(crate) fn rechunk_all(&mut self) -> (u64, Vec<Duration>) {
         let epochs = |keeper: &Self| (keeper.alarm.sealed.len() + keeper.data.sealed.len()) as u64;
         let before = epochs(self);
-        while self.rechunk_step() {}
-        before.saturating_sub(epochs(self))
+        let mut steps = Vec::new();
+        let mut begun = Instant::now();
+        while self.rechunk_step() {
+            steps.push(begun.elapsed());
+            begun = Instant::now();
+        }
+        (before.saturating_sub(epochs(self)), steps)
     }
 
     /// Does one step of a job. `true`: it is finished.

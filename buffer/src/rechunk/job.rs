@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use millrace_tags::LogKind;
 
@@ -21,7 +22,10 @@ use crate::store::{LogStore, Sealed, read_catalogue};
 const SYNC_BYTES: usize = 256 * 1024;
 
 /// Frames that are read back in one step.
-const CHECK_FRAMES: usize = 64;
+const CHECK_FRAMES: usize = 16;
+
+/// Chunks are taken for so long in one step: a commit may wait for it.
+const SLICE: Duration = Duration::from_millis(5);
 
 /// After this many parts' bytes it is clear whether merging gains anything.
 const TRIAL_BYTES: usize = 512 * 1024;
@@ -116,7 +120,8 @@ impl Job {
         }
     }
 
-    /// Does the next small piece. What it returns is complete, durable and read back.
+    /// Does the next small piece: no more than one sync, or a few milliseconds of work. What it returns is
+    /// complete, durable and read back.
     pub(super) fn step(
         &mut self,
         store: &LogStore,
@@ -124,6 +129,7 @@ impl Job {
     ) -> Result<Option<Sealed>, RechunkError> {
         let written = self.sealed.is_none() && self.written(store, epoch_bytes);
         match &mut self.sealed {
+            None if self.unsynced >= SYNC_BYTES || written && self.unsynced > 0 => self.sync()?,
             None if written => self.seal()?,
             None => self.merge(store)?,
             Some((manifest, at)) if *at < manifest.table.chunks.len() => {
@@ -154,6 +160,7 @@ impl Job {
     fn written(&mut self, store: &LogStore, epoch_bytes: u64) -> bool {
         let share = |(part, whole): (u64, u64)| epoch_bytes * part / whole;
         if let Some(epoch) = &self.epoch
+            && self.done > 0
             && self.source.is_none()
             && let Some((first, _)) = self.group.get(self.done)
         {
@@ -168,12 +175,17 @@ impl Job {
         self.done == self.group.len()
     }
 
-    /// Merges until something was put.
+    /// Merges until something was put, or for a while.
     fn merge(&mut self, store: &LogStore) -> Result<(), RechunkError> {
+        if self.epoch.is_none() {
+            self.epoch = Some(Epoch::create_at(&store.dir, self.dir.clone())?);
+            return Ok(());
+        }
         let mut source = match self.source.take() {
             Some(source) => source,
             None => return self.open(store),
         };
+        let begun = Instant::now();
         while let Some(found) = source.chunks.pop_front() {
             let part = Part::read(source.read(&found)?)?;
             self.check_ids(&part)?;
@@ -181,6 +193,10 @@ impl Job {
             if !merged.is_empty() {
                 self.source = Some(source);
                 return self.put(&merged);
+            }
+            if begun.elapsed() >= SLICE {
+                self.source = Some(source);
+                return Ok(());
             }
         }
         // No chunk goes across a boundary: as far as an original is there too, both say the same.
@@ -221,9 +237,8 @@ impl Job {
             self.group.truncate(self.done);
             return Ok(());
         };
-        let epoch = match &mut self.epoch {
-            Some(epoch) => epoch,
-            slot => slot.insert(Epoch::create_at(&store.dir, self.dir.clone())?),
+        let Some(epoch) = &mut self.epoch else {
+            return Err(RechunkError::Doubt("there is nowhere to write"));
         };
         let stream = catalogue
             .stream
@@ -231,6 +246,7 @@ impl Job {
         if self.done == 0 || !fresh.sources.is_empty() || !fresh.tags.is_empty() {
             for frame in fresh.frames(self.kind, stream) {
                 epoch.put_catalogue(&frame)?;
+                self.unsynced += frame.len();
             }
         }
         self.catalogue.extend(Catalogue {
@@ -274,21 +290,26 @@ impl Job {
         if self.bytes_before >= TRIAL_BYTES && self.bytes_after * 5 > self.bytes_before * 4 {
             return Err(RechunkError::NoGain);
         }
-        if self.unsynced >= SYNC_BYTES {
-            epoch.sync()?;
-            self.unsynced = 0;
-        }
         Ok(())
     }
 
-    /// Makes the merged epoch durable and writes its manifest.
+    fn sync(&mut self) -> Result<(), RechunkError> {
+        if let Some(epoch) = &mut self.epoch {
+            epoch.sync()?;
+        }
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Closes the merged epoch, which is durable, and then writes its manifest.
     fn seal(&mut self) -> Result<(), RechunkError> {
-        let Some(mut epoch) = self.epoch.take() else {
+        if self.put.is_empty() {
             return Err(RechunkError::Doubt("nothing was written"));
-        };
-        let synced = epoch.sync();
-        epoch.close();
-        synced?;
+        }
+        if let Some(epoch) = self.epoch.take() {
+            epoch.close();
+            return Ok(());
+        }
         let (first, last) = self.range();
         let (mut manifest, _) =
             summarise(&self.dir, first, last + 1, self.kind, Unreadable::Fails)?;

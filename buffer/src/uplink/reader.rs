@@ -400,11 +400,14 @@ impl Reader {
             self.forget_marks(&chunk);
         }
         let (marks, loaded) = (&self.marks, &self.loaded);
-        self.pending.retain(|number, p| {
-            *number >= oldest
-                || loaded.iter().any(|l| l.directory.number == *number)
-                || touched(marks, &p.entries)
+        // What is still in the tail is not looked at: this runs with every commit.
+        let gone = self.pending.range(..oldest).filter(|(number, p)| {
+            !loaded.iter().any(|l| l.directory.number == **number) && !touched(marks, &p.entries)
         });
+        let gone: Vec<u64> = gone.map(|(number, _)| *number).collect();
+        for number in gone {
+            self.pending.remove(&number);
+        }
     }
 
     /// A chunk is gone: returns what this uplink has not got of each entry, and forgets the chunk.
