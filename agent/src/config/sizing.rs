@@ -57,8 +57,12 @@ pub(crate) struct Sizing {
     pub(crate) bytes_per_sample: f64,
     /// Bytes that are added in an hour.
     pub(crate) bytes_per_hour: f64,
-    /// Days that the data log holds while no uplink takes anything; `None` without samples.
+    /// Days that the data log holds of data as they are written; `None` without samples.
     pub(crate) days_until_full: Option<f64>,
+    /// Bytes on disk for a sample once an outage has lasted for some epochs: small chunks are merged.
+    pub(crate) bytes_per_sample_merged: f64,
+    /// Days that the data log holds of such data: how long an outage may last.
+    pub(crate) days_until_full_merged: Option<f64>,
     /// Bytes that are written to the flash memory in a day, whole pages, without the file system's own.
     pub(crate) written_per_day: f64,
     /// Bytes written for each byte of data.
@@ -72,6 +76,14 @@ const CHUNK_BYTES: f64 = 310.0;
 
 /// Chunks are cut at this many samples.
 const CHUNK_SAMPLES: f64 = 32_000.0;
+
+/// Chunks of more samples than this are not merged, and merged ones have about
+const SMALL_SAMPLES: f64 = CHUNK_SAMPLES / 4.0;
+/// this many bytes at most.
+const MERGED_BYTES: f64 = 120_000.0;
+
+/// So many epochs that were sealed by age become one.
+const MERGED_EPOCHS: f64 = 8.0;
 
 /// An epoch is sealed at this size, or after an hour, and adds a segment of its own.
 const EPOCH_BYTES: f64 = 4.0 * 1024.0 * 1024.0;
@@ -125,76 +137,98 @@ fn rate(loads: &[Load]) -> f64 {
     rates.sum()
 }
 
+/// What the loads add in a second where `chunks` are written in one.
+fn data_per_s(loads: &[Load], chunks: f64) -> f64 {
+    let columns = loads.iter().map(|load| {
+        let (value, column) = load.signal.bytes();
+        let tag_rate = 1.0 / load.interval.as_secs_f64();
+        let in_chunk = (tag_rate / chunks).max(1.0);
+        load.tags as f64 * tag_rate * (value + column / in_chunk)
+    });
+    columns.sum::<f64>() + chunks * CHUNK_BYTES
+}
+
+/// What data take on the disk in an hour, in epochs of `epoch_hours` at most.
+fn bytes_per_hour(data_per_s: f64, epoch_hours: f64) -> f64 {
+    let data = data_per_s * HOUR_S;
+    data + (data / EPOCH_BYTES).max(1.0 / epoch_hours) * SEGMENT_BYTES
+}
+
+/// The same once small chunks are merged.
+fn bytes_per_hour_merged(loads: &[Load], rate: f64, chunks_per_s: f64) -> f64 {
+    if rate / chunks_per_s > SMALL_SAMPLES {
+        return bytes_per_hour(data_per_s(loads, chunks_per_s), 1.0);
+    }
+    let full = data_per_s(loads, rate / CHUNK_SAMPLES);
+    let chunks = (rate / CHUNK_SAMPLES).max(full / MERGED_BYTES);
+    bytes_per_hour(data_per_s(loads, chunks.min(chunks_per_s)), MERGED_EPOCHS)
+}
+
 /// Estimates what the loads ask of the room.
 pub(crate) fn sizing(loads: &[Load], room: Room) -> Sizing {
     let rate = rate(loads);
-    let commit_s = room.commit_interval.as_secs_f64();
-    // Something has to come for a commit; a large one is several chunks.
-    let commits_per_s = rate.min(1.0 / commit_s);
-    let chunks_per_s = commits_per_s.max(rate / CHUNK_SAMPLES);
-    let per_chunk_s = 1.0 / chunks_per_s.max(f64::MIN_POSITIVE);
-    let columns: f64 = loads
-        .iter()
-        .map(|load| {
-            let (value, column) = load.signal.bytes();
-            let tag_rate = 1.0 / load.interval.as_secs_f64();
-            let in_chunk = (tag_rate * per_chunk_s).max(1.0);
-            load.tags as f64 * tag_rate * (value + column / in_chunk)
-        })
-        .sum();
-    let data_per_s = columns + chunks_per_s * CHUNK_BYTES;
-    let epochs_per_hour = (data_per_s * HOUR_S / EPOCH_BYTES).max(1.0);
-    let mut bytes_per_hour = data_per_s * HOUR_S + epochs_per_hour * SEGMENT_BYTES;
-    // Each commit fills its last page only in part and begins the next where it ended.
-    let mut written_per_day = DAY_S * (data_per_s + commits_per_s * PAGE_BYTES);
     if rate <= 0.0 {
-        (bytes_per_hour, written_per_day) = (0.0, 0.0);
+        return Sizing {
+            bytes_per_sample: 0.0,
+            bytes_per_hour: 0.0,
+            days_until_full: None,
+            bytes_per_sample_merged: 0.0,
+            days_until_full_merged: None,
+            written_per_day: 0.0,
+            write_amplification: 1.0,
+            warnings: Vec::new(),
+        };
     }
+    // Something has to come for a commit; a large one is several chunks.
+    let commits_per_s = rate.min(1.0 / room.commit_interval.as_secs_f64());
+    let chunks_per_s = commits_per_s.max(rate / CHUNK_SAMPLES);
+    let data_per_s = data_per_s(loads, chunks_per_s);
+    let bytes_per_hour = bytes_per_hour(data_per_s, 1.0);
+    let merged = bytes_per_hour_merged(loads, rate, chunks_per_s).min(bytes_per_hour);
+    // Each commit fills its last page only in part and begins the next where it ended.
+    let written_per_day = DAY_S * (data_per_s + commits_per_s * PAGE_BYTES);
     let mut sizing = Sizing {
-        bytes_per_sample: if rate > 0.0 {
-            bytes_per_hour / HOUR_S / rate
-        } else {
-            0.0
-        },
+        bytes_per_sample: bytes_per_hour / HOUR_S / rate,
         bytes_per_hour,
-        days_until_full: (rate > 0.0).then(|| room.max_bytes as f64 / bytes_per_hour / 24.0),
+        days_until_full: Some(room.max_bytes as f64 / bytes_per_hour / 24.0),
+        bytes_per_sample_merged: merged / HOUR_S / rate,
+        days_until_full_merged: Some(room.max_bytes as f64 / merged / 24.0),
         written_per_day,
-        write_amplification: if rate > 0.0 {
-            written_per_day / (data_per_s * DAY_S)
-        } else {
-            1.0
-        },
+        write_amplification: written_per_day / (data_per_s * DAY_S),
         warnings: Vec::new(),
     };
-    sizing.warnings = warnings(&sizing, room);
+    sizing.warnings = warnings(&sizing, rate, room);
     sizing
 }
 
-fn warnings(sizing: &Sizing, room: Room) -> Vec<String> {
+fn warnings(sizing: &Sizing, rate: f64, room: Room) -> Vec<String> {
     let mut warnings = Vec::new();
-    let Some(days) = sizing.days_until_full else {
+    let (Some(days), Some(days_merged)) = (sizing.days_until_full, sizing.days_until_full_merged)
+    else {
         return warnings;
     };
     let about_days = |days: f64| format!("{} days", units::about_rate(days));
-    let needed = |time: Duration, share: f64| {
-        units::about_size(sizing.bytes_per_hour * time.as_secs_f64() / HOUR_S / share)
+    let needed = |time: Duration, bytes_per_sample: f64| {
+        units::about_size(bytes_per_sample * rate * time.as_secs_f64())
     };
+    // What waits for long has been merged.
     let max_age_days = room.max_age.as_secs_f64() / DAY_S;
-    if max_age_days > days {
+    if max_age_days > days_merged {
         warnings.push(format!(
             "max_age = {} is not reached: max_bytes holds about {}; it would take about {}",
             units::show_duration(room.max_age),
-            about_days(days),
-            needed(room.max_age, 1.0)
+            about_days(days_merged),
+            needed(room.max_age, sizing.bytes_per_sample_merged)
         ));
     }
+    // What was sent at once stays as it was written.
     let keep_days = room.keep.as_secs_f64() / DAY_S;
     if keep_days > days * KEPT_SHARE {
         warnings.push(format!(
             "keep = {} is not reached: a quarter of max_bytes holds about {}; it would take about {}",
             units::show_duration(room.keep),
             about_days(days * KEPT_SHARE),
-            needed(room.keep, KEPT_SHARE)
+            needed(room.keep, sizing.bytes_per_sample / KEPT_SHARE)
         ));
     }
     if sizing.write_amplification > WRITE_AMPLIFICATION_HIGH && sizing.written_per_day > WEAR_HIGH {

@@ -19,6 +19,9 @@ use super::{Config, units};
 /// Nodes in one OPC UA read: what most servers allow.
 const NODES_PER_READ: usize = 1_000;
 
+/// From this gain on it is worth saying what merging brings.
+const MERGING_TELLS: f64 = 1.1;
+
 /// What the configuration asks for. Devices that are disabled do not count in the rates.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Summary {
@@ -40,7 +43,8 @@ pub(crate) struct Summary {
     pub(crate) samples_per_s: f64,
     /// Bytes a day on disk, about, at that rate.
     pub(crate) bytes_per_day: f64,
-    /// Days until the buffer is full while no uplink takes anything, about; `None` without samples.
+    /// Days until the buffer is full while no uplink takes anything, about, if data stay as they are
+    /// written; `None` without samples. Those of a long outage are merged: `storage` says both.
     pub(crate) days_until_full: Option<f64>,
     /// More of the same estimate.
     pub(crate) storage: Sizing,
@@ -241,14 +245,23 @@ impl std::fmt::Display for Summary {
             units::about_rate(storage.bytes_per_sample),
             units::about_size(self.bytes_per_day)
         )?;
-        match self.days_until_full {
-            Some(days) => writeln!(
+        if let Some(days) = self.days_until_full {
+            write!(
                 f,
                 "; full after about {} days without an uplink",
                 units::about_rate(days)
-            )?,
-            None => writeln!(f)?,
+            )?;
+            let merged = storage.days_until_full_merged.unwrap_or(days);
+            if merged > days * MERGING_TELLS {
+                write!(
+                    f,
+                    ", {} where its small chunks are merged ({} B a sample)",
+                    units::about_rate(merged),
+                    units::about_rate(storage.bytes_per_sample_merged)
+                )?;
+            }
         }
+        writeln!(f)?;
         writeln!(
             f,
             "wear    about {} written a day, {} times the data",
