@@ -6,11 +6,14 @@
 //! durable buffer on, mosquitto as another, and a subscriber here that counts.
 
 mod backlog;
+#[cfg(feature = "agent")]
+mod beside;
 mod life;
 #[cfg(feature = "agent")]
 mod load;
 #[cfg(feature = "agent")]
 mod measure;
+mod outage;
 mod rig;
 mod row;
 mod segment;
@@ -18,11 +21,14 @@ mod signals;
 mod usage;
 
 pub use backlog::{Backlog, Part};
+#[cfg(feature = "agent")]
+pub use beside::{Beside, beside};
 pub use life::Life;
 #[cfg(feature = "agent")]
 pub use load::Load;
 #[cfg(feature = "agent")]
 pub use measure::{Figures, measure};
+pub use outage::Outage;
 pub use rig::Rig;
 pub use row::{Row, Target};
 pub use segment::{Segment, raw_records};

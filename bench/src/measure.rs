@@ -1,6 +1,6 @@
 //! One run of a load.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -53,22 +53,16 @@ pub async fn measure(load: Load, span: Duration) -> Result<Figures> {
     }
     let mut gateway = Gateway::new(directory.path());
     configure(&gateway, &load, &devices, broker.port)?;
-    let counted = subscribe(broker.port);
+    let counted = subscribe(broker.port, vec!["millrace/+/data/#".to_owned()]);
     gateway.start()?;
     let pid = gateway.pid().context("the agent is gone")?;
     tokio::time::sleep(WARM_UP).await;
     let before = Usage::of(pid)?;
-    counted
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .reset();
+    counted.reset();
     let started = Instant::now();
     tokio::time::sleep(span).await;
     let (after, took) = (Usage::of(pid)?, started.elapsed());
-    let counted = counted
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone();
+    let counted = counted.taken();
     gateway.terminate()?;
     let values = counted.values;
     let millions = values as f64 / 1e6;
@@ -86,7 +80,12 @@ pub async fn measure(load: Load, span: Duration) -> Result<Figures> {
 }
 
 /// Tags are in a CSV, as in a plant: written inline, reading them would set the peak of memory.
-fn configure(gateway: &Gateway, load: &Load, devices: &[SimModbus], broker: u16) -> Result<()> {
+pub(crate) fn configure(
+    gateway: &Gateway,
+    load: &Load,
+    devices: &[SimModbus],
+    broker: u16,
+) -> Result<()> {
     let map = RegisterMap::ticks(load.tags, load.stride, load.interval)?;
     gateway.write("tags.csv", &print_tags_csv(&map))?;
     let mut text = format!("[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://127.0.0.1:{broker}\"\n");
@@ -102,16 +101,32 @@ fn configure(gateway: &Gateway, load: &Load, devices: &[SimModbus], broker: u16)
 
 /// What the subscriber saw.
 #[derive(Debug, Default, Clone)]
-struct Counted {
+pub(crate) struct Counted {
     values: u64,
     latencies_ms: Vec<f64>,
 }
 
-impl Counted {
-    fn reset(&mut self) {
-        *self = Self::default();
+/// What the subscriber has seen so far.
+#[derive(Default, Clone)]
+pub(crate) struct Counting(Arc<Mutex<Counted>>);
+
+impl Counting {
+    fn locked(&self) -> MutexGuard<'_, Counted> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Begins anew.
+    pub(crate) fn reset(&self) {
+        *self.locked() = Counted::default();
+    }
+
+    /// What came since.
+    pub(crate) fn taken(&self) -> Counted {
+        self.locked().clone()
+    }
+}
+
+impl Counted {
     fn take(&mut self, payload: &str) {
         let (Some(first), Some(last)) = (
             number(payload, "\"first_seq\":"),
@@ -130,7 +145,8 @@ impl Counted {
             .extend(newest.map(|t| now.as_secs_f64() * 1e3 - t));
     }
 
-    fn percentile(&self, share: f64) -> f64 {
+    /// The latency that this share of the messages stays below, milliseconds.
+    pub(crate) fn percentile(&self, share: f64) -> f64 {
         let mut sorted = self.latencies_ms.clone();
         sorted.sort_by(f64::total_cmp);
         let index = (sorted.len() as f64 * share) as usize;
@@ -149,30 +165,26 @@ fn number(text: &str, key: &str) -> Option<f64> {
     rest[..end].parse().ok()
 }
 
-fn subscribe(port: u16) -> Arc<Mutex<Counted>> {
-    let counted: Arc<Mutex<Counted>> = Arc::default();
-    let shared = counted.clone();
+/// A subscriber to these filters that counts.
+pub(crate) fn subscribe(port: u16, filters: Vec<String>) -> Counting {
+    let counting = Counting::default();
+    let shared = counting.clone();
     let mut options = MqttOptions::new("load-subscriber", "127.0.0.1", port);
     options.set_max_packet_size(16 << 20, 16 << 20);
     let (client, mut events) = AsyncClient::new(options, 64);
     tokio::spawn(async move {
-        // The first poll connects; the request waits for it in the client.
-        if client
-            .subscribe("millrace/+/data/#", QoS::AtMostOnce)
-            .await
-            .is_err()
-        {
-            return;
+        // The first poll connects; the requests wait for it in the client.
+        for filter in filters {
+            if client.subscribe(filter, QoS::AtMostOnce).await.is_err() {
+                return;
+            }
         }
         while let Ok(event) = events.poll().await {
             if let Event::Incoming(Packet::Publish(publish)) = event {
                 let payload = String::from_utf8_lossy(&publish.payload);
-                shared
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take(&payload);
+                shared.locked().take(&payload);
             }
         }
     });
-    counted
+    counting
 }

@@ -37,13 +37,22 @@ impl Rig {
     /// # Errors
     /// The directory cannot be used.
     pub fn open(dir: &Path, epoch_bytes: u64) -> Result<Self> {
-        let settings = Settings {
+        Self::with(Self::settings(dir, epoch_bytes))
+    }
+
+    /// What [`Rig::open`] sets.
+    pub(crate) fn settings(dir: &Path, epoch_bytes: u64) -> Settings {
+        Settings {
             commit_interval: Duration::from_secs(3600),
             max_bytes: 1 << 40,
             epoch_bytes,
             keep: Duration::ZERO,
             ..Settings::new(dir)
-        };
+        }
+    }
+
+    /// Opens a buffer that is set up like this.
+    pub(crate) fn with(settings: Settings) -> Result<Self> {
         let buffer = Buffer::open(settings, Arc::new(SystemClock::new()))?;
         let spec = |i: usize| TagSpec {
             name: format!("tag-{i}").into(),

@@ -60,6 +60,14 @@ fn number(text: &str, key: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// Has the largest resident set of this process begin anew.
+///
+/// # Errors
+/// The kernel does not offer it.
+pub(crate) fn forget_peak() -> Result<()> {
+    std::fs::write("/proc/self/clear_refs", "5").context("cannot reset the peak of memory")
+}
+
 /// CPU time of this process so far, all threads.
 pub fn cpu_time() -> Duration {
     // The clock is there on every Linux; zero only makes a figure infinite.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use millrace_bench::{Backlog, Life, Part, Row};
+use millrace_bench::{Backlog, Life, Outage, Part, Row};
 
 /// Measures the buffer: CPU time and bytes of ingest and drain, memory and reopening with a backlog.
 #[derive(Parser)]
@@ -22,7 +22,10 @@ struct Cli {
     /// No ingest and drain of signals.
     #[arg(long)]
     no_life: bool,
-    /// Only lives with commits of this many samples.
+    /// No outage, whose small chunks are merged.
+    #[arg(long)]
+    no_outage: bool,
+    /// Only lives and outages with commits of this many samples.
     #[arg(long)]
     samples: Option<usize>,
     /// Leaves out most of the work: to see that everything runs.
@@ -71,6 +74,13 @@ fn main() -> Result<()> {
         let commits = life.commits / divisor;
         print(Life { commits, ..life }.run(dir.path(), cli.seed)?)?;
     }
+    for outage in outages() {
+        if cli.no_outage || cli.samples.is_some_and(|samples| samples != outage.samples) {
+            continue;
+        }
+        let commits = outage.commits / divisor;
+        print(Outage { commits, ..outage }.run(dir.path(), cli.seed)?)?;
+    }
     for gb in cli.backlog {
         for (epoch_bytes, growth_mb) in [(4 << 20, 24.0), (16 << 20, 48.0)] {
             let backlog = Backlog {
@@ -104,6 +114,20 @@ fn lives() -> [Life; 3] {
             commits: 2000,
             ingest: 4.0,
             amplification: Some(3.5),
+        },
+    ]
+}
+
+/// Several epochs each, of which the newest stays as it is.
+fn outages() -> [Outage; 2] {
+    [
+        Outage {
+            samples: 5_000,
+            commits: 4_500,
+        },
+        Outage {
+            samples: 500,
+            commits: 24_000,
         },
     ]
 }
