@@ -15,7 +15,7 @@ use millrace_drivers::modbus::{
 use millrace_drivers::sim::modbus::{Faults, Hole, RegisterMap, SimModbus};
 use millrace_drivers::sim::signal::Signal;
 use millrace_drivers::{Driver, Session, WriteError};
-use millrace_tags::{Quality, Reason, Sample, SystemClock, TagId, Value};
+use millrace_tags::{Quality, Reason, Sample, SystemClock, TagId, TestClock, Timestamp, Value};
 
 fn spec(address: &str, data_type: &str) -> PointSpec {
     let (address, data_type) = (address.parse().unwrap(), data_type.parse().unwrap());
@@ -281,6 +281,49 @@ async fn a_hole_between_value_and_scale_is_read_around() {
         excluded.len() == 1 && excluded[0].addresses == "holding:60",
         "{excluded:?}"
     );
+}
+
+#[tokio::test]
+async fn value_and_scale_are_together_again_when_the_device_is_back() {
+    let sim = sim(
+        "w,holding:0,i16,constant 12\nsf,holding:60,i16,constant -1\nn,holding:70,u16,constant 7\n",
+    );
+    let missing = |start, count| Faults {
+        holes: vec![Hole {
+            table: Table::Holding,
+            start,
+            count,
+        }],
+        ..Faults::default()
+    };
+    let spec_of_w = scaled("holding:0", "i16", "holding:60", ScaleRule::Exponent);
+    let points = vec![
+        point(0, spec_of_w, Meaning::Plain),
+        point(1, spec("holding:70", "u16"), Meaning::Plain),
+    ];
+    let clock = Arc::new(TestClock::new(1, Some(Timestamp(0))));
+    let driver = TcpDriver::new(settings(&sim), points, clock.clone());
+    let mut session = driver.open().await.unwrap();
+    for (start, count, others) in [
+        (0, 71, bad(Reason::IllegalAddress)),
+        (60, 1, good(Value::U64(7))),
+    ] {
+        sim.set_faults(missing(start, count));
+        let samples = read(session.as_mut()).await;
+        assert_eq!(samples, [bad(Reason::IllegalAddress), others]);
+        sim.set_faults(Faults::default());
+        clock.advance(Duration::from_secs(601));
+        // One read to find out, one that asks for all that was left out.
+        for _ in 0..2 {
+            read(session.as_mut()).await;
+        }
+        sim.keep_exchanges();
+        sim.take_exchanges(1);
+        let samples = read(session.as_mut()).await;
+        assert_eq!(samples, [good(Value::F64(1.2)), good(Value::U64(7))]);
+        assert_eq!(sim.take_exchanges(1).len(), 1, "all in one request");
+        assert!(session.remarks().is_empty(), "{:?}", session.remarks());
+    }
 }
 
 #[tokio::test]

@@ -7,12 +7,13 @@
 //! session ([`learned`]).
 //!
 //! A value and the register that scales it are one thing to read ([`Item`]). Where the device refuses to give
-//! both at once, each is asked for alone from then on, in one read, and put together at its end.
+//! both at once, each is asked for alone from then on, in one read, and put together at its end, until something that
+//! was refused is back, or what was learned is forgotten.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
-use millrace_tags::{Clock, Moment, Reading, Reason, Sample, Value};
+use millrace_tags::{Clock, Moment, Reading, Reason, Sample, TagId, Value};
 use tokio_modbus::ExceptionCode;
 
 use super::address::Table;
@@ -20,7 +21,7 @@ use super::decode::Extract;
 use super::exchange::Exchange;
 use super::pace::Pace;
 use super::plan::{self, Barrier, Limits, is_whole, plan_around};
-use super::point::{Point, PointSpec};
+use super::point::{Meaning, Point, PointSpec};
 use super::reply::{Answer, Reply};
 use super::request::{ReadRequest, Request};
 use crate::{Exclusion, SessionError};
@@ -90,6 +91,8 @@ struct Step {
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     item: usize,
+    /// The tag of a value that stands for itself, as nearly all do: the short way to a sample.
+    plain: Option<TagId>,
     extract: Extract,
     /// What scales it, in the same reply.
     scale: Option<Extract>,
@@ -157,12 +160,10 @@ impl Cycle {
 
 impl GroupReader {
     pub(crate) fn new(points: &[Point], limits: Limits, forbidden: &[Barrier]) -> Self {
-        let apart = (0..points.len())
-            .filter(|&point| !is_whole(&points[point].spec, &limits, forbidden))
-            .collect();
-        let learned = Learned::new(limits, apart);
+        let points = Points::new(points);
+        let learned = Learned::new(limits, points.never_whole(&limits, forbidden));
         let mut reader = Self {
-            points: Points::new(points),
+            points,
             forbidden: forbidden.to_vec(),
             memory: Memory::new(learned.clone()),
             learned,
@@ -294,7 +295,11 @@ impl GroupReader {
         if let Some((version, learned)) = newer {
             (self.version, self.learned) = (version, learned);
         }
-        if self.learned.forget(now) || is_news {
+        let forgotten = self.learned.forget(now);
+        if forgotten {
+            self.rejoin();
+        }
+        if forgotten || is_news {
             self.replan();
         }
     }
@@ -338,7 +343,27 @@ impl GroupReader {
             excluded.clear();
             self.learned.barriers.clear();
         }
+        if !regained.is_empty() {
+            self.rejoin();
+        }
         Ok(retries > 0)
+    }
+
+    /// From now on asks for values together with their scales again, except where a part of them is not there.
+    fn rejoin(&mut self) {
+        let limits = &self.learned.limits;
+        let mut apart = self.points.never_whole(limits, &self.forbidden);
+        let items = &self.points.items;
+        apart.extend(
+            self.learned
+                .excluded
+                .iter()
+                .filter_map(|e| match items[e.item] {
+                    Item::Whole { .. } => None,
+                    part => Some(part.point()),
+                }),
+        );
+        self.learned.apart = apart;
     }
 
     /// Whether every point was found to be illegal.
@@ -414,11 +439,23 @@ impl Points {
         }
     }
 
+    /// Points whose scale no one request may bring with them.
+    fn never_whole(&self, limits: &Limits, forbidden: &[Barrier]) -> BTreeSet<usize> {
+        let specs = self.specs.iter().take(self.points.len()).enumerate();
+        specs
+            .filter(|(_, spec)| !is_whole(spec, limits, forbidden))
+            .map(|(point, _)| point)
+            .collect()
+    }
+
     fn prepare(&self, request: &plan::Request) -> Step {
         let slot = |&item: &usize| {
             let spec = &self.specs[item];
+            let point = &self.points[self.items[item].point()];
+            let is_plain = matches!(point.meaning, Meaning::Plain) && point.spec.scale().is_none();
             Slot {
                 item,
+                plain: is_plain.then_some(point.tag),
                 extract: Extract::new(spec, request),
                 scale: (spec.near_scale()).map(|scale| Extract::new(&scale, request)),
             }
@@ -459,8 +496,16 @@ impl Step {
         let reason = match answer {
             Answer::Data(data) => {
                 for slot in &self.slots {
+                    let read = slot.extract.value(data);
+                    if let Some(tag) = slot.plain {
+                        cycle.samples.push(match read {
+                            Ok(value) => Sample::good(tag, value, at),
+                            Err(reason) => Sample::bad(tag, reason, at),
+                        });
+                        continue;
+                    }
                     let scale = slot.scale.map(|scale| scale.value(data));
-                    cycle.take(points, slot.item, slot.extract.value(data), scale, at);
+                    cycle.take(points, slot.item, read, scale, at);
                 }
                 return;
             }

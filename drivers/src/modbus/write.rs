@@ -50,7 +50,8 @@ pub(crate) async fn write(
     }
     let (old_bytes, old) = writing.read().await?;
     writing.send(&encoded, &old_bytes).await?;
-    let (bytes, read_back) = writing.read().await?;
+    let found = writing.read().await;
+    let (bytes, read_back) = found.map_err(|error| unseen(error, value, &old))?;
     if !holds(&bytes, &encoded) {
         return Err(WriteError::ReadBack {
             address: spec.address().to_string(),
@@ -76,6 +77,19 @@ fn unfit(error: EncodeError) -> WriteError {
                 None => error.to_string(),
             },
         },
+    }
+}
+
+/// What was confirmed and cannot be read back is not refused.
+fn unseen(error: WriteError, wrote: &Value, old: &Option<Value>) -> WriteError {
+    match error {
+        WriteError::Refused { address, message } => WriteError::ReadBack {
+            address,
+            wrote: shown(wrote),
+            found: message,
+            old: old.clone(),
+        },
+        error => error,
     }
 }
 
@@ -108,8 +122,10 @@ impl<E: Exchange> Writing<'_, E> {
         })?;
         let (old_bytes, old) = self.read().await?;
         self.send(&encoded, &old_bytes).await?;
-        let (bytes, read_back) = self.read().await?;
-        let after = self.read_scale().await?;
+        let found = self.read().await;
+        let (bytes, read_back) = found.map_err(|error| unseen(error, value, &None))?;
+        let after = self.read_scale().await;
+        let after = after.map_err(|error| unseen(error, value, &None))?;
         let by = |scale: Scale, raw: Option<Value>| {
             let value = raw.and_then(|raw| scale.apply(raw.as_f64()?));
             value.map(Value::F64)

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use millrace_tags::{Quality, SystemClock, TagId, TestClock, Timestamp, Value};
+use millrace_tags::{Quality, SystemClock, TestClock, Timestamp, Value};
 
 use super::*;
 use crate::modbus::{
