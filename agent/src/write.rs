@@ -73,7 +73,12 @@ impl Unwritten {
 
     fn of(error: &WriteError) -> Self {
         Self {
-            refused: !matches!(error, WriteError::ReadBack { .. } | WriteError::Session(_)),
+            refused: !matches!(
+                error,
+                WriteError::Unanswered { .. }
+                    | WriteError::ReadBack { .. }
+                    | WriteError::Session(_)
+            ),
             sentence: chain(error),
         }
     }

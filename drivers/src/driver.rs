@@ -138,6 +138,14 @@ pub enum WriteError {
         /// What the device said.
         message: String,
     },
+    /// The device did not answer when it was asked for the old value: nothing was written, try again.
+    #[error("{address} was not written: {message}")]
+    Unanswered {
+        /// Where.
+        address: String,
+        /// What came instead.
+        message: String,
+    },
     /// The device confirmed the write and shows another value: it clamps, or its program overwrites.
     #[error("{address} was written as {wrote} and reads back as {found}")]
     ReadBack {

@@ -83,12 +83,14 @@ fn unfit(error: EncodeError) -> WriteError {
 /// What was confirmed and cannot be read back is not refused.
 fn unseen(error: WriteError, wrote: &Value, old: &Option<Value>) -> WriteError {
     match error {
-        WriteError::Refused { address, message } => WriteError::ReadBack {
-            address,
-            wrote: shown(wrote),
-            found: message,
-            old: old.clone(),
-        },
+        WriteError::Refused { address, message } | WriteError::Unanswered { address, message } => {
+            WriteError::ReadBack {
+                address,
+                wrote: shown(wrote),
+                found: message,
+                old: old.clone(),
+            }
+        }
         error => error,
     }
 }
@@ -176,8 +178,11 @@ impl<E: Exchange> Writing<'_, E> {
         });
         let answer = self.way.exchange(&request).await?.answer;
         let Answer::Data(data) = answer else {
-            let message = said(answer);
-            return Err(self.refused(message));
+            let (address, message) = (self.spec.address().to_string(), said(answer));
+            return Err(match answer {
+                Answer::Exception(_) => WriteError::Refused { address, message },
+                _ => WriteError::Unanswered { address, message },
+            });
         };
         let value = Extract::new(self.spec, &planned).value(data).ok();
         Ok((data.to_vec(), value))
