@@ -4,12 +4,19 @@ use super::*;
 
 impl World {
     pub(super) fn check(&mut self) {
-        let ledger = self.verified();
+        // Both of one moment: the buffer's own thread may make room at any time.
+        let (ledger, status) = loop {
+            let ledger = self.verified();
+            let status = self.buffer.status();
+            if self.buffer.ledger() == ledger {
+                break (ledger, status);
+            }
+        };
         for (at, peer) in self.peers() {
             for id in ids() {
                 peer.check_row(id, &self.lines[&id], &self.row(&ledger, at, id));
             }
-            let status = self.buffer.status().uplinks[PEERS[at]];
+            let status = status.uplinks[PEERS[at]];
             let queued: u64 = ids().map(|id| self.row(&ledger, at, id).queued).sum();
             let said = status.alarm + status.live + status.backlog;
             assert_eq!(said, queued, "{status:?}");
