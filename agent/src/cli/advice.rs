@@ -5,6 +5,18 @@ use std::path::Path;
 
 use millrace_drivers::SessionError;
 
+use super::Failure;
+
+/// A command that failed by this error, with the next step.
+pub(super) fn failed(what: &str, error: SessionError) -> Failure {
+    let failure = Failure::new(what);
+    match advice(&error) {
+        Some(advice) => failure.hint(advice),
+        None => failure,
+    }
+    .because(error)
+}
+
 /// The next step; nothing where the error names it itself.
 pub(super) fn advice(error: &SessionError) -> Option<String> {
     Some(match error {
@@ -52,7 +64,7 @@ fn port(path: &str, kind: ErrorKind) -> String {
             "there is no such port: is the adapter plugged in? `ls /dev/serial/by-id /dev/ttyUSB* /dev/ttyS*`".to_owned()
         }
         _ => format!(
-            "another program may hold it (`fuser {path}`), or it cannot be set so; where the agent holds it, tools go \
+            "is it a serial port, can it be set so, does another program hold it (`fuser {path}`)? where the agent holds it, tools go \
              through the agent if they reach its socket"
         ),
     }

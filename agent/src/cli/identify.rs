@@ -7,7 +7,7 @@ use clap::Args;
 use millrace_drivers::modbus::{Identification, identify};
 use serde_json::{Map, Value, json};
 
-use super::advice::advice;
+use super::advice::failed;
 use super::client::block_on;
 use super::table::Table;
 use super::{Failure, Global, output, reach};
@@ -30,14 +30,8 @@ impl IdentifyArgs {
 
     async fn ask(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let (mut way, unit) = reach::device_or_target(&self.target, self.timeout, global).await?;
-        let found = identify(&mut way.caller, unit).await.map_err(|error| {
-            let failure = Failure::new("the unit cannot be reached");
-            match advice(&error) {
-                Some(advice) => failure.hint(advice),
-                None => failure,
-            }
-            .because(error)
-        })?;
+        let found = identify(&mut way.caller, unit).await;
+        let found = found.map_err(|error| failed("the unit cannot be reached", error))?;
         let Some(found) = found else {
             return Err(Failure::new(format!("unit {unit} does not identify itself"))
                 .hint("many devices lack function 43; `millrace scan modbus` shows what can be read")

@@ -11,7 +11,7 @@ use millrace_drivers::opcua::{self, NodeAddress, NodeAddressError, Security, Set
 use millrace_tags::{Clock, Sample, SystemClock, TagId, Value};
 use serde::Serialize;
 
-use super::advice::advice;
+use super::advice::failed;
 use super::client::block_on;
 use super::target::Target;
 use super::{Failure, Global, reach};
@@ -131,12 +131,7 @@ fn read_opcua(settings: &Settings, nodes: &[NodeAddress]) -> anyhow::Result<Vec<
 }
 
 fn unreachable(error: SessionError) -> Failure {
-    let failure = Failure::new("nothing was read");
-    match advice(&error) {
-        Some(advice) => failure.hint(advice),
-        None => failure,
-    }
-    .because(error)
+    failed("nothing was read", error)
 }
 
 fn row(address: String, sample: &Sample, clock: &dyn Clock) -> TagRow {

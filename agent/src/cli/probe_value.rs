@@ -9,6 +9,7 @@ use millrace_drivers::modbus::probe::{Block, Fit, Look, NoNumber, Shown, is_sett
 use millrace_drivers::modbus::{Address, Caller, Heard, ReadRequest, Request, Table as Registers};
 use serde_json::{Value, json};
 
+use super::advice::failed;
 use super::client::block_on;
 use super::once::bad;
 use super::table::Table;
@@ -122,7 +123,10 @@ impl Near {
             start,
             count,
         });
-        let heard = caller.call(unit, &request).await.map_err(no_answer)?;
+        let heard = caller
+            .call(unit, &request)
+            .await
+            .map_err(|error| failed("nothing was read", error))?;
         if heard == Heard::Silence {
             return Err(Failure::new(format!("unit {unit} does not answer"))
                 .hint("`millrace scan` finds units")
@@ -146,12 +150,6 @@ impl Near {
         }
         Ok(true)
     }
-}
-
-fn no_answer(error: millrace_drivers::SessionError) -> Failure {
-    Failure::new("nothing was read")
-        .because(error)
-        .hint("is the device on, is the address right, does a firewall stand between?")
 }
 
 impl ProbeArgs {

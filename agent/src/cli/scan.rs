@@ -13,7 +13,7 @@ use millrace_drivers::SessionError;
 use millrace_drivers::modbus::scan::FoundUnit;
 use millrace_drivers::modbus::{Caller, Identification, Sweep, Table, identify};
 
-use super::advice::advice;
+use super::advice::failed;
 use super::client::block_on;
 use super::{Failure, Global};
 use report::{Report, UnitReport};
@@ -80,12 +80,7 @@ async fn about(caller: &mut Caller, found: &FoundUnit) -> anyhow::Result<UnitRep
 }
 
 fn no_way(error: SessionError) -> Failure {
-    let failure = Failure::new("the search cannot go on");
-    match advice(&error) {
-        Some(advice) => failure.hint(advice),
-        None => failure,
-    }
-    .because(error)
+    failed("the search cannot go on", error)
 }
 
 /// Found something: 0.

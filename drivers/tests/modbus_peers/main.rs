@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod clients;
+mod found;
 mod functions;
 mod peer;
 mod plant;
