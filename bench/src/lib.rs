@@ -13,6 +13,8 @@ mod life;
 mod load;
 #[cfg(feature = "agent")]
 mod measure;
+#[cfg(feature = "agent")]
+pub mod modbus;
 mod outage;
 mod rig;
 mod row;

@@ -1,9 +1,8 @@
 //! Exchanges with devices that do everything wrong: none of them may bring a wrong value.
 //!
-//! Devices, faults and requests come from one seed, over transports in memory and on tokio's paused clock. The
-//! values of the device are others with each request, and it remembers what it answered rightly and to
-//! what, so that a reply which is taken for another request's shows up. `MILLRACE_EXCHANGES` sets how
-//! many there are; `MILLRACE_SEED` another seed.
+//! Devices, faults and requests come from one seed, over transports in memory and on tokio's paused
+//! clock, and once more on a pseudo-terminal in real time ([`adversary`]). `MILLRACE_EXCHANGES` sets how many there are,
+//! `MILLRACE_PTY_EXCHANGES` how many in real time; `MILLRACE_SEED` another seed.
 
 // A test that cannot set itself up has failed.
 #![allow(clippy::unwrap_used)]
@@ -13,121 +12,28 @@ use std::time::Duration;
 
 use millrace_drivers::SessionError;
 use millrace_drivers::modbus::{
-    Answer, Fault, FaultCounts, Framing, Link, Pace, Peer, ReadRequest, Request, Table,
+    Answer, Fault, FaultCounts, Framing, Link, Pace, Parity, Peer, Request, SerialSettings,
+    Transport,
+};
+use millrace_drivers::sim::modbus::adversary::{
+    FAULTS, LATE, Questions, TIMEOUT, UNIT, device, is_right,
 };
 use millrace_drivers::sim::modbus::{
-    Exchange, Fault as SimFault, Faults, Framing as SimFraming, Listen, RegisterMap, SimModbus,
-    SimUnit,
+    Exchange, Fault as SimFault, Framing as SimFraming, Listen, SimModbus,
 };
-use millrace_tags::TestClock;
+use millrace_tags::{SystemClock, TestClock};
 
 /// Of each kind of transport, where nothing else is asked for.
 const EXCHANGES: u64 = 3_000;
 
+/// Of those in real time.
+const PTY_EXCHANGES: u64 = 150;
+
 const SEED: u64 = 4;
-
-const UNIT: u8 = 7;
-
-/// Registers in each table.
-const REGISTERS: u16 = 200;
-
-/// Questions that come again and again: most of what was given up is asked once more while its reply may come.
-const STARTS: u16 = 3;
-
-const TIMEOUT: Duration = Duration::from_secs(1);
-
-const FAULTS: [&str; 24] = [
-    "late 300ms 2%",
-    "late 1200ms 2%",
-    "late 1900ms 1%",
-    "late 2100ms 1%",
-    "late 3050ms 1%",
-    "late 4s 1%",
-    "late 4990ms 1%",
-    "truncated 2%",
-    "short 2%",
-    "duplicate 2%",
-    "wrong-unit 2%",
-    "wrong-transaction 2%",
-    "wrong-function 2%",
-    "crc 2%",
-    "noise 2%",
-    "echo 2%",
-    "garbage 2%",
-    "slow 5ms 1%",
-    "silent 1%",
-    "exception 2 1%",
-    "exception 4 1%",
-    "busy 2%",
-    "drop 1%",
-    "reboot 1ms 0.2%",
-];
-
-/// A unit that is mostly in time, and else later than it was waited for by one to five timeouts.
-const LATE: [&str; 7] = [
-    "late 1050ms 2%",
-    "late 2020ms 2%",
-    "late 3030ms 2%",
-    "late 4040ms 2%",
-    "late 5050ms 2%",
-    "late 6060ms 2%",
-    "exception 2 2%",
-];
 
 fn number<T: FromStr>(variable: &str, default: T) -> T {
     let given = std::env::var(variable).ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// A unit whose registers tell each request apart.
-fn device(framing: SimFraming, misbehaviour: &[&str], seed: u64) -> SimModbus {
-    let mut csv = "name,address,type,signal\n".to_owned();
-    for table in ["holding", "input"] {
-        for i in 0..REGISTERS / 2 {
-            csv += &format!("{table}{i},{table}:{},u32,unique\n", i * 2);
-        }
-    }
-    let mut faults = Faults::default();
-    for words in misbehaviour {
-        faults.add(words).unwrap();
-    }
-    let map = RegisterMap::from_csv(csv.as_bytes()).unwrap();
-    let unit = SimUnit {
-        id: Some(UNIT),
-        map,
-        faults,
-    };
-    let sim = SimModbus::start(&Listen::Memory(framing), vec![unit], seed).unwrap();
-    sim.keep_exchanges();
-    sim
-}
-
-/// Reads and now and then writes of a few places.
-struct Questions {
-    rng: fastrand::Rng,
-}
-
-impl Questions {
-    fn next(&mut self) -> Request {
-        // Few shapes: a reply to another request often has the right length.
-        let count = [2, 2, 2, 4, 10][self.rng.usize(0..5)];
-        let start = self.rng.u16(0..STARTS) * 10;
-        match self.rng.u8(0..10) {
-            0 => Request::WriteRegister {
-                address: start,
-                value: self.rng.u16(..4),
-            },
-            1 => Request::WriteRegisters {
-                start,
-                values: (0..count).map(|_| self.rng.u16(..)).collect(),
-            },
-            n => Request::Read(ReadRequest {
-                table: if n < 6 { Table::Holding } else { Table::Input },
-                start,
-                count,
-            }),
-        }
-    }
 }
 
 /// The PDU of a reply that says this.
@@ -142,20 +48,6 @@ fn reply_pdu(request: &Request, answer: &Answer<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// Whether the device gave this answer to this request, and gave it rightly.
-fn is_right(request: &Request, answer: &Answer<'_>, exchanges: &[Exchange]) -> bool {
-    let Some(claimed) = reply_pdu(request, answer) else {
-        return true;
-    };
-    let mut asked = Vec::new();
-    request.encode(&mut asked);
-    let found = |e: &Exchange| {
-        let in_time = !matches!(e.fault, Some(SimFault::Late(by)) if by >= TIMEOUT);
-        in_time && e.request == asked && e.reply.as_ref() == Some(&claimed)
-    };
-    exchanges.iter().any(found)
-}
-
 /// What came of a run.
 #[derive(Debug, Default)]
 struct Outcome {
@@ -165,6 +57,66 @@ struct Outcome {
     faults: FaultCounts,
 }
 
+impl Outcome {
+    /// Judges what came of a request; whether the link is broken.
+    fn take(
+        &mut self,
+        request: &Request,
+        came: Result<Answer<'_>, SessionError>,
+        framing: Framing,
+        done: &[Exchange],
+    ) -> bool {
+        match came {
+            Ok(answer) => {
+                self.answered += 1;
+                let reply = reply_pdu(request, &answer);
+                if reply.is_some_and(|reply| !is_right(request, &reply, done)) {
+                    self.wrong.push(format!("{request:?} {answer:?} {done:?}"));
+                }
+                false
+            }
+            Err(error) => {
+                self.failed += 1;
+                match framing {
+                    Framing::Tcp => !matches!(error, SessionError::Timeout { .. }),
+                    Framing::Rtu(_) => matches!(error, SessionError::Lost { .. }),
+                }
+            }
+        }
+    }
+
+    fn tell(&self, framing: Framing, seed: u64, sim: &SimModbus) {
+        println!(
+            "seed {seed}, {framing:?}: {} answered, {} failed, {} wrong; client {:?}; device {:?}",
+            self.answered,
+            self.failed,
+            self.wrong.len(),
+            self.faults.by_name(),
+            sim.counts().faults
+        );
+    }
+
+    fn judge(&self, expected: &[Fault]) {
+        assert_eq!(self.wrong, [] as [String; 0]);
+        assert!(self.answered > self.failed, "{self:?}");
+        for fault in expected {
+            assert!(
+                self.faults.get(*fault) > 0,
+                "no {} was counted",
+                fault.name()
+            );
+        }
+    }
+}
+
+fn peer(timeout: Duration) -> Peer {
+    Peer {
+        device: "sim".to_owned(),
+        unit: UNIT,
+        timeout,
+    }
+}
+
 async fn run(
     sim_framing: SimFraming,
     framing: Framing,
@@ -172,66 +124,22 @@ async fn run(
     exchanges: u64,
     seed: u64,
 ) -> Outcome {
-    let sim = device(sim_framing, faults, seed);
+    let sim = device(&Listen::Memory(sim_framing), faults, seed).unwrap();
     let clock = TestClock::new(1, None);
-    let peer = Peer {
-        device: "sim".to_owned(),
-        unit: UNIT,
-        timeout: TIMEOUT,
-    };
+    let peer = peer(TIMEOUT);
     let mut outcome = Outcome::default();
-    let mut questions = Questions {
-        rng: fastrand::Rng::with_seed(seed),
-    };
     let mut link = Link::new(sim.connect(), framing, outcome.faults.clone());
-    for nth in 0..exchanges {
-        let request = questions.next();
+    for request in Questions::new(seed).take(exchanges as usize) {
         // What the device did before this request answers none of it.
         sim.take_exchanges(UNIT);
-        let broken = match link.exchange(&peer, &request, &clock).await {
-            Ok(reply) => {
-                outcome.answered += 1;
-                let done = sim.take_exchanges(UNIT);
-                if !is_right(&request, &reply.answer, &done) {
-                    outcome
-                        .wrong
-                        .push(format!("{nth}: {request:?} {:?} {done:?}", reply.answer));
-                }
-                false
-            }
-            Err(error) => {
-                outcome.failed += 1;
-                match framing {
-                    Framing::Tcp => !matches!(error, SessionError::Timeout { .. }),
-                    Framing::Rtu(_) => matches!(error, SessionError::Lost { .. }),
-                }
-            }
-        };
-        if broken {
+        let came = link.exchange(&peer, &request, &clock).await;
+        let came = came.map(|reply| reply.answer);
+        if outcome.take(&request, came, framing, &sim.take_exchanges(UNIT)) {
             link = Link::new(sim.connect(), framing, outcome.faults.clone());
         }
     }
-    println!(
-        "{framing:?}: {} answered, {} failed, {} wrong; client {:?}; device {:?}",
-        outcome.answered,
-        outcome.failed,
-        outcome.wrong.len(),
-        outcome.faults.by_name(),
-        sim.counts().faults
-    );
+    outcome.tell(framing, seed, &sim);
     outcome
-}
-
-fn judge(outcome: &Outcome, expected: &[Fault]) {
-    assert_eq!(outcome.wrong, [] as [String; 0]);
-    assert!(outcome.answered > outcome.failed, "{outcome:?}");
-    for fault in expected {
-        assert!(
-            outcome.faults.get(*fault) > 0,
-            "no {} was counted",
-            fault.name()
-        );
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,17 +148,14 @@ async fn no_wrong_value_over_tcp() {
     let seed = number("MILLRACE_SEED", SEED);
     let outcome = run(SimFraming::Tcp, Framing::Tcp, &FAULTS, exchanges, seed).await;
     use Fault::{BadHeader, Stale, Timeout, WrongFunction, WrongLength, WrongUnit};
-    judge(
-        &outcome,
-        &[
-            Timeout,
-            Stale,
-            WrongUnit,
-            WrongFunction,
-            WrongLength,
-            BadHeader,
-        ],
-    );
+    outcome.judge(&[
+        Timeout,
+        Stale,
+        WrongUnit,
+        WrongFunction,
+        WrongLength,
+        BadHeader,
+    ]);
 }
 
 const ON_A_LINE: [Fault; 7] = [
@@ -269,7 +174,7 @@ async fn no_wrong_value_on_a_serial_line() {
     let seed = number("MILLRACE_SEED", SEED);
     let framing = Framing::Rtu(Pace::of(19_200, 11));
     let outcome = run(SimFraming::Rtu, framing, &FAULTS, exchanges, seed).await;
-    judge(&outcome, &ON_A_LINE);
+    outcome.judge(&ON_A_LINE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,7 +183,7 @@ async fn no_wrong_value_with_serial_frames_over_tcp() {
     let seed = number("MILLRACE_SEED", SEED);
     let framing = Framing::Rtu(Pace::behind_network());
     let outcome = run(SimFraming::Rtu, framing, &FAULTS, exchanges, seed).await;
-    judge(&outcome, &ON_A_LINE);
+    outcome.judge(&ON_A_LINE);
 }
 
 #[tokio::test(start_paused = true)]
@@ -288,6 +193,64 @@ async fn no_late_reply_is_taken_for_the_same_question() {
     for pace in [Pace::of(19_200, 11), Pace::behind_network()] {
         let framing = Framing::Rtu(pace);
         let outcome = run(SimFraming::Rtu, framing, &LATE, exchanges, seed).await;
-        judge(&outcome, &[Fault::Timeout, Fault::Late]);
+        outcome.judge(&[Fault::Timeout, Fault::Late]);
+    }
+}
+
+/// What a unit on a pseudo-terminal does to every third request, in turn, and in real time.
+const IN_REAL_TIME: [&str; 17] = [
+    "late 30ms",
+    "late 260ms",
+    "late 450ms",
+    "truncated",
+    "short",
+    "duplicate",
+    "wrong-unit",
+    "wrong-function",
+    "crc",
+    "noise",
+    "echo",
+    "garbage",
+    "slow 1ms",
+    "silent",
+    "exception 2",
+    "busy",
+    "drop",
+];
+
+/// Of a pseudo-terminal: a kernel that hands bytes over when it likes, and a clock that nobody stops.
+#[tokio::test]
+async fn no_wrong_value_on_a_pseudo_terminal() {
+    const TIMEOUT: Duration = Duration::from_millis(200);
+    let exchanges = number("MILLRACE_PTY_EXCHANGES", PTY_EXCHANGES);
+    let seed = number("MILLRACE_SEED", SEED);
+    let sim = device(&Listen::Pty, &[], seed).unwrap();
+    let mut settings = SerialSettings::new(sim.address());
+    (settings.baud, settings.parity) = (115_200, Parity::None);
+    let framing = Framing::Rtu(settings.pace());
+    let (clock, peer) = (SystemClock::new(), peer(TIMEOUT));
+    let mut outcome = Outcome::default();
+    let mut faults = IN_REAL_TIME.iter().cycle();
+    let stream: Box<dyn Transport> = Box::new(settings.open().unwrap());
+    let mut link = Link::new(stream, framing, outcome.faults.clone());
+    for (nth, request) in (0..exchanges).zip(Questions::new(seed)) {
+        if nth % 3 == 0 {
+            let fault: SimFault = faults.next().unwrap().parse().unwrap();
+            sim.inject(fault);
+        }
+        sim.take_exchanges(UNIT);
+        let came = link.exchange(&peer, &request, &clock).await;
+        let came = came.map(|reply| reply.answer);
+        let broken = outcome.take(&request, came, framing, &sim.take_exchanges(UNIT));
+        assert!(!broken, "the port is gone");
+    }
+    outcome.tell(framing, seed, &sim);
+    outcome.judge(&ON_A_LINE);
+    if exchanges >= 2 * IN_REAL_TIME.len() as u64 * 3 {
+        let injected = sim.counts().faults;
+        for words in IN_REAL_TIME {
+            let name = words.split(' ').next().unwrap();
+            assert!(injected.contains_key(name), "{name} never came");
+        }
     }
 }

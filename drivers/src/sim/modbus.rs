@@ -11,6 +11,7 @@
 //! Late replies, those that a fault spoils, and the second of a doubled one count nothing. A written value
 //! stays until a reboot.
 
+pub mod adversary;
 mod bank;
 mod encode;
 mod faults;

@@ -1,0 +1,75 @@
+//! `millrace-modbus-load`: the figures of the Modbus driver.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use millrace_bench::{Row, modbus};
+use millrace_drivers::modbus::DataType;
+
+/// Measures the Modbus driver: lines, registers, plans, pipelining, writes, and with MILLRACE_BIN the agent's poll jitter.
+#[derive(Parser)]
+struct Cli {
+    /// JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// Seconds for each measurement that has no end of its own.
+    #[arg(long, default_value_t = 30)]
+    seconds: u64,
+    /// Seed of the maps and the pauses.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Which parts; all of them where none is named.
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Line,
+    Cpu,
+    Plans,
+    Pipelining,
+    Jitter,
+    Writes,
+}
+
+fn main() -> Result<()> {
+    let cli = Cli::parse();
+    // As many threads as the agent has.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    let parts = match cli.parts.as_slice() {
+        [] => Part::value_variants(),
+        parts => parts,
+    };
+    if !cli.json {
+        println!("{}", Row::head());
+    }
+    let span = Duration::from_secs(cli.seconds);
+    for part in parts {
+        let rows = match part {
+            Part::Line => vec![
+                runtime.block_on(modbus::line_use(9_600, span))?,
+                runtime.block_on(modbus::line_use(115_200, span))?,
+            ],
+            Part::Cpu => vec![
+                modbus::cpu(DataType::U16, 1, 20_000_000)?,
+                modbus::cpu(DataType::F32, 2, 20_000_000)?,
+            ],
+            Part::Plans => modbus::plan_cost(1_000, cli.seed)?,
+            Part::Pipelining => vec![runtime.block_on(modbus::pipelining(8, 10))?],
+            Part::Jitter => modbus::jitter(span)?,
+            // A write a second or so.
+            Part::Writes => runtime.block_on(modbus::writes(4 * cli.seconds as u16, cli.seed))?,
+        };
+        for row in rows {
+            match cli.json {
+                true => println!("{}", serde_json::to_string(&row)?),
+                false => println!("{}", row.text()),
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! What registers over TCP cost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use millrace_drivers::Driver;
+use millrace_drivers::modbus::{DataType, TcpDriver, TcpSettings};
+use millrace_tags::SystemClock;
+use nix::time::{ClockId, clock_gettime};
+
+use super::server::Manner;
+use super::{BLOCK, Server, points};
+use crate::{Row, Target};
+
+/// Blocks of a poll group.
+const BLOCKS: u16 = 80;
+
+/// CPU time of reading registers in full blocks, one request at a time, and making samples of them.
+///
+/// # Errors
+/// The driver fails.
+pub fn cpu(data_type: DataType, width: u16, registers: u64) -> Result<Row> {
+    let server = Server::start(Manner::Prompt)?;
+    // A thread of its own: its clock counts neither the server nor anything else.
+    let reading = std::thread::spawn(move || -> Result<f64> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async {
+            let settings = TcpSettings::new("plc", server.address.to_string());
+            let per_block = BLOCK / width;
+            let points = points(BLOCKS * per_block, data_type, Duration::from_secs(1))?;
+            let a_read = points.len() as u64 * u64::from(width);
+            let driver = TcpDriver::new(settings, points, Arc::new(SystemClock::new()));
+            let mut session = driver.open().await?;
+            session.read(0).await?;
+            let before = thread_time()?;
+            let reads = registers.div_ceil(a_read);
+            for _ in 0..reads {
+                let samples = session.read(0).await?.samples;
+                anyhow::ensure!(samples.iter().all(|s| s.quality.is_good()), "a bad sample");
+            }
+            let took = thread_time()? - before;
+            Ok(took.as_secs_f64() / (reads * a_read) as f64 * 1e6)
+        })
+    });
+    let cpu = reading.join().ok().context("the reader failed")??;
+    let what = format!("CPU-s a million registers, TCP, {data_type} tags to samples");
+    Ok(Row::new(what, cpu).target(Target::AtMost(0.06)))
+}
+
+fn thread_time() -> Result<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
