@@ -16,7 +16,7 @@ use millrace_drivers::modbus::{
     Transport,
 };
 use millrace_drivers::sim::modbus::adversary::{
-    FAULTS, LATE, Questions, TIMEOUT, UNIT, device, is_right,
+    FAULTS, LATE, Questions, TIMEOUT, UNIT, device, is_right, reply_pdu,
 };
 use millrace_drivers::sim::modbus::{
     Exchange, Fault as SimFault, Framing as SimFraming, Listen, SimModbus,
@@ -34,18 +34,6 @@ const SEED: u64 = 4;
 fn number<T: FromStr>(variable: &str, default: T) -> T {
     let given = std::env::var(variable).ok();
     given.and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// The PDU of a reply that says this.
-fn reply_pdu(request: &Request, answer: &Answer<'_>) -> Option<Vec<u8>> {
-    let mut pdu = Vec::new();
-    request.encode(&mut pdu);
-    match answer {
-        Answer::Data(data) => Some([&[pdu[0], data.len() as u8], *data].concat()),
-        Answer::Written => Some(pdu[..5].to_vec()),
-        Answer::Exception(code) => Some(vec![pdu[0] | 0x80, u8::from(*code)]),
-        Answer::Spoilt(_) => None,
-    }
 }
 
 /// What came of a run.

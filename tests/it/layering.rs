@@ -26,6 +26,9 @@ fn permitted(room: &str) -> BTreeSet<&'static str> {
     if ["millrace-tests", "millrace-bench"].contains(&room) {
         permitted.insert("millrace-agent");
     }
+    if room == "millrace-fuzz" {
+        permitted.insert("millrace-drivers");
+    }
     if room == "millrace-bench" {
         // A load run starts the same processes as a test.
         permitted.insert("millrace-tests");
@@ -52,6 +55,7 @@ fn imports_run_one_way() -> Result<()> {
             "millrace-agent",
             "millrace-tests",
             "millrace-bench",
+            "millrace-fuzz",
         ])
         .collect();
     assert_eq!(

@@ -8,7 +8,7 @@ use std::io;
 use std::time::Duration;
 
 use super::{Exchange, Fault, Faults, Listen, RegisterMap, SimModbus, SimUnit};
-use crate::modbus::{ReadRequest, Request, Table};
+use crate::modbus::{Answer, ReadRequest, Request, Table};
 
 /// The unit that answers.
 pub const UNIT: u8 = 7;
@@ -124,6 +124,18 @@ impl Iterator for Questions {
                 count,
             }),
         })
+    }
+}
+
+/// The PDU of a reply that says this; `None` where nothing was said.
+pub fn reply_pdu(request: &Request, answer: &Answer<'_>) -> Option<Vec<u8>> {
+    let mut pdu = Vec::new();
+    request.encode(&mut pdu);
+    match answer {
+        Answer::Data(data) => Some([&[pdu[0], data.len() as u8], *data].concat()),
+        Answer::Written => Some(pdu[..5].to_vec()),
+        Answer::Exception(code) => Some(vec![pdu[0] | 0x80, u8::from(*code)]),
+        Answer::Spoilt(_) => None,
     }
 }
 

@@ -1,0 +1,16 @@
+//! What is fuzzed. Each function takes any bytes and panics where a promise does not hold.
+//!
+//! The programs in `targets/` hand these functions to cargo-fuzz (`make soak-fuzz`); the test in `tests/` replays the
+//! corpus and mutates it, with any compiler. What cargo-fuzz finds becomes a file of the corpus.
+
+mod address;
+mod link;
+mod mbap;
+mod rtu;
+
+pub use address::address;
+pub use mbap::mbap;
+pub use rtu::rtu;
+
+/// Every function with the name of its corpus.
+pub const TARGETS: [(&str, fn(&[u8])); 3] = [("rtu", rtu), ("mbap", mbap), ("address", address)];
