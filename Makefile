@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 
-.PHONY: demo setup test lint bench soak soak-modbus soak-buffer soak-agent soak-demo deb help
+.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-demo deb help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -30,22 +30,40 @@ lint: ## format, clippy, licences and advisories, links of the documentation
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
 	else echo "cargo-deny is not installed: licences and advisories were not checked (cargo install cargo-deny)"; fi
 
-bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk), the loads of the design (needs mosquitto)
+bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk), Modbus, the loads of the design (needs mosquitto)
 	$(CARGO) bench --locked -p millrace-bench --bench buffer
 	$(CARGO) run --release --quiet --locked -p millrace-bench --bin millrace-buffer-load
+	$(CARGO) bench --locked -p millrace-bench --bench modbus_rival
 	$(CARGO) build --release --locked -p millrace-agent --bin millrace
+	MILLRACE_BIN="$(TARGET_DIR)/release/millrace" \
+		$(CARGO) run --release --quiet --locked -p millrace-bench --bin millrace-modbus-load
 	MILLRACE_BIN="$(TARGET_DIR)/release/millrace" \
 		$(CARGO) run --release --quiet --locked -p millrace-bench --bin millrace-load
 
 # One seed repeats a run: make soak MILLRACE_SEED=7 (tests/README.md). Without one it is drawn, and printed with the figures.
 soak-%: export MILLRACE_SEED := $(or $(MILLRACE_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
-soak: soak-modbus soak-buffer soak-agent soak-demo ## the fault tests with their full figures, then the demo for an hour
+soak: soak-modbus soak-fuzz soak-buffer soak-agent soak-demo ## the fault tests with their full figures, then the demo for an hour
 
 soak-modbus: ## a million exchanges with Modbus devices that do everything wrong
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
-	MILLRACE_EXCHANGES=340000 \
+	MILLRACE_EXCHANGES=340000 MILLRACE_PTY_EXCHANGES=2000 \
 		$(CARGO) test --release --locked -p millrace-drivers --test modbus_adversarial -- --nocapture
+
+soak-fuzz: ## ten minutes of cargo-fuzz for each target; where it or nightly is missing, of mutations of the corpus
+	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
+	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
+		for target in rtu mbap address; do \
+			mkdir -p "$(TARGET_DIR)/fuzz-corpus/$$target"; \
+			$(CARGO) +nightly fuzz run --features libfuzzer --target-dir "$(TARGET_DIR)/fuzz" "$$target" \
+				"$(TARGET_DIR)/fuzz-corpus/$$target" "fuzz/corpus/$$target" -- \
+				-max_total_time=$(or $(FUZZ_SECONDS),600) -seed=$(MILLRACE_SEED) -max_len=600; \
+		done; \
+	else \
+		echo "cargo-fuzz or a nightly compiler is missing (cargo install cargo-fuzz; rustup toolchain install nightly):"; \
+		echo "the corpus is mutated without them, blindly"; \
+		MILLRACE_FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(CARGO) test --release --locked -p millrace-fuzz -- --nocapture; \
+	fi
 
 soak-buffer: ## kill -9, power cuts, damage, failing disks, random sequences
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"

@@ -22,7 +22,7 @@ pub use jitter::jitter;
 pub use line::line_use;
 pub use pipeline::pipelining;
 pub use plans::plan_cost;
-pub use registers::cpu;
+pub use registers::{bare_cpu, cpu};
 pub use writes::writes;
 
 use server::Server;

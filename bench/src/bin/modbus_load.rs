@@ -50,11 +50,13 @@ fn main() -> Result<()> {
     let span = Duration::from_secs(cli.seconds);
     for part in parts {
         let rows = match part {
-            Part::Line => vec![
-                runtime.block_on(modbus::line_use(9_600, span))?,
-                runtime.block_on(modbus::line_use(115_200, span))?,
-            ],
+            Part::Line => runtime.block_on(async {
+                let slow = modbus::line_use(9_600, span).await?;
+                let fast = modbus::line_use(115_200, span).await?;
+                anyhow::Ok([slow, fast].concat())
+            })?,
             Part::Cpu => vec![
+                modbus::bare_cpu(20_000_000)?,
                 modbus::cpu(DataType::U16, 1, 20_000_000)?,
                 modbus::cpu(DataType::F32, 2, 20_000_000)?,
             ],

@@ -1,5 +1,7 @@
 //! What registers over TCP cost.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +50,27 @@ pub fn cpu(data_type: DataType, width: u16, registers: u64) -> Result<Row> {
     let cpu = reading.join().ok().context("the reader failed")??;
     let what = format!("CPU-s a million registers, TCP, {data_type} tags to samples");
     Ok(Row::new(what, cpu).target(Target::AtMost(0.06)))
+}
+
+/// The same requests on a blocking socket: two calls of the kernel each, and nothing is looked at.
+///
+/// # Errors
+/// The socket fails.
+pub fn bare_cpu(registers: u64) -> Result<Row> {
+    const REQUEST: [u8; 12] = [0, 1, 0, 0, 0, 6, 1, 3, 0, 0, 0, BLOCK as u8];
+    let server = Server::start(Manner::Prompt)?;
+    let mut stream = TcpStream::connect(server.address)?;
+    stream.set_nodelay(true)?;
+    let mut reply = [0; 9 + 2 * BLOCK as usize];
+    let before = thread_time()?;
+    let requests = registers / u64::from(BLOCK);
+    for _ in 0..requests {
+        stream.write_all(&REQUEST)?;
+        stream.read_exact(&mut reply)?;
+    }
+    let took = (thread_time()? - before).as_secs_f64();
+    let cpu = took / (requests * u64::from(BLOCK)) as f64 * 1e6;
+    Ok(Row::new("the same requests on a bare socket, CPU-s", cpu))
 }
 
 fn thread_time() -> Result<Duration> {

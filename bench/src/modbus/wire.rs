@@ -30,6 +30,8 @@ pub(super) struct Wire {
     pub(super) written: Receiver<Instant>,
     /// Time that frames and silences took so far, nanoseconds.
     busy: Arc<AtomicU64>,
+    /// How much later than they should the last bytes of replies were written, nanoseconds.
+    late: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     unit: Option<JoinHandle<()>>,
 }
@@ -45,13 +47,15 @@ impl Wire {
         let mut far = tcgetattr(&master)?;
         cfmakeraw(&mut far);
         tcsetattr(&master, SetArg::TCSANOW, &far)?;
-        let (busy, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+        let (busy, late, stop): (Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicBool>) =
+            Default::default();
         let (written, writes) = channel();
         let mut units = Units {
             port: master,
             pace: settings.pace(),
             registers: HashMap::new(),
             busy: Arc::clone(&busy),
+            late: Arc::clone(&late),
             stop: Arc::clone(&stop),
             written,
         };
@@ -65,6 +69,7 @@ impl Wire {
             settings,
             written: writes,
             busy,
+            late,
             stop,
             unit: Some(unit),
         })
@@ -73,6 +78,11 @@ impl Wire {
     /// What the frames and silences of all exchanges took of the line so far, had nobody been late.
     pub(super) fn busy(&self) -> Duration {
         Duration::from_nanos(self.busy.load(Ordering::Relaxed))
+    }
+
+    /// How late the far end itself was so far: this machine's part, and none of the driver's.
+    pub(super) fn late(&self) -> Duration {
+        Duration::from_nanos(self.late.load(Ordering::Relaxed))
     }
 }
 
@@ -92,6 +102,7 @@ struct Units {
     pace: Pace,
     registers: HashMap<(u8, u16), u16>,
     busy: Arc<AtomicU64>,
+    late: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     written: Sender<Instant>,
 }
@@ -110,7 +121,11 @@ impl Units {
                 continue;
             };
             let reply = rtu::encode(unit, &reply);
-            self.send(&reply, arrived + self.pace.silence)?;
+            let begin = arrived + self.pace.silence;
+            self.send(&reply, begin)?;
+            let late = begin.elapsed().saturating_sub(self.pace.bytes(reply.len()));
+            let late = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
+            self.late.fetch_add(late, Ordering::Relaxed);
             let exchange = self.pace.exchange(request.len(), reply.len());
             let nanos = u64::try_from(exchange.as_nanos()).unwrap_or(u64::MAX);
             self.busy.fetch_add(nanos, Ordering::Relaxed);
@@ -170,7 +185,8 @@ impl Units {
                 self.registers
                     .extend((start..).map(|at| (unit, at)).zip(values));
             }
-            _ => return None,
+            // It has no such function, and says so.
+            _ => return Some(vec![function | 0x80, 1]),
         }
         // Whoever measures may have gone.
         let _ = self.written.send(arrived);

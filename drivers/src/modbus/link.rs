@@ -191,8 +191,9 @@ impl<S: Transport> Link<S> {
     async fn send(&mut self, peer: &Peer) -> Result<(), SessionError> {
         self.tell(Way::Sent, &self.sent);
         let written = match self.stream.write_all(&self.sent).await {
-            Ok(()) => self.stream.flush().await,
-            failed => failed,
+            Ok(()) if self.framing == Framing::Tcp => self.stream.flush().await,
+            // The kernel sends by itself. To flush a port is to wait for its last byte, with a thread of the runtime.
+            written => written,
         };
         written.map_err(|source| {
             self.tell(Way::Lost, &[]);

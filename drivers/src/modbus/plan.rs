@@ -150,14 +150,19 @@ fn plan_row(
         return Vec::new();
     };
     let table = points[first].address().table;
-    // Longer than the device gives at once: it is asked for alone, so that it fails alone.
-    let too_long = |i: &usize| points[*i].end() - points[*i].start() > u32::from(limits.max(table));
-    let (alone, row): (Vec<usize>, Vec<usize>) = row.iter().copied().partition(too_long);
     let mut walls: Vec<u32> = (barriers.iter())
         .filter(|barrier| barrier.table == table)
         .map(|barrier| barrier.at)
         .collect();
     walls.sort_unstable();
+    // Longer than the device gives at once, or across a barrier by itself: it is asked for alone, so that it fails alone
+    // and parts no others.
+    let stands_alone = |i: &usize| {
+        let point = &points[*i];
+        point.end() - point.start() > u32::from(limits.max(table))
+            || wall_after(&walls, point.start()) < point.end()
+    };
+    let (alone, row): (Vec<usize>, Vec<usize>) = row.iter().copied().partition(stands_alone);
     let cuts = cheapest_cuts(points, &row, table, limits, &walls);
     let merged = cuts.into_iter().map(|range| &row[range]);
     let mut requests: Vec<Request> = merged
@@ -166,6 +171,12 @@ fn plan_row(
         .collect();
     requests.sort_by_key(|request| request.start);
     requests
+}
+
+/// The first wall past this address.
+fn wall_after(walls: &[u32], start: u32) -> u32 {
+    let past = walls.partition_point(|wall| *wall <= start);
+    walls.get(past).copied().unwrap_or(u32::MAX)
 }
 
 /// The ranges of `row` that make one request each.
@@ -184,8 +195,7 @@ fn cheapest_cuts(
     best[0] = 0;
     for from in 0..row.len() {
         let start = points[row[from]].start();
-        let wall = walls.partition_point(|wall| *wall <= start);
-        let wall = walls.get(wall).copied().unwrap_or(u32::MAX);
+        let wall = wall_after(walls, start);
         let mut end = start;
         for to in from..row.len() {
             end = end.max(points[row[to]].end());

@@ -79,6 +79,21 @@ fn nothing_is_read_across_a_barrier() {
 }
 
 #[test]
+fn point_across_a_barrier_parts_no_others() {
+    let points = [
+        spec(Table::Holding, 9, DataType::U16),
+        spec(Table::Holding, 10, DataType::F64),
+        spec(Table::Holding, 11, DataType::U16),
+    ];
+    let barrier = Barrier {
+        table: Table::Holding,
+        at: 13,
+    };
+    let requests = plan_around(&points, &[0, 1, 2], &Limits::default(), &[barrier]);
+    assert_eq!(shapes(&requests), [(9, 3), (10, 4)]);
+}
+
+#[test]
 fn forbidden_range_is_read_around() {
     let points = [0, 20].map(|offset| spec(Table::Holding, offset, DataType::U16));
     let forbidden = Barrier {
