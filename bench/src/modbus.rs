@@ -44,6 +44,7 @@ fn points(count: u16, data_type: DataType, interval: Duration) -> Result<Vec<Poi
         Ok(Point {
             tag: TagId(u32::from(i)),
             spec: PointSpec::new(address, data_type, WordOrder::Abcd)?,
+            meaning: Default::default(),
             interval,
         })
     };
