@@ -12,5 +12,8 @@ pub use address::address;
 pub use mbap::mbap;
 pub use rtu::rtu;
 
+/// Takes any bytes, and panics where a promise does not hold.
+pub type Target = fn(&[u8]);
+
 /// Every function with the name of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 3] = [("rtu", rtu), ("mbap", mbap), ("address", address)];
+pub const TARGETS: [(&str, Target); 3] = [("rtu", rtu), ("mbap", mbap), ("address", address)];

@@ -11,7 +11,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use millrace_fuzz::TARGETS;
+use millrace_fuzz::{TARGETS, Target};
 
 /// Mutations of a short run, of each function.
 const ROUNDS: u64 = 20_000;
@@ -36,7 +36,7 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     files.iter().map(|path| fs::read(path).unwrap()).collect()
 }
 
-fn check(name: &str, function: fn(&[u8]), input: &[u8]) {
+fn check(name: &str, function: Target, input: &[u8]) {
     let checked = catch_unwind(AssertUnwindSafe(|| function(input)));
     assert!(checked.is_ok(), "{name} fails with {input:02X?}");
 }
