@@ -94,7 +94,8 @@ impl ModbusArgs {
             scan::find_units(caller, &ANY_UNIT, self.timeout, found, &mut tell)
                 .await
                 .map_err(no_way)?;
-            report.any_unit = found.len() == ANY_UNIT.len();
+            report.others_refuse = common_refusal(found);
+            report.any_unit = found.len() == ANY_UNIT.len() && report.others_refuse.is_none();
             if report.any_unit {
                 found.clear();
                 units.truncate(1);
@@ -105,6 +106,14 @@ impl ModbusArgs {
         scan::find_units(caller, &units, self.timeout, found, &mut tell)
             .await
             .map_err(no_way)?;
+        if let Some(code) = report.others_refuse {
+            let is_there = |unit: &FoundUnit| unit.exception != Some(code);
+            report.any_unit = !found.iter().any(is_there);
+            match report.any_unit {
+                true => found.truncate(1),
+                false => found.retain(is_there),
+            }
+        }
         for unit in found {
             report.units.push(about(caller, unit).await?);
         }
@@ -131,6 +140,19 @@ impl ModbusArgs {
     }
 }
 
+/// The exception by which a host refuses units that it does not have, where it answers for all of [`ANY_UNIT`].
+fn common_refusal(found: &[FoundUnit]) -> Option<u8> {
+    let times = |code: u8| {
+        found
+            .iter()
+            .filter(|unit| unit.exception == Some(code))
+            .count()
+    };
+    let codes = found.iter().filter_map(|unit| unit.exception);
+    let most = codes.max_by_key(|code| times(*code))?;
+    (found.len() == ANY_UNIT.len() && times(most) > ANY_UNIT.len() / 2).then_some(most)
+}
+
 fn addresses(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     match (first.trim().parse(), last.trim().parse()) {
@@ -142,6 +164,24 @@ fn addresses(text: &str) -> Result<RangeInclusive<u16>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_that_all_have_says_nothing_of_a_unit() {
+        let found = |exceptions: &[Option<u8>]| -> Vec<FoundUnit> {
+            let units = ANY_UNIT.iter().zip(exceptions);
+            units
+                .map(|(unit, exception)| FoundUnit {
+                    unit: *unit,
+                    exception: *exception,
+                })
+                .collect()
+        };
+        assert_eq!(common_refusal(&found(&[Some(4); 6])), Some(4));
+        let one_is_there = [None, Some(4), Some(4), Some(4), Some(4), Some(4)];
+        assert_eq!(common_refusal(&found(&one_is_there)), Some(4));
+        assert_eq!(common_refusal(&found(&[None; 6])), None);
+        assert_eq!(common_refusal(&found(&[Some(2), Some(2)])), None);
+    }
 
     #[test]
     fn addresses_are_checked() {

@@ -33,6 +33,11 @@ pub(super) fn headline(report: &Report) -> String {
     };
     if report.any_unit {
         text.push_str("# It answers to every unit id: one device.\n");
+    } else if let Some(code) = report.others_refuse {
+        let _ = writeln!(
+            text,
+            "# For every other unit id it answers exception {code:02}."
+        );
     }
     for settings in &report.noise_at {
         let _ = writeln!(

@@ -53,6 +53,9 @@ pub(super) struct Report {
     /// The device answers to every unit id.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(super) any_unit: bool,
+    /// With this exception it answers for units that it does not have.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) others_refuse: Option<u8>,
     /// Ctrl-C came before the end.
     pub(super) interrupted: bool,
 }
