@@ -31,6 +31,7 @@ const STEPS: u64 = 40;
 
 /// Of the program with merging.
 const OUTAGE_LIVES: u64 = 5;
+const OUTAGE_LIVES_MAX: u64 = 20;
 const OUTAGE_STEPS: u64 = 60;
 
 /// Mixtures of what was not synced, for each instant.
@@ -76,7 +77,7 @@ fn program() {
     }
 }
 
-/// The same with merging: some lives in which nobody takes anything, and one more.
+/// The same with merging: lives in which nobody takes anything until enough of them was merged, and one more.
 #[test]
 fn merging_program() {
     let Ok(seed) = std::env::var(MERGING) else {
@@ -88,7 +89,8 @@ fn merging_program() {
     let mut victim = Victim::new(marks, seed, 1);
     let dir = root.join("data/buffer");
     let mut merged = 0;
-    for life in 0..=OUTAGE_LIVES {
+    for life in 0..OUTAGE_LIVES_MAX {
+        let outage = life < OUTAGE_LIVES || merged == 0;
         let settings = Settings {
             epoch_bytes: [12 * 1024, 32 * 1024][victim.random.usize(..2)],
             max_bytes: 1 << 30,
@@ -98,13 +100,16 @@ fn merging_program() {
         let buffer = Buffer::open_exactly(settings, clock()).unwrap();
         let mut outbox = buffer.outbox(UPLINK, Start::Oldest);
         for _ in 0..OUTAGE_STEPS {
-            match life < OUTAGE_LIVES {
+            match outage {
                 true => victim.outage_step(&buffer),
                 false => victim.step(&buffer, &mut outbox),
             }
             if victim.random.u8(..40) == 0 {
                 merged += buffer.rechunk();
             }
+        }
+        if outage {
+            merged += buffer.rechunk();
         }
         if victim.random.bool() {
             buffer.close().unwrap();
@@ -113,6 +118,9 @@ fn merging_program() {
             buffer.crash();
         }
         victim.reborn();
+        if !outage {
+            break;
+        }
     }
     assert!(merged > 0, "seed {seed}: nothing was merged");
 }
