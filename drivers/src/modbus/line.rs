@@ -405,15 +405,17 @@ impl Shared {
     }
 }
 
-/// Waits for a moment. Timers tick by the millisecond, which on a fast line is much of its silence: that is slept
-/// where a thread may block.
+/// Waits for a moment. Timers tick by the millisecond, even for what has just passed, which on a fast line is much of
+/// its silence: that is slept where a thread may block.
 async fn wait_until(moment: Instant) {
     let left = moment.saturating_duration_since(Instant::now());
     if !left.is_zero() && left <= FIXED_SILENCE {
         // If there is no such thread, the timer below does it.
         let _ = tokio::task::spawn_blocking(move || std::thread::sleep(left)).await;
     }
-    sleep_until(moment).await;
+    if Instant::now() < moment {
+        sleep_until(moment).await;
+    }
 }
 
 /// A mistake in this program must not leave a line that nobody serves.
