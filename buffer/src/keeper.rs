@@ -236,13 +236,12 @@ impl Keeper {
                 result = result.and(Err(error));
             }
         }
+        let mut resumed = false;
         let wakes = {
             let mut core = self.shared.lock();
             match &result {
                 Ok(()) => {
-                    if core.failure.take().is_some() {
-                        tracing::info!("the buffer writes again");
-                    }
+                    resumed = core.failure.take().is_some();
                     core.last_commit = Some(self.shared.clock.now());
                     self.retry_at = None;
                 }
@@ -259,6 +258,11 @@ impl Keeper {
             }
             core.wakes()
         };
+        if resumed {
+            tracing::info!("the buffer writes again");
+            // What was delivered past the disk meanwhile is counted in the state only.
+            self.save_state();
+        }
         if result.is_ok() {
             self.shared.call_hooks();
         }
@@ -457,8 +461,7 @@ impl Keeper {
         Ok(())
     }
 
-    pub(crate) fn save_quietly(&mut self) {
-        self.shared.lock().learn(self.shared.clock.timebase());
+    fn save_state(&mut self) {
         if let Err(error) = self.save() {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(
@@ -466,6 +469,11 @@ impl Keeper {
                 "the state cannot be saved; a crash now would send again"
             );
         }
+    }
+
+    pub(crate) fn save_quietly(&mut self) {
+        self.shared.lock().learn(self.shared.clock.timebase());
+        self.save_state();
         self.measure_aside();
         for kind in LOGS {
             self.rotate(kind);
