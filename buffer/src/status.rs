@@ -95,7 +95,7 @@ impl Status {
         };
         let uplinks = core.uplinks.iter().map(|(name, uplink)| {
             let data = queued(&uplink.data);
-            let live = uplink.data.live_records(core.log(LogKind::Data)).min(data);
+            let live = uplink.live_samples(core.log(LogKind::Data)).min(data);
             let queued = Queued {
                 alarm: queued(&uplink.alarm),
                 live,

@@ -431,6 +431,22 @@ impl Uplink {
         self.owed.hold();
     }
 
+    /// Samples that wait to be sent live, or are on their way.
+    pub(crate) fn live_samples(&self, data: &Log) -> u64 {
+        let on_the_way = self.in_flight.values().map(|flight| match flight {
+            InFlight::Numbers {
+                log: LogKind::Data,
+                first,
+                last,
+                void: false,
+                batch: 1..,
+                ..
+            } => last - first + 1,
+            InFlight::Numbers { .. } | InFlight::Owed { .. } => 0,
+        });
+        self.data.live_records(data) + on_the_way.sum::<u64>()
+    }
+
     /// Forgets offers of numbers that are gone: their acks come too late. What is left of such an offer is
     /// offered again.
     pub(crate) fn cancel(&mut self, kind: LogKind, gone: &[Lost]) {

@@ -489,16 +489,16 @@ impl Reader {
         self.marks.iter().map(|(line, marks)| (*line, &marks.acked))
     }
 
-    /// Records in the tail that are not acked and will be sent live.
+    /// Records in the tail that wait to be sent live.
     pub(crate) fn live_records(&self, log: &Log) -> u64 {
-        let mut sum = 0;
-        for no in self.live.max(log.oldest())..=log.newest() {
-            let Some(batch) = log.batch(no) else { break };
-            if matches!(batch.content, Content::Records(_)) {
-                sum += batch.count();
-            }
-        }
-        sum
+        let tail = (self.live.max(log.oldest())..=log.newest()).map_while(|no| log.batch(no));
+        let records = tail.filter(|batch| matches!(batch.content, Content::Records(_)));
+        let waiting = |batch: &Batch| {
+            let marks = self.marks.get(&batch.line);
+            let taken = marks.map_or(0, |marks| marks.taken.overlap(batch.first, batch.last));
+            batch.count() - taken
+        };
+        records.map(waiting).sum()
     }
 }
 
