@@ -81,7 +81,7 @@ fn main() -> Result<()> {
         let commits = outage.commits / divisor;
         print(Outage { commits, ..outage }.run(dir.path(), cli.seed)?)?;
     }
-    for gb in cli.backlog {
+    for gb in cli.backlog.into_iter().filter(|gb| *gb > 0.0) {
         for (epoch_bytes, growth_mb) in [(4 << 20, 24.0), (16 << 20, 48.0)] {
             let backlog = Backlog {
                 bytes: (gb * 1e9) as u64 / divisor as u64,

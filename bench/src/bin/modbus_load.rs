@@ -57,8 +57,10 @@ fn main() -> Result<()> {
             })?,
             Part::Cpu => vec![
                 modbus::bare_cpu(20_000_000)?,
-                modbus::cpu(DataType::U16, 1, 20_000_000)?,
-                modbus::cpu(DataType::F32, 2, 20_000_000)?,
+                modbus::cpu(DataType::U16, 1, 1, 20_000_000)?,
+                modbus::cpu(DataType::F32, 2, 1, 20_000_000)?,
+                modbus::cpu(DataType::U16, 1, 8, 20_000_000)?,
+                modbus::cpu(DataType::F32, 2, 8, 20_000_000)?,
             ],
             Part::Plans => modbus::plan_cost(1_000, cli.seed)?,
             Part::Pipelining => vec![runtime.block_on(modbus::pipelining(8, 10))?],

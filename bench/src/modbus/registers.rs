@@ -18,11 +18,11 @@ use crate::{Row, Target};
 /// Blocks of a poll group.
 const BLOCKS: u16 = 80;
 
-/// CPU time of reading registers in full blocks, one request at a time, and making samples of them.
+/// CPU time of reading registers in full blocks, with so many requests in flight, and making samples of them.
 ///
 /// # Errors
 /// The driver fails.
-pub fn cpu(data_type: DataType, width: u16, registers: u64) -> Result<Row> {
+pub fn cpu(data_type: DataType, width: u16, depth: usize, registers: u64) -> Result<Row> {
     let server = Server::start(Manner::Prompt)?;
     // A thread of its own: its clock counts neither the server nor anything else.
     let reading = std::thread::spawn(move || -> Result<f64> {
@@ -30,7 +30,10 @@ pub fn cpu(data_type: DataType, width: u16, registers: u64) -> Result<Row> {
             .enable_all()
             .build()?;
         runtime.block_on(async {
-            let settings = TcpSettings::new("plc", server.address.to_string());
+            let settings = TcpSettings {
+                max_in_flight: depth,
+                ..TcpSettings::new("plc", server.address.to_string())
+            };
             let per_block = BLOCK / width;
             let points = points(BLOCKS * per_block, data_type, Duration::from_secs(1))?;
             let a_read = points.len() as u64 * u64::from(width);
@@ -48,7 +51,7 @@ pub fn cpu(data_type: DataType, width: u16, registers: u64) -> Result<Row> {
         })
     });
     let cpu = reading.join().ok().context("the reader failed")??;
-    let what = format!("CPU-s a million registers, TCP, {data_type} tags to samples");
+    let what = format!("CPU-s a million registers, TCP, depth {depth}, {data_type} tags");
     Ok(Row::new(what, cpu).target(Target::AtMost(0.06)))
 }
 
@@ -70,7 +73,10 @@ pub fn bare_cpu(registers: u64) -> Result<Row> {
     }
     let took = (thread_time()? - before).as_secs_f64();
     let cpu = took / (requests * u64::from(BLOCK)) as f64 * 1e6;
-    Ok(Row::new("the same requests on a bare socket, CPU-s", cpu))
+    Ok(Row::new(
+        "the same requests on a bare socket, depth 1, CPU-s",
+        cpu,
+    ))
 }
 
 fn thread_time() -> Result<Duration> {

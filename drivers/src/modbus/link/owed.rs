@@ -3,7 +3,8 @@
 //! Nothing in an RTU frame says which request it answers. A request that was given up may be answered
 //! long afterwards, and its reply fits every later request of the same function and length. So whoever owes
 //! a reply is first asked something whose answer cannot be that reply: fewer registers, or by a function
-//! that is not owed. A unit answers in the order in which it was asked; when the answer is there, nothing
+//! that is not owed, and always another number of bytes, since a unit that is out of step may put the function of
+//! one request to the data of another. A unit answers in the order in which it was asked; when the answer is there, nothing
 //! older can follow it. A unit that answers none of these questions is left alone until
 //! [`FORGET_TIMEOUTS`] have passed since it was last asked.
 
@@ -16,6 +17,9 @@ use crate::modbus::request::{ReadRequest, Request};
 
 /// A reply is not expected any more after so many timeouts without another request.
 const FORGET_TIMEOUTS: u32 = 10;
+
+/// So many lengths of a reply are looked at for a question by another function.
+const OTHER_LENGTHS: usize = 4;
 
 /// What the units of a link owe. One that owes nothing has no entry.
 #[derive(Default)]
@@ -125,31 +129,39 @@ impl Debt {
 
     fn question(&self) -> Option<ReadRequest> {
         let last = self.asked.iter().find_map(|asked| asked.read);
-        let shorter = last.and_then(shorter).filter(|shorter| {
-            let same_length = |asked: &Asked| {
-                let read = asked.read.filter(|read| read.table == shorter.table);
-                read.is_some_and(|read| read.data_bytes() == shorter.data_bytes())
-            };
-            !self.asked.iter().any(same_length)
-        });
+        let shorter = last.into_iter().flat_map(shorter);
         let start = last.map_or(0, |read| read.start);
         // Whoever lacks the function or the place says so, which is an answer, too.
-        let others = [Table::Holding, Table::Input, Table::Coil, Table::Discrete];
-        let others = others.map(|table| ReadRequest {
-            table,
-            start,
-            count: 1,
+        let tables = [Table::Holding, Table::Input, Table::Coil, Table::Discrete];
+        let others = tables.into_iter().flat_map(|table| {
+            let counts = (1..).step_by(usize::from(step(table))).take(OTHER_LENGTHS);
+            counts.map(move |count| ReadRequest {
+                table,
+                start,
+                count,
+            })
         });
-        let other = others
-            .into_iter()
-            .find(|read| !self.owes(Request::Read(*read).function()));
-        shorter.or(other)
+        let others = others.filter(|read| !self.owes(Request::Read(*read).function()));
+        shorter.chain(others).find(|read| !self.owes_as_much(*read))
+    }
+
+    /// Whether some read is owed whose reply has as many bytes, by whatever function: a unit may answer one
+    /// function by another.
+    fn owes_as_much(&self, read: ReadRequest) -> bool {
+        let mut owed = self.asked.iter().filter_map(|asked| asked.read);
+        owed.any(|owed| owed.data_bytes() == read.data_bytes())
     }
 }
 
-/// The same read with a shorter reply.
-fn shorter(read: ReadRequest) -> Option<ReadRequest> {
-    let step = if read.table.is_bits() { 8 } else { 1 };
-    let count = read.count.checked_sub(step).filter(|count| *count > 0)?;
-    Some(ReadRequest { count, ..read })
+/// The same read with shorter replies, the longest first.
+fn shorter(read: ReadRequest) -> impl Iterator<Item = ReadRequest> {
+    let step = step(read.table);
+    let shorter = move |count: &u16| count.checked_sub(step).filter(|count| *count > 0);
+    let counts = std::iter::successors(Some(read.count), shorter).skip(1);
+    counts.map(move |count| ReadRequest { count, ..read })
+}
+
+/// So many points more make a reply longer.
+fn step(table: Table) -> u16 {
+    if table.is_bits() { 8 } else { 1 }
 }

@@ -116,7 +116,8 @@ impl<S: Transport> Link<S> {
             return None;
         }
         self.silence.owed.forget();
-        if self.silence.owed.is_owed(unit, request.function()) {
+        // Also where another function is owed: a unit may answer one by another.
+        if self.silence.owed.contains(unit) {
             return self.silence.owed.question(unit);
         }
         // An echo, where nobody expects one, would confirm a write that the unit refuses.

@@ -118,6 +118,40 @@ async fn late_reply_of_the_same_shape_is_never_taken_however_late() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn late_reply_under_another_function_is_not_taken() {
+    let (mut asking, mut unit) = line();
+    let clock = clock();
+    let write = Request::WriteRegister {
+        address: 1,
+        value: 2,
+    };
+    let input = Request::Read(ReadRequest {
+        table: Table::Input,
+        start: 4,
+        count: 2,
+    });
+    let out_of_step = async {
+        // Whether the line echoes is asked before the write.
+        unit.asked().await;
+        unit.send(&encode(UNIT, &[3, 2, 0, 0])).await;
+        let echo = unit.asked().await;
+        sleep(TIMEOUT * 3 / 2).await;
+        unit.send(&encode(UNIT, &echo)).await;
+        // The next waits behind the write, and is answered as if holding registers had been asked for.
+        unit.asked().await;
+        unit.asked().await;
+        unit.send(&good(0xBA)).await;
+    };
+    let asked = async {
+        for request in [&write, &input, &TWO] {
+            let reply = asking.link.exchange(&asking.peer, request, &clock).await;
+            assert!(reply.is_err(), "{request:?}: {reply:?}");
+        }
+    };
+    tokio::join!(asked, out_of_step);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unit_that_answers_no_question_is_asked_again_after_a_long_quiet() {
     let (mut asking, mut unit) = line();
     let one = Request::Read(ReadRequest {
