@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes a machine ready for `make test`: Debian packages, and a Python environment with the foreign peers.
+# Makes a machine ready for `make test`: Debian packages, and the foreign peers from PyPI and npm.
 # Installs what is missing as root or through passwordless sudo; otherwise says what is missing and ends with 1.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -24,6 +24,8 @@ venv_works() {
 need cc gcc
 need make make
 need mosquitto mosquitto
+need node nodejs
+need npm npm
 need openssl openssl
 need pkg-config pkg-config
 need /usr/include/modbus/modbus.h libmodbus-dev
@@ -78,4 +80,17 @@ if [ "$(cat .venv/requirements.sha256 2>/dev/null)" != "$wanted" ]; then
     echo "Installing the foreign peers of the tests into .venv"
     .venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
     echo "$wanted" > .venv/requirements.sha256
+fi
+
+# One foreign OPC UA server, at the exact versions of its lock file. The tests that need it say that they are skipped where it is missing.
+peer=drivers/tests/peers/node
+wanted=$(sha256sum "$peer/package-lock.json")
+if [ "$(cat "$peer/node_modules/lock.sha256" 2>/dev/null)" != "$wanted" ]; then
+    echo "Installing node-opcua into $peer/node_modules"
+    if npm ci --prefix "$peer" --ignore-scripts --no-audit --no-fund --loglevel=error; then
+        echo "$wanted" > "$peer/node_modules/lock.sha256"
+    else
+        rm -rf "$peer/node_modules"
+        echo "node-opcua could not be installed: the tests against it will be skipped" >&2
+    fi
 fi

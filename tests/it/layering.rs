@@ -155,10 +155,11 @@ fn lines_of(directory: &Path) -> Result<Vec<(PathBuf, usize, String)>> {
                 .and_then(|extension| extension.to_str())
                 .unwrap_or_default();
             if path.is_dir() {
-                if extension != "egg-info" && !path.ends_with("target") {
+                let is_foreign = path.ends_with("target") || path.ends_with("node_modules");
+                if extension != "egg-info" && !is_foreign {
                     open.push(path);
                 }
-            } else if ["rs", "toml", "md", "py", "sh", "service", "conf"].contains(&extension) {
+            } else if ["rs", "toml", "md", "py", "js", "sh", "service", "conf"].contains(&extension) {
                 let text = std::fs::read_to_string(&path)?;
                 lines.extend(
                     text.lines()

@@ -1,137 +1,16 @@
 //! Against asyncua, a foreign server.
-//!
-//! `MILLRACE_TEST_PYTHON` names a Python that has asyncua; without it the tests say so and pass.
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
-
-use millrace_drivers::opcua::{
-    Auth, Collect, Item, Mode, NodeAddress, OpcuaDriver, Policy, Security, Settings, inspect, pin,
-    read_once,
-};
+use millrace_drivers::opcua::{Collect, Mode, Policy, Security, inspect, read_once};
 use millrace_drivers::{Driver, SessionError};
-use millrace_tags::{Quality, Reason, SystemClock, TagId, Value};
-use tempfile::TempDir;
+use millrace_tags::{Quality, Reason, Value};
 
 use crate::link::Link;
+use crate::peer::{ENCRYPTED, Make, PASSWORD, Peer, driver, node};
 use crate::session::{PATIENCE, collect, counts, next, of};
-
-const NAMESPACE: &str = "urn:millrace:peer";
-const USER: &str = "gateway";
-const PASSWORD: &str = "correct horse";
-
-const ENCRYPTED: Security = Security::Policy {
-    policy: Policy::Basic256Sha256,
-    mode: Mode::SignAndEncrypt,
-};
-
-/// A running server; it ends with the test.
-struct Peer {
-    child: Child,
-    asks: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    port: u16,
-    dir: TempDir,
-}
-
-impl Peer {
-    /// `None` where there is no Python to run it with.
-    fn start(port: Option<u16>) -> Option<Self> {
-        let Some(python) = std::env::var_os("MILLRACE_TEST_PYTHON") else {
-            eprintln!("skipped: MILLRACE_TEST_PYTHON names no Python with asyncua");
-            return None;
-        };
-        let dir = tempfile::tempdir().expect("directory");
-        let port = port.unwrap_or_else(free_port);
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/asyncua_server.py");
-        let mut child = Command::new(python)
-            .arg(script)
-            .arg(port.to_string())
-            .arg(dir.path())
-            .args([USER, PASSWORD])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("the peer starts");
-        let asks = child.stdin.take().expect("stdin");
-        let mut answers = BufReader::new(child.stdout.take().expect("stdout"));
-        let mut line = String::new();
-        answers.read_line(&mut line).expect("a line");
-        assert_eq!(line.trim(), "ready");
-        Some(Self {
-            child,
-            asks,
-            answers,
-            port,
-            dir,
-        })
-    }
-
-    fn ask(&mut self, line: &str) -> u64 {
-        writeln!(self.asks, "{line}").expect("asked");
-        let mut answer = String::new();
-        self.answers.read_line(&mut answer).expect("an answer");
-        answer.trim().parse().unwrap_or(0)
-    }
-
-    fn url(&self) -> String {
-        format!("opc.tcp://127.0.0.1:{}/peer", self.port)
-    }
-
-    fn settings(&self, security: Security) -> Settings {
-        let pki = self.dir.path().join("pki");
-        let der = std::fs::read(self.dir.path().join("cert.der")).expect("certificate");
-        pin(&pki, &der).expect("pinned");
-        Settings {
-            security,
-            publish_interval: Duration::from_millis(50),
-            sampling_interval: Some(Duration::from_millis(20)),
-            timeout: PATIENCE,
-            ..Settings::new("press", &self.url(), pki)
-        }
-    }
-
-    fn password(&self, password: &str) -> Auth {
-        let password_file = self.dir.path().join("password");
-        std::fs::write(&password_file, password).expect("password file");
-        Auth::UserName {
-            user: USER.to_owned(),
-            password_file,
-        }
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("address").port()
-}
-
-fn node(name: &str) -> NodeAddress {
-    NodeAddress::named(NAMESPACE, name)
-}
-
-fn driver(settings: Settings, names: &[&str]) -> OpcuaDriver {
-    let items = names.iter().zip(0..).map(|(name, tag)| Item {
-        tag: TagId(tag),
-        node: node(name),
-        interval: Duration::from_millis(100),
-    });
-    OpcuaDriver::new(settings, items.collect(), Arc::new(SystemClock::new()))
-}
 
 #[tokio::test]
 async fn every_security_and_login_connects() {
-    let Some(peer) = Peer::start(None) else {
+    let Some(peer) = Peer::start(Make::Asyncua) else {
         return;
     };
     let signed = Security::Policy {
@@ -161,7 +40,7 @@ async fn every_security_and_login_connects() {
 
 #[tokio::test]
 async fn an_untrusted_server_is_refused_with_its_thumbprint() {
-    let Some(peer) = Peer::start(None) else {
+    let Some(peer) = Peer::start(Make::Asyncua) else {
         return;
     };
     let other = tempfile::tempdir().expect("pki");
@@ -180,7 +59,7 @@ async fn an_untrusted_server_is_refused_with_its_thumbprint() {
 
 #[tokio::test]
 async fn values_of_every_type_arrive_as_they_are() {
-    let Some(peer) = Peer::start(None) else {
+    let Some(peer) = Peer::start(Make::Asyncua) else {
         return;
     };
     let text = |text: &str| Value::Text(text.into());
@@ -221,7 +100,7 @@ async fn values_of_every_type_arrive_as_they_are() {
 async fn status_codes_become_quality() {
     const UNCERTAIN_LAST_USABLE: u32 = 0x4090_0000;
     const BAD_SENSOR_FAILURE: u32 = 0x808C_0000;
-    let Some(mut peer) = Peer::start(None) else {
+    let Some(mut peer) = Peer::start(Make::Asyncua) else {
         return;
     };
     let driver = driver(peer.settings(Security::None), &["Fixed"]);
@@ -243,7 +122,7 @@ async fn status_codes_become_quality() {
 
 #[tokio::test]
 async fn a_notification_is_acknowledged_only_when_it_is_settled() {
-    let Some(mut peer) = Peer::start(None) else {
+    let Some(mut peer) = Peer::start(Make::Asyncua) else {
         return;
     };
     let driver = driver(peer.settings(Security::None), &["Counter"]);
@@ -269,7 +148,7 @@ async fn a_notification_is_acknowledged_only_when_it_is_settled() {
 
 #[tokio::test]
 async fn a_cut_link_loses_no_value_and_makes_no_second_session() {
-    let Some(mut peer) = Peer::start(None) else {
+    let Some(mut peer) = Peer::start(Make::Asyncua) else {
         return;
     };
     let link = Link::to(&peer.url()).await;
@@ -311,7 +190,7 @@ async fn a_cut_link_loses_no_value_and_makes_no_second_session() {
 
 #[tokio::test]
 async fn two_hundred_items_and_a_bad_one() {
-    let Some(peer) = Peer::start(None) else {
+    let Some(peer) = Peer::start(Make::Asyncua) else {
         return;
     };
     let names: Vec<String> = (0..200).map(|count| format!("Many{count}")).collect();
@@ -341,25 +220,21 @@ async fn two_hundred_items_and_a_bad_one() {
 
 #[tokio::test]
 async fn a_killed_server_breaks_the_session_and_another_one_is_opened() {
-    let Some(mut peer) = Peer::start(None) else {
+    let Some(mut peer) = Peer::start(Make::Asyncua) else {
         return;
     };
     let mut settings = peer.settings(ENCRYPTED);
     let opened = driver(settings.clone(), &["Counter"]);
     let mut session = opened.open().await.expect("session");
     collect(&mut session, 1).await;
-    peer.child.kill().expect("killed");
+    peer.kill();
     let error = loop {
         if let Err(error) = next(&mut session).await {
             break error;
         }
     };
     assert!(matches!(error, SessionError::Lost { .. }), "{error:?}");
-    let port = peer.port;
-    drop(peer);
-
-    // It comes back with another certificate, as if it had been installed anew.
-    let mut peer = Peer::start(Some(port)).expect("the peer again");
+    peer.restart_anew();
     let error = opened.open().await.err().expect("another certificate");
     assert!(error.is_refusal(), "{error:?}");
     let fresh = peer.settings(ENCRYPTED);

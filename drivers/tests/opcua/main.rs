@@ -1,7 +1,8 @@
-//! OPC UA sessions against servers: our simulated one, and asyncua as a foreign one.
+//! OPC UA sessions against servers: our simulated one, and asyncua and node-opcua as foreign ones.
 
 mod asyncua;
 mod link;
+mod peer;
 mod session;
 
 #[cfg(feature = "sim")]

@@ -1,12 +1,14 @@
 """An OPC UA server made with asyncua, for the driver's tests.
 
-    python asyncua_server.py PORT DIRECTORY USER PASSWORD
+    python asyncua_server.py --port PORT --dir DIRECTORY --user USER --password PASSWORD
 
-Certificate and key are made in DIRECTORY. It says "ready" when it listens, and then answers one line of
+Certificate and key are made in DIRECTORY, cert.der and key.pem, where they are not there yet. Any X.509 user is let in:
+asyncua does not check their signature. It says "ready" when it listens, and then answers one line of
 JSON to each line that it reads: {"set": [name, value]}, {"status": [name, code]}, {"run": true},
 {"ask": "unacknowledged"}, {"ask": "sessions"}, {"ask": "counter"}. It ends when its input ends.
 """
 
+import argparse
 import asyncio
 import datetime
 import json
@@ -116,20 +118,25 @@ class Plant:
         return None
 
 
-async def main(port, directory, user, password):
-    key, cert = directory / "key.pem", directory / "cert.der"
+async def main(given):
+    key, cert = given.dir / "key.pem", given.dir / "cert.der"
     names = {"commonName": "Millrace test peer"}
     use = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     await setup_self_signed_certificate(key, cert, APPLICATION, "localhost", use, names)
-    server = Server(user_manager=Users(user, password))
+    server = Server(user_manager=Users(given.user, given.password))
     await server.init()
     await server.set_application_uri(APPLICATION)
-    server.set_endpoint(f"opc.tcp://127.0.0.1:{port}/peer")
+    server.set_endpoint(f"opc.tcp://127.0.0.1:{given.port}/peer")
+    kind = ua.SecurityPolicyType
     server.set_security_policy(
         [
-            ua.SecurityPolicyType.NoSecurity,
-            ua.SecurityPolicyType.Basic256Sha256_SignAndEncrypt,
-            ua.SecurityPolicyType.Basic256Sha256_Sign,
+            kind.NoSecurity,
+            kind.Basic256Sha256_SignAndEncrypt,
+            kind.Basic256Sha256_Sign,
+            kind.Aes128Sha256RsaOaep_SignAndEncrypt,
+            kind.Aes128Sha256RsaOaep_Sign,
+            kind.Aes256Sha256RsaPss_SignAndEncrypt,
+            kind.Aes256Sha256RsaPss_Sign,
         ]
     )
     await server.load_certificate(str(cert))
@@ -147,5 +154,9 @@ async def main(port, directory, user, password):
 
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
-    port, directory, user, password = sys.argv[1:]
-    asyncio.run(main(int(port), Path(directory), user, password))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--dir", type=Path, required=True)
+    parser.add_argument("--user", required=True)
+    parser.add_argument("--password", required=True)
+    asyncio.run(main(parser.parse_args()))
