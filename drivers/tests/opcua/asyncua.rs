@@ -1,42 +1,12 @@
 //! Against asyncua, a foreign server.
 
-use millrace_drivers::opcua::{Collect, Mode, Policy, Security, inspect, read_once};
+use millrace_drivers::opcua::{Collect, Security, inspect, read_once};
 use millrace_drivers::{Driver, SessionError};
 use millrace_tags::{Quality, Reason, Value};
 
 use crate::link::Link;
-use crate::peer::{ENCRYPTED, Make, PASSWORD, Peer, driver, node};
+use crate::peer::{ENCRYPTED, Make, Peer, driver, node};
 use crate::session::{PATIENCE, collect, counts, next, of};
-
-#[tokio::test]
-async fn every_security_and_login_connects() {
-    let Some(peer) = Peer::start(Make::Asyncua) else {
-        return;
-    };
-    let signed = Security::Policy {
-        policy: Policy::Basic256Sha256,
-        mode: Mode::Sign,
-    };
-    for security in [Security::None, signed, ENCRYPTED, Security::BestOffered] {
-        for auth in [Auth::Anonymous, peer.password(PASSWORD)] {
-            let mut settings = peer.settings(security);
-            settings.auth = auth;
-            let mut session = driver(settings, &["Fixed"]).open().await.expect("session");
-            let samples = collect(&mut session, 1).await;
-            assert_eq!(samples[0].value, Some(Value::F32(4.5)));
-            assert_eq!(samples[0].quality, Quality::Good);
-            session.close().await;
-        }
-        let mut settings = peer.settings(security);
-        settings.auth = peer.password("wrong horse");
-        let error = driver(settings, &["Fixed"])
-            .open()
-            .await
-            .err()
-            .expect("wrong");
-        assert!(error.is_refusal(), "{error:?}");
-    }
-}
 
 #[tokio::test]
 async fn an_untrusted_server_is_refused_with_its_thumbprint() {

@@ -2,6 +2,7 @@
 
 mod asyncua;
 mod link;
+mod matrix;
 mod peer;
 mod session;
 

@@ -33,8 +33,6 @@ pub(crate) enum Make {
     NodeOpcua,
 }
 
-pub(crate) const MAKES: [Make; 2] = [Make::Asyncua, Make::NodeOpcua];
-
 impl Make {
     /// The command without arguments, or why there is none.
     fn command(self) -> Result<Command, String> {
@@ -116,11 +114,6 @@ impl Peer {
         self.restart();
     }
 
-    /// From the next start on.
-    pub(crate) fn set_arguments(&mut self, arguments: &[&str]) {
-        self.arguments = arguments.iter().map(ToString::to_string).collect();
-    }
-
     /// A line of JSON; what the scripts understand is written at their top.
     pub(crate) fn ask(&mut self, line: &str) -> u64 {
         self.running.ask(line)
@@ -128,10 +121,6 @@ impl Peer {
 
     pub(crate) fn url(&self) -> String {
         format!("opc.tcp://127.0.0.1:{}/peer", self.port)
-    }
-
-    pub(crate) fn port(&self) -> u16 {
-        self.port
     }
 
     pub(crate) fn dir(&self) -> &Path {
@@ -176,7 +165,9 @@ struct Running {
 impl Running {
     fn start(make: Make, port: u16, dir: &Path, arguments: &[String]) -> Result<Self, String> {
         let mut command = make.command()?;
-        command.args(["--port", &port.to_string(), "--dir"]).arg(dir);
+        command
+            .args(["--port", &port.to_string(), "--dir"])
+            .arg(dir);
         command.args(["--user", USER, "--password", PASSWORD]);
         let mut child = command
             .args(arguments)
