@@ -159,7 +159,8 @@ fn lines_of(directory: &Path) -> Result<Vec<(PathBuf, usize, String)>> {
                 if extension != "egg-info" && !is_foreign {
                     open.push(path);
                 }
-            } else if ["rs", "toml", "md", "py", "js", "sh", "service", "conf"].contains(&extension) {
+            } else if ["rs", "toml", "md", "py", "js", "sh", "service", "conf"].contains(&extension)
+            {
                 let text = std::fs::read_to_string(&path)?;
                 lines.extend(
                     text.lines()
