@@ -15,6 +15,8 @@ mod load;
 mod measure;
 #[cfg(feature = "agent")]
 pub mod modbus;
+#[cfg(feature = "agent")]
+pub mod opcua;
 mod outage;
 mod rig;
 mod row;

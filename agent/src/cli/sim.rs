@@ -1,5 +1,6 @@
 //! `millrace sim`: simulated devices for demonstrations, tests and field engineers without a plant.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -49,5 +50,13 @@ fn say_served<'a>(
         output::json_line(&json!({ "served": total, "tags": tags }))
     } else {
         Ok(output::text(&format!("served {total} values\n"))?)
+    }
+}
+
+/// Says at the end how often each fault has happened. On stderr: what is served is the last line of stdout.
+fn say_faults(counts: &BTreeMap<&'static str, u64>) {
+    if !counts.is_empty() {
+        let told: Vec<String> = counts.iter().map(|(n, c)| format!("{n} {c}")).collect();
+        eprintln!("faults: {}", told.join(", "));
     }
 }

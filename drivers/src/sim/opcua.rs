@@ -1,43 +1,54 @@
 //! A simulated OPC UA server.
 //!
-//! Its variables follow [`Signal`](super::signal::Signal)s. It counts every value that it hands out, so
+//! Its variables follow [`Signal`](super::signal::Signal)s, and can be written; it keeps their history, has methods,
+//! and misbehaves on request ([`Faults`], [`SimOpcua::happen`]). It counts every value that it hands out, so
 //! that a test outside can hold what arrived against what was served ([`SimOpcua::served`]): the initial
 //! value of a monitored item, every change after it, every value of a Read. What was handed to a
 //! subscription and never fetched counts too, so [`SimOpcua::freeze`] it and let it drain before comparing.
 //!
 //! Nothing of it is for a plant: it trusts every client certificate.
 
+mod clock;
+mod endpoints;
+mod faults;
+mod front;
+mod history;
+mod machine;
+mod method;
 mod node;
 mod plant;
 mod space;
+mod structure;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use opcua::crypto::SecurityPolicy;
-use opcua::server::{
-    ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerEndpoint, ServerHandle, ServerUserToken,
-};
-use opcua::types::{MessageSecurityMode, VariableId, Variant};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use faults::Timetable;
+pub use faults::{FaultError, Faults, Timed, Upset, When};
+use machine::Machine;
 pub use node::{NodeError, SimNode, SimType, nodes_from_csv};
 use plant::Plant;
 pub use plant::Served;
-use space::Space;
 
 /// The namespace of the simulated nodes; they are `s=<name>` in it.
 pub const NAMESPACE_URI: &str = "urn:millrace:sim";
 
-/// How long a stopping server may take to say goodbye.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// The unit of the protocol's times is 100 ns.
+const TICKS_PER_MS: i64 = 10_000;
 
-/// Room for a client that falls behind by minutes: a simulator that drops values by itself cannot be
-/// compared with anything.
-const QUEUED_MAX: usize = 100_000;
+/// Upsets that wait for their turn.
+const UPSETS_MAX: usize = 16;
+
+/// Until an upset that a client has asked for.
+const ANSWER_TIME: Duration = Duration::from_millis(100);
 
 /// What to simulate, and where.
 #[derive(Debug, Clone)]
@@ -52,14 +63,16 @@ pub struct SimOpcuaSettings {
     pub pki_dir: Option<PathBuf>,
     /// User name and password, taken besides anonymous logins.
     pub user: Option<(String, String)>,
-    /// Items that one subscription may have.
-    pub items_max: usize,
-    /// Equal seeds give equal courses.
+    /// Values of each node that are kept for HistoryRead; none are where it is 0.
+    pub history: usize,
+    /// How it misbehaves.
+    pub faults: Faults,
+    /// Equal seeds give equal courses, and equal faults.
     pub seed: u64,
 }
 
 impl SimOpcuaSettings {
-    /// Nodes that move on every 100 ms, open to everybody.
+    /// Well-behaved nodes that move on every 100 ms, without history, open to everybody.
     pub fn new(address: SocketAddr, nodes: Vec<SimNode>) -> Self {
         Self {
             address,
@@ -67,7 +80,8 @@ impl SimOpcuaSettings {
             interval: Duration::from_millis(100),
             pki_dir: None,
             user: None,
-            items_max: QUEUED_MAX,
+            history: 0,
+            faults: Faults::default(),
             seed: 1,
         }
     }
@@ -91,23 +105,28 @@ pub enum SimOpcuaError {
     SetUp(String),
 }
 
+/// A value that a node had, as HistoryRead gives it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Recorded {
+    /// When, in 100 ns since 1601.
+    pub ticks: i64,
+    /// The number; what is none is not a number here either.
+    pub number: f64,
+}
+
 /// A simulated server. Dropping it stops it.
 pub struct SimOpcua {
-    settings: SimOpcuaSettings,
+    address: SocketAddr,
     plant: Arc<Mutex<Plant>>,
-    running: Option<Running>,
+    machine: Arc<Machine>,
+    missing: Vec<String>,
+    happened: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+    upsetting: JoinHandle<()>,
 }
 
-struct Running {
-    handle: ServerHandle,
-    server: JoinHandle<()>,
-    ticker: JoinHandle<()>,
-}
-
-impl Drop for Running {
+impl Drop for SimOpcua {
     fn drop(&mut self) {
-        self.handle.cancel();
-        self.ticker.abort();
+        self.upsetting.abort();
     }
 }
 
@@ -117,19 +136,43 @@ impl SimOpcua {
     /// # Errors
     /// Where the address cannot be bound or the settings contradict each other.
     pub async fn start(settings: SimOpcuaSettings) -> Result<Self, SimOpcuaError> {
-        let plant = Arc::new(Mutex::new(Plant::new(&settings.nodes, settings.seed)));
-        let mut sim = Self {
-            settings,
-            plant,
-            running: None,
+        let faults = &settings.faults;
+        let renewed = |timed: &Timed| timed.upset == Upset::NewCertificate;
+        if settings.pki_dir.is_none() && faults.timed.iter().any(renewed) {
+            return Err(machine::no_pki_dir());
+        }
+        let (kept, ahead_ms) = (settings.history, faults.clock_ahead_ms);
+        let mut plant = Plant::new(&settings.nodes, settings.seed, kept, ahead_ms);
+        let missing = plant.take_away(faults.bad_nodes, settings.seed);
+        let plant = Arc::new(Mutex::new(plant));
+        let listener = listen(settings.address).await?;
+        let address = listener.local_addr().map_err(|source| {
+            let address = settings.address;
+            SimOpcuaError::Listen { address, source }
+        })?;
+        let timetable = Timetable::new(&faults.timed, settings.seed);
+        let (sender, asked) = mpsc::channel(UPSETS_MAX);
+        let machine = Arc::new(Machine::new(settings, plant.clone(), sender));
+        machine.start(listener).await?;
+        let happened: Arc<Mutex<BTreeMap<&'static str, u64>>> = Arc::default();
+        let mut upsetter = Upsetter {
+            machine: machine.clone(),
+            address,
+            happened: happened.clone(),
         };
-        sim.resume().await?;
-        Ok(sim)
+        Ok(Self {
+            address,
+            plant,
+            machine,
+            missing,
+            happened,
+            upsetting: tokio::spawn(async move { upsetter.run(timetable, asked).await }),
+        })
     }
 
     /// The address that clients use.
     pub fn url(&self) -> String {
-        format!("opc.tcp://{}/", self.settings.address)
+        format!("opc.tcp://{}/", self.address)
     }
 
     /// How many values were handed out so far, over all restarts.
@@ -139,17 +182,39 @@ impl SimOpcua {
 
     /// How many sessions the server keeps right now.
     pub fn sessions(&self) -> u32 {
-        const COUNT: VariableId =
-            VariableId::Server_ServerDiagnostics_ServerDiagnosticsSummary_CurrentSessionCount;
-        let count = self
-            .running
-            .as_ref()
-            .and_then(|running| running.handle.info().diagnostics.get(COUNT))
-            .and_then(|data| data.value);
-        match count {
-            Some(Variant::UInt32(count)) => count,
-            _ => 0,
-        }
+        self.machine.sessions()
+    }
+
+    /// The most sessions that it kept at once, over all restarts.
+    pub fn sessions_peak(&self) -> u32 {
+        self.machine.sessions_peak()
+    }
+
+    /// The nodes that the fault `bad-nodes` has taken away.
+    pub fn missing(&self) -> &[String] {
+        &self.missing
+    }
+
+    /// All that is kept of a node's history, oldest first.
+    pub fn recorded(&self, name: &str) -> Vec<Recorded> {
+        let plant = self.plant();
+        let recorded = plant.recorded(name).map(|data| Recorded {
+            ticks: data.source_timestamp.map_or(0, |time| time.ticks()),
+            number: data
+                .value
+                .as_ref()
+                .and_then(opcua::types::Variant::as_f64)
+                .unwrap_or(f64::NAN),
+        });
+        recorded.collect()
+    }
+
+    /// How often each upset has happened, those that somebody asked for by a method, too.
+    pub fn happened(&self) -> BTreeMap<&'static str, u64> {
+        self.happened
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Holds all values still, or lets them go on.
@@ -164,11 +229,7 @@ impl SimOpcua {
 
     /// Ends all connections and forgets all sessions and subscriptions; the port is closed until [`SimOpcua::resume`].
     pub async fn stop(&mut self) {
-        if let Some(mut running) = self.running.take() {
-            running.handle.cancel();
-            running.ticker.abort();
-            let _ = tokio::time::timeout(STOP_TIMEOUT, &mut running.server).await;
-        }
+        self.machine.stop().await;
     }
 
     /// Listens again on the same address. A server that runs goes on.
@@ -176,28 +237,10 @@ impl SimOpcua {
     /// # Errors
     /// Where the address cannot be bound.
     pub async fn resume(&mut self) -> Result<(), SimOpcuaError> {
-        if self.running.is_some() {
+        if self.machine.is_running() {
             return Ok(());
         }
-        let address = self.settings.address;
-        let failed = |source| SimOpcuaError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        self.settings.address = listener.local_addr().map_err(failed)?;
-        let builder =
-            configured(&self.settings).with_node_manager(Space::builder(self.plant.clone()));
-        let (server, handle) = builder.build().map_err(SimOpcuaError::SetUp)?;
-        let ticker = self.tick(handle.subscriptions().clone());
-        let server = tokio::spawn(async move {
-            if let Err(error) = server.run_with(listener).await {
-                tracing::error!(%error, "simulated OPC UA server ended");
-            }
-        });
-        self.running = Some(Running {
-            handle,
-            server,
-            ticker,
-        });
-        Ok(())
+        self.machine.start(listen(self.address).await?).await
     }
 
     /// [`SimOpcua::stop`] and [`SimOpcua::resume`]: what a power cycle of the server looks like.
@@ -209,83 +252,68 @@ impl SimOpcua {
         self.resume().await
     }
 
+    /// An upset at once; returns when it is over.
+    ///
+    /// # Errors
+    /// Where the server does not come back.
+    pub async fn happen(&self, upset: Upset) -> Result<(), SimOpcuaError> {
+        self.machine.happen(upset, self.address).await
+    }
+
     fn plant(&self) -> MutexGuard<'_, Plant> {
         self.plant.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn tick(&self, subscriptions: Arc<opcua::server::SubscriptionCache>) -> JoinHandle<()> {
-        let plant = self.plant.clone();
-        let mut timer = tokio::time::interval(self.settings.interval);
-        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-        tokio::spawn(async move {
-            loop {
-                timer.tick().await;
-                plant
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .tick(&subscriptions);
+async fn listen(address: SocketAddr) -> Result<TcpListener, SimOpcuaError> {
+    let listener = TcpListener::bind(address).await;
+    listener.map_err(|source| SimOpcuaError::Listen { address, source })
+}
+
+/// Carries out what the timetable says and what clients ask for.
+struct Upsetter {
+    machine: Arc<Machine>,
+    address: SocketAddr,
+    happened: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+}
+
+impl Upsetter {
+    async fn run(&mut self, mut timetable: Timetable, mut asked: mpsc::Receiver<Upset>) {
+        let began = Instant::now();
+        let mut next = timetable.next();
+        loop {
+            let due = async {
+                match next {
+                    Some((at, upset)) => {
+                        tokio::time::sleep_until(began + at).await;
+                        upset
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                upset = due => {
+                    self.carry_out(upset).await;
+                    next = timetable.next();
+                }
+                Some(upset) = asked.recv() => {
+                    // Whoever asked is to hear the answer.
+                    tokio::time::sleep(ANSWER_TIME).await;
+                    self.carry_out(upset).await;
+                }
             }
-        })
+        }
     }
-}
 
-/// A directory that cannot be made: the server goes on without a store.
-const NO_PKI_DIR: &str = "/dev/null/pki";
-
-fn configured(settings: &SimOpcuaSettings) -> ServerBuilder {
-    let mut tokens = vec![ANONYMOUS_USER_TOKEN_ID.to_owned()];
-    let mut builder = ServerBuilder::new()
-        .application_name("Millrace simulated server")
-        .application_uri("urn:millrace:sim:server")
-        .product_uri("urn:millrace:sim")
-        .host(settings.address.ip().to_string())
-        .port(settings.address.port())
-        .discovery_urls(vec!["/".to_owned()])
-        .trust_client_certs(true)
-        .diagnostics_enabled(true)
-        // Publishing at 10 ms keeps up with what the settings of a device can ask for.
-        .subscription_poll_interval_ms(10)
-        .max_array_length(QUEUED_MAX);
-    if let Some((user, password)) = &settings.user {
-        builder = builder.add_user_token("user", ServerUserToken::user_pass(user, password));
-        tokens.push("user".to_owned());
+    async fn carry_out(&self, upset: Upset) {
+        *self
+            .happened
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(upset.name())
+            .or_default() += 1;
+        if let Err(error) = self.machine.happen(upset, self.address).await {
+            tracing::error!(%error, upset = upset.name(), "the simulated server does not come back");
+        }
     }
-    builder = builder.add_endpoint("none", ServerEndpoint::new_none("/", &tokens));
-    builder = match &settings.pki_dir {
-        Some(pki_dir) => secured(builder.pki_dir(pki_dir), &tokens),
-        // The library would leave a store of certificates in the working directory, which nobody reads.
-        None => builder.pki_dir(NO_PKI_DIR),
-    };
-    let limits = &mut builder.limits_mut().subscriptions;
-    limits.min_sampling_interval_ms = 0.0;
-    limits.min_publishing_interval_ms = 10.0;
-    limits.max_monitored_items_per_sub = settings.items_max;
-    limits.max_monitored_item_queue_size = QUEUED_MAX;
-    limits.max_queued_notifications = QUEUED_MAX;
-    builder
-}
-
-fn secured(builder: ServerBuilder, tokens: &[String]) -> ServerBuilder {
-    let builder = builder
-        .create_sample_keypair(true)
-        .certificate_path("own/cert.der")
-        .private_key_path("private/private.pem");
-    [
-        SecurityPolicy::Basic256Sha256,
-        SecurityPolicy::Aes128Sha256RsaOaep,
-        SecurityPolicy::Aes256Sha256RsaPss,
-    ]
-    .into_iter()
-    .fold(builder, |builder, policy| {
-        let endpoint = |mode| ServerEndpoint::new("/", policy, mode, tokens);
-        builder
-            .add_endpoint(
-                format!("{policy} sign"),
-                endpoint(MessageSecurityMode::Sign),
-            )
-            .add_endpoint(
-                format!("{policy} sign and encrypt"),
-                endpoint(MessageSecurityMode::SignAndEncrypt),
-            )
-    })
 }

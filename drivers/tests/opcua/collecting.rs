@@ -150,7 +150,7 @@ async fn polling_reads_each_group_in_batches() {
 #[tokio::test]
 async fn items_that_one_subscription_has_no_room_for_get_another() {
     let mut sim_settings = sim_settings();
-    sim_settings.items_max = 2;
+    sim_settings.faults.items_max = Some(2);
     let sim = SimOpcua::start(sim_settings).await.expect("server");
     let pki = tempfile::tempdir().expect("pki");
     let names = ["Fixed", "Fixed", "Fixed", "Name", "Name"];

@@ -9,6 +9,10 @@ mod session;
 #[cfg(feature = "sim")]
 mod collecting;
 #[cfg(feature = "sim")]
+mod foreign_client;
+#[cfg(feature = "sim")]
+mod misbehaving;
+#[cfg(feature = "sim")]
 mod recovery;
 #[cfg(feature = "sim")]
 mod secure;

@@ -196,15 +196,7 @@ impl ModbusArgs {
         device.shutdown().await;
         let tags = served.tags.iter().map(|(name, count)| (&**name, *count));
         super::say_served(served.total, tags, global)?;
-        if !counts.faults.is_empty() {
-            let told: Vec<String> = counts
-                .faults
-                .iter()
-                .map(|(n, c)| format!("{n} {c}"))
-                .collect();
-            // On stderr: what is served is the last line of stdout.
-            eprintln!("faults: {}", told.join(", "));
-        }
+        super::say_faults(&counts.faults);
         Ok(ExitCode::SUCCESS)
     }
 

@@ -1,4 +1,4 @@
-//! `millrace sim opcua`: an OPC UA server whose variables follow signals.
+//! `millrace sim opcua`: an OPC UA server whose variables follow signals, and which misbehaves on request.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::Args;
 use millrace_drivers::sim::opcua::{
-    NAMESPACE_URI, SimNode, SimOpcua, SimOpcuaSettings, SimType, nodes_from_csv,
+    Faults, NAMESPACE_URI, SimNode, SimOpcua, SimOpcuaError, SimOpcuaSettings, SimType,
+    nodes_from_csv,
 };
 use millrace_drivers::sim::signal::Signal;
 
@@ -22,13 +23,15 @@ const NODES_MAX: usize = 100_000;
 /// An OPC UA server
 ///
 /// It runs until Ctrl-C and then says how many values it handed out. Its namespace is urn:millrace:sim,
-/// its nodes are s=NAME.
+/// its nodes are s=NAME. They can be written, and what is written stays. The object Simulation has two methods:
+/// Multiply, and Misbehave, which takes the words of a fault that happens at once, such as drop.
 #[derive(Debug, Args)]
 pub(crate) struct OpcuaArgs {
     /// Where to listen
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4840")]
     listen: SocketAddr,
-    /// So many variables, or a CSV file with the columns name,type,signal
+    /// So many variables, or a CSV file with the columns name,type,signal; types are bool, i8 to u64, f32, f64,
+    /// string, and structure for a PumpState whose speed the signal is
     #[arg(long, value_name = "N|FILE", default_value = "30")]
     nodes: String,
     /// How often values change
@@ -43,6 +46,14 @@ pub(crate) struct OpcuaArgs {
     /// The user's password
     #[arg(long, value_name = "FILE", requires = "user")]
     password_file: Option<PathBuf>,
+    /// Keep so many values of each variable for HistoryRead
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    history: usize,
+    /// Misbehave: 'bad-nodes 50', 'limit-items 100', 'no-subscriptions', 'slow-publish 10s', 'clock -1h', or at times:
+    /// 'restart 2s every 1m', 'blackhole 30s at 10s', 'drop 2%' (of seconds), 'new-certificate at 1m', 'reorder at 1m';
+    /// may be given several times
+    #[arg(long, value_name = "WORDS")]
+    fault: Vec<String>,
     /// Seed of everything random
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -62,6 +73,8 @@ impl OpcuaArgs {
             interval: self.interval,
             pki_dir: self.pki_dir.clone(),
             user: self.user()?,
+            history: self.history,
+            faults: self.faults()?,
             seed: self.seed,
             ..SimOpcuaSettings::new(self.listen, nodes)
         };
@@ -85,6 +98,16 @@ impl OpcuaArgs {
         Ok(nodes.map_err(|error| Failure::usage(unusable()).because(error))?)
     }
 
+    fn faults(&self) -> anyhow::Result<Faults> {
+        let mut faults = Faults::default();
+        for words in &self.fault {
+            faults
+                .add(words)
+                .map_err(|e| Failure::usage(e.to_string()).hint(e.hint()))?;
+        }
+        Ok(faults)
+    }
+
     fn user(&self) -> anyhow::Result<Option<(String, String)>> {
         let (Some(user), Some(path)) = (&self.user, &self.password_file) else {
             return Ok(None);
@@ -99,20 +122,27 @@ impl OpcuaArgs {
 async fn serve(settings: SimOpcuaSettings, global: &Global) -> anyhow::Result<ExitCode> {
     let address = settings.address;
     let mut server = SimOpcua::start(settings).await.map_err(|error| {
+        let hint = match error {
+            SimOpcuaError::Listen { .. } => {
+                "another program may have the port; --listen 127.0.0.1:0 takes a free one"
+            }
+            _ => "--pki-dir names a directory that this user may write",
+        };
         Failure::new(format!("no server on {address}"))
             .because(error)
-            .hint("another program may have the port; --listen 127.0.0.1:0 takes a free one")
+            .hint(hint)
     })?;
     let interrupted = interrupted()?;
     super::say_ready(&server.url(), global)?;
     interrupted.await;
-    let served = server.served();
+    let (served, happened) = (server.served(), server.happened());
     server.stop().await;
     let nodes = served
         .nodes
         .iter()
         .map(|(name, count)| (name.as_str(), *count));
     super::say_served(served.total, nodes, global)?;
+    super::say_faults(&happened);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -212,6 +242,14 @@ mod tests {
         assert!(text.contains("nodes.csv: line 2"), "{text}");
         assert!(typed(&["--nodes", "100001"]).nodes().is_err());
         assert!(typed(&["--nodes", "nothing.csv"]).nodes().is_err());
+    }
+
+    #[test]
+    fn fault_words_are_checked() {
+        let args = typed(&["--fault", "drop 2%", "--fault", "clock +1h"]);
+        assert_eq!(args.faults().unwrap().clock_ahead_ms, 3_600_000);
+        let error = typed(&["--fault", "crc 2%"]).faults().unwrap_err();
+        assert!(failure::text(&error).contains("hint: the faults are: bad-nodes"));
     }
 
     #[test]

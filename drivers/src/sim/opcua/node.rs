@@ -2,8 +2,9 @@
 
 use std::io::Read;
 
-use opcua::types::{DataTypeId, Variant};
+use opcua::types::{DataTypeId, NodeId, Variant};
 
+use super::structure;
 use crate::sim::signal::{Generator, Signal, SignalError};
 
 /// A variable of the simulated server.
@@ -33,9 +34,11 @@ pub enum SimType {
     F32,
     F64,
     Text,
+    /// `PumpState {Running: Boolean, Speed: Double, Starts: UInt32}`; the signal is the speed.
+    Structure,
 }
 
-const TYPES: [(&str, SimType, DataTypeId); 12] = [
+const TYPES: [(&str, SimType, DataTypeId); 13] = [
     ("bool", SimType::Bool, DataTypeId::Boolean),
     ("i8", SimType::I8, DataTypeId::SByte),
     ("u8", SimType::U8, DataTypeId::Byte),
@@ -48,18 +51,28 @@ const TYPES: [(&str, SimType, DataTypeId); 12] = [
     ("f32", SimType::F32, DataTypeId::Float),
     ("f64", SimType::F64, DataTypeId::Double),
     ("string", SimType::Text, DataTypeId::String),
+    ("structure", SimType::Structure, DataTypeId::Structure),
 ];
 
 impl SimType {
-    pub(super) fn data_type(self) -> DataTypeId {
-        TYPES
-            .iter()
-            .find(|(_, kind, _)| *kind == self)
+    /// The node of the type, where our namespace has this index.
+    pub(super) fn data_type(self, namespace: u16) -> NodeId {
+        if self == SimType::Structure {
+            return structure::type_id(namespace);
+        }
+        let found = TYPES.iter().find(|(_, kind, _)| *kind == self);
+        found
             .map_or(DataTypeId::BaseDataType, |(_, _, id)| *id)
+            .into()
     }
 
     /// The signal's value in this type; numbers that do not fit are clamped, as `as` does it.
-    pub(super) fn value(self, generator: &mut Generator, elapsed: std::time::Duration) -> Variant {
+    pub(super) fn value(
+        self,
+        generator: &mut Generator,
+        elapsed: std::time::Duration,
+        namespace: u16,
+    ) -> Variant {
         let number = generator.number(elapsed);
         match self {
             SimType::Bool => Variant::Boolean(number != 0.0),
@@ -77,6 +90,7 @@ impl SimType {
                 Some(text) => Variant::from(text),
                 None => Variant::from(number.to_string()),
             },
+            SimType::Structure => structure::value(number, namespace),
         }
     }
 }
@@ -89,7 +103,7 @@ pub enum NodeError {
     #[error("the list of nodes is no CSV with columns name, type, signal")]
     Csv(#[source] csv::Error),
     /// A line has a type that is none.
-    #[error("line {line}: type is \"{found}\"; expected bool, i8 to u64, f32, f64 or string")]
+    #[error("line {line}: type is \"{found}\"; expected bool, i8 to u64, f32, f64, string or structure")]
     Type {
         /// The line, counted from 1.
         line: u64,
@@ -165,7 +179,7 @@ mod tests {
             ("Tank.Level", SimType::F64)
         );
         let mut generator = Generator::new(nodes[1].signal.clone(), 1);
-        let value = nodes[1].kind.value(&mut generator, Duration::ZERO);
+        let value = nodes[1].kind.value(&mut generator, Duration::ZERO, 0);
         assert_eq!(value, Variant::from("P-1"));
     }
 

@@ -4,11 +4,13 @@
 //! initial value. So a monitored item never gets a value of a tick twice, and the count is exact.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use opcua::server::{MonitoredItemHandle, SubscriptionCache};
 use opcua::types::{AttributeId, DataValue, DateTime, Identifier, NodeId, StatusCode, Variant};
 
+use super::clock;
+use super::history::{History, Span};
 use super::node::{SimNode, SimType};
 use crate::sim::signal::Generator;
 
@@ -29,36 +31,45 @@ pub(super) struct Plant {
     frozen: bool,
     /// The index of our namespace in the running server.
     namespace: u16,
+    /// How far the clock is ahead.
+    ahead_ms: i64,
     /// The monitored items that there are. The server's own table keeps those of closed sessions.
     watched: HashSet<MonitoredItemHandle>,
 }
 
 struct Node {
     name: String,
+    id: NodeId,
     kind: SimType,
     generator: Generator,
+    /// What somebody wrote: it stays.
+    written: Option<Variant>,
     value: Variant,
     changed_at: DateTime,
     /// What is wrong with it, while something is.
     fault: Option<StatusCode>,
-    /// The fault came or went, and no tick has told it yet.
+    /// The value was written, or the fault came or went, and no tick has told it yet.
     untold: bool,
     served: u64,
+    history: History,
 }
 
 impl Node {
-    fn new(node: &SimNode, seed: u64) -> Self {
+    fn new(node: &SimNode, seed: u64, kept: usize, now: DateTime) -> Self {
         let mut generator = Generator::new(node.signal.clone(), seed);
-        let value = node.kind.value(&mut generator, std::time::Duration::ZERO);
+        let value = node.kind.value(&mut generator, Duration::ZERO, 0);
         Self {
             name: node.name.clone(),
+            id: NodeId::null(),
             kind: node.kind,
             generator,
+            written: None,
             value,
-            changed_at: DateTime::now(),
+            changed_at: now,
             fault: None,
             untold: false,
             served: 0,
+            history: History::new(kept),
         }
     }
 
@@ -80,14 +91,33 @@ impl Node {
         }
         data
     }
+
+    /// Whether the node is worth something else now.
+    fn moves_on(&mut self, elapsed: Duration, namespace: u16) -> bool {
+        let told = !std::mem::take(&mut self.untold);
+        if self.fault.is_some() {
+            return !told;
+        }
+        let value = match &self.written {
+            Some(written) => written.clone(),
+            None => self.kind.value(&mut self.generator, elapsed, namespace),
+        };
+        if told && value == self.value {
+            return false;
+        }
+        self.value = value;
+        true
+    }
 }
 
 impl Plant {
-    pub(super) fn new(nodes: &[SimNode], seed: u64) -> Self {
+    /// Nodes of which each keeps so many values, with a clock that is so far ahead.
+    pub(super) fn new(nodes: &[SimNode], seed: u64, kept: usize, ahead_ms: i64) -> Self {
+        let now = clock::now(ahead_ms);
         let nodes: Vec<Node> = nodes
             .iter()
             .zip(seed..)
-            .map(|(node, seed)| Node::new(node, seed))
+            .map(|(node, seed)| Node::new(node, seed, kept, now))
             .collect();
         let names = nodes.iter().map(|node| node.name.clone());
         Self {
@@ -96,14 +126,38 @@ impl Plant {
             began: Instant::now(),
             frozen: false,
             namespace: 0,
+            ahead_ms,
             watched: HashSet::new(),
         }
     }
 
-    /// A server starts: nobody watches anything yet.
+    /// Takes so many nodes away, drawn by the seed; their names.
+    pub(super) fn take_away(&mut self, count: usize, seed: u64) -> Vec<String> {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut gone = rng.choose_multiple(0..self.nodes.len(), count);
+        gone.sort_unstable();
+        let names: Vec<String> = gone
+            .into_iter()
+            .map(|place| self.nodes[place].name.clone())
+            .collect();
+        for name in &names {
+            self.places.remove(name);
+        }
+        names
+    }
+
+    /// A server starts, in which our namespace has this index: nobody watches anything yet.
     pub(super) fn serve_as(&mut self, namespace: u16) {
         self.namespace = namespace;
         self.watched.clear();
+        let elapsed = self.began.elapsed();
+        for node in &mut self.nodes {
+            node.id = NodeId::new(namespace, node.name.as_str());
+            if node.kind == SimType::Structure {
+                // Its type has another address now.
+                node.value = node.kind.value(&mut node.generator, elapsed, namespace);
+            }
+        }
     }
 
     /// Somebody has a monitored item from now on.
@@ -116,11 +170,19 @@ impl Plant {
         self.watched.remove(&item);
     }
 
-    /// Name and type of each node.
-    pub(super) fn types(&self) -> impl Iterator<Item = (&str, SimType, Variant)> {
-        self.nodes
-            .iter()
-            .map(|node| (node.name.as_str(), node.kind, node.value.clone()))
+    /// Name, address, type and value of each node that there is.
+    pub(super) fn types(&self) -> impl Iterator<Item = (&str, &NodeId, SimType, Variant)> {
+        let there = |node: &&Node| self.places.contains_key(&node.name);
+        self.nodes.iter().filter(there).map(|node| {
+            let Node {
+                name,
+                id,
+                kind,
+                value,
+                ..
+            } = node;
+            (name.as_str(), id, *kind, value.clone())
+        })
     }
 
     pub(super) fn served(&self) -> Served {
@@ -148,13 +210,53 @@ impl Plant {
         }
     }
 
-    /// A value for a Read or for a new monitored item; `None` where there is no such node.
-    pub(super) fn hand_out(&mut self, id: &NodeId) -> Option<DataValue> {
+    fn node(&mut self, id: &NodeId) -> Option<&mut Node> {
         let Identifier::String(name) = &id.identifier else {
             return None;
         };
         let place = *self.places.get(name.as_ref())?;
-        (id.namespace == self.namespace).then(|| self.nodes[place].hand_out())
+        (id.namespace == self.namespace).then(|| &mut self.nodes[place])
+    }
+
+    /// A value for a Read or for a new monitored item; `None` where there is no such node.
+    pub(super) fn hand_out(&mut self, id: &NodeId) -> Option<DataValue> {
+        self.node(id).map(Node::hand_out)
+    }
+
+    /// Takes a value of the node's own type, which stays.
+    pub(super) fn write(&mut self, id: &NodeId, value: &Variant) -> StatusCode {
+        let now = clock::now(self.ahead_ms);
+        let Some(node) = self.node(id) else {
+            return StatusCode::BadNodeIdUnknown;
+        };
+        if node.kind == SimType::Structure {
+            return StatusCode::BadNotWritable;
+        }
+        if value.type_id() != node.value.type_id() {
+            return StatusCode::BadTypeMismatch;
+        }
+        node.written = Some(value.clone());
+        node.value = value.clone();
+        (node.changed_at, node.untold) = (now, true);
+        StatusCode::Good
+    }
+
+    /// What the node was worth in this span, at most so many values, and what is left of the span.
+    pub(super) fn history(
+        &mut self,
+        id: &NodeId,
+        span: &Span,
+        most: usize,
+    ) -> Option<(Vec<DataValue>, Option<Span>)> {
+        self.node(id).map(|node| node.history.raw(span, most))
+    }
+
+    /// All that is kept of the node of this name, oldest first.
+    pub(super) fn recorded(&self, name: &str) -> impl Iterator<Item = &DataValue> {
+        let place = self.places.get(name);
+        place
+            .into_iter()
+            .flat_map(|&place| self.nodes[place].history.values())
     }
 
     /// Moves all values on and tells every subscription what has changed.
@@ -163,22 +265,15 @@ impl Plant {
             return;
         }
         let elapsed = self.began.elapsed();
-        let now = DateTime::now();
+        let now = clock::now(self.ahead_ms);
         let mut notifier = subscriptions.data_notifier();
         for node in &mut self.nodes {
-            let told = !std::mem::take(&mut node.untold);
-            if node.fault.is_none() {
-                let value = node.kind.value(&mut node.generator, elapsed);
-                if told && value == node.value {
-                    continue;
-                }
-                node.value = value;
-            } else if told {
+            if !node.moves_on(elapsed, self.namespace) {
                 continue;
             }
             node.changed_at = now;
-            let id = NodeId::new(self.namespace, node.name.as_str());
-            let Some(mut batch) = notifier.notify_for(&id, AttributeId::Value) else {
+            node.history.record(node.data());
+            let Some(mut batch) = notifier.notify_for(&node.id, AttributeId::Value) else {
                 continue;
             };
             for (handle, _) in batch.entries() {
