@@ -54,7 +54,7 @@ async def code_of(awaitable):
 
 async def main(url):
     found = {}
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError, asyncio.TimeoutError):
         await look(url, found)
     print(json.dumps(found))
 

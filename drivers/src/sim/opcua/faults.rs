@@ -276,7 +276,10 @@ mod tests {
             faults.add(words).unwrap();
         }
         assert_eq!((faults.bad_nodes, faults.history_max), (50, Some(7)));
-        assert_eq!(faults.items_max.zip(faults.item_calls_max), Some((1000, 100)));
+        assert_eq!(
+            faults.items_max.zip(faults.item_calls_max),
+            Some((1000, 100))
+        );
         assert!(faults.without_continuation && faults.without_subscriptions);
         assert_eq!(faults.publish_min, Some(seconds(10)));
         assert_eq!(faults.clock_ahead_ms, -3_600_000);
@@ -337,6 +340,9 @@ mod tests {
         let restarts = first.iter().filter(|(_, u)| u.name() == "restart").count();
         let reorders = first.iter().filter(|(_, u)| u.name() == "reorder").count();
         // One a minute beside one in a hundred seconds.
-        assert!((240..380).contains(&restarts) && reorders > 120, "{restarts} {reorders}");
+        assert!(
+            (240..380).contains(&restarts) && reorders > 120,
+            "{restarts} {reorders}"
+        );
     }
 }

@@ -116,7 +116,10 @@ mod tests {
     #[test]
     fn the_newest_are_kept_and_the_end_is_not_in_the_span() {
         let history = history();
-        assert_eq!(times(&history, asked(1, 80), 99), (vec![40, 50, 60, 70], None));
+        assert_eq!(
+            times(&history, asked(1, 80), 99),
+            (vec![40, 50, 60, 70], None)
+        );
         assert_eq!(times(&history, asked(60, 60), 99).0, [60]);
         assert_eq!(times(&history, asked(60, 0), 99).0, [60, 70, 80]);
         assert_eq!(asked(0, 0), None);

@@ -82,7 +82,9 @@ impl Machine {
     /// How many sessions the server keeps right now.
     pub(super) fn sessions(&self) -> u32 {
         let running = self.running();
-        running.as_ref().map_or(0, |running| sessions(&running.handle))
+        running
+            .as_ref()
+            .map_or(0, |running| sessions(&running.handle))
     }
 
     /// The most sessions that there were at once.

@@ -23,7 +23,14 @@ const SCALAR: i32 = -1;
 pub(super) fn furnish(space: &mut AddressSpace, namespace: u16, folder: &NodeId) {
     let number = |name: &str| argument(name, DataTypeId::Double);
     let multiply = [number("a"), number("b")];
-    add(space, namespace, folder, MULTIPLY, &multiply, &[number("product")]);
+    add(
+        space,
+        namespace,
+        folder,
+        MULTIPLY,
+        &multiply,
+        &[number("product")],
+    );
     let misbehave = [argument("fault", DataTypeId::String)];
     add(space, namespace, folder, MISBEHAVE, &misbehave, &[]);
 }

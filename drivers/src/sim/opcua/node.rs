@@ -103,7 +103,9 @@ pub enum NodeError {
     #[error("the list of nodes is no CSV with columns name, type, signal")]
     Csv(#[source] csv::Error),
     /// A line has a type that is none.
-    #[error("line {line}: type is \"{found}\"; expected bool, i8 to u64, f32, f64, string or structure")]
+    #[error(
+        "line {line}: type is \"{found}\"; expected bool, i8 to u64, f32, f64, string or structure"
+    )]
     Type {
         /// The line, counted from 1.
         line: u64,

@@ -237,7 +237,11 @@ impl InMemoryNodeManagerImpl for Furnished {
         let mut plant = self.space.plant();
         for node in nodes_to_write {
             let wanted = node.value();
-            let status = match (&wanted.value.value, wanted.attribute_id, &wanted.index_range) {
+            let status = match (
+                &wanted.value.value,
+                wanted.attribute_id,
+                &wanted.index_range,
+            ) {
                 (Some(value), AttributeId::Value, NumericRange::None) => {
                     plant.write(&wanted.node_id, value)
                 }

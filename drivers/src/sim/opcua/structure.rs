@@ -61,6 +61,10 @@ pub(super) fn furnish(space: &mut AddressSpace, namespace: u16) {
         "Default Binary",
     )
     .has_type_definition(ObjectTypeId::DataTypeEncodingType)
-    .reference(id, ReferenceTypeId::HasEncoding, ReferenceDirection::Inverse)
+    .reference(
+        id,
+        ReferenceTypeId::HasEncoding,
+        ReferenceDirection::Inverse,
+    )
     .insert(space);
 }

@@ -120,7 +120,9 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opcua::types::{BinaryEncodable, DateTime, NotificationMessage, PublishResponse, ResponseHeader};
+    use opcua::types::{
+        BinaryEncodable, DateTime, NotificationMessage, PublishResponse, ResponseHeader,
+    };
 
     const HOUR_MS: i64 = 3_600_000;
 
@@ -177,7 +179,11 @@ mod tests {
     #[test]
     fn what_is_encrypted_stays_as_it_is() {
         let policy = "http://opcfoundation.org/UA/SecurityPolicy#Basic256Sha256";
-        let sent = [opened(policy), published(DateTime::from(133_000_000_000_000_000))].concat();
+        let sent = [
+            opened(policy),
+            published(DateTime::from(133_000_000_000_000_000)),
+        ]
+        .concat();
         assert_eq!(Stamper::new(HOUR_MS).stamp(&sent), sent);
     }
 }
