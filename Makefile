@@ -55,7 +55,7 @@ soak-modbus: ## a million exchanges with Modbus devices that do everything wrong
 soak-fuzz: ## ten minutes of cargo-fuzz for each target; where it or nightly is missing, of mutations of the corpus
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
 	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
-		export CARGO_PROFILE_RELEASE_LTO=off; for target in rtu mbap address; do \
+		export CARGO_PROFILE_RELEASE_LTO=off; for target in rtu mbap address tape; do \
 			mkdir -p "$(TARGET_DIR)/fuzz-corpus/$$target"; \
 			$(CARGO) +nightly fuzz run --features libfuzzer --target-dir "$(TARGET_DIR)/fuzz" "$$target" \
 				"$(TARGET_DIR)/fuzz-corpus/$$target" "fuzz/corpus/$$target" -- \

@@ -7,13 +7,20 @@ mod address;
 mod link;
 mod mbap;
 mod rtu;
+mod tape;
 
 pub use address::address;
 pub use mbap::mbap;
 pub use rtu::rtu;
+pub use tape::tape;
 
 /// Takes any bytes, and panics where a promise does not hold.
 pub type Target = fn(&[u8]);
 
 /// Every function with the name of its corpus.
-pub const TARGETS: [(&str, Target); 3] = [("rtu", rtu), ("mbap", mbap), ("address", address)];
+pub const TARGETS: [(&str, Target); 4] = [
+    ("rtu", rtu),
+    ("mbap", mbap),
+    ("address", address),
+    ("tape", tape),
+];
