@@ -10,26 +10,29 @@
 //! both at once, each is asked for alone from then on, in one read, and put together at its end, until something that
 //! was refused is back, or what was learned is forgotten.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use millrace_tags::{Clock, Moment, Reading, Reason, Sample, TagId, Value};
+use millrace_tags::{Clock, Moment, Reading, Reason};
 use tokio_modbus::ExceptionCode;
 
 use super::address::Table;
-use super::decode::Extract;
 use super::exchange::Exchange;
 use super::pace::Pace;
-use super::plan::{self, Barrier, Limits, is_whole, plan_around};
-use super::point::{Meaning, Point, PointSpec};
+use super::plan::{Barrier, Limits, plan_around};
+use super::point::Point;
 use super::reply::{Answer, Reply};
-use super::request::{ReadRequest, Request};
+use super::request::Request;
 use crate::{Exclusion, SessionError};
+use cycle::Cycle;
 use isolation::{Findings, Isolation};
 use learned::{Excluded, ILLEGAL_RETRY, Learned, Memory};
+use points::{Item, Points, Step};
 
+mod cycle;
 mod isolation;
 mod learned;
+mod points;
 
 /// Illegal addresses tried again in one read, so that a device full of holes is still read in time.
 const RETRIES_PER_READ: usize = 4;
@@ -47,115 +50,6 @@ pub(crate) struct GroupReader {
     steps: Vec<Step>,
     /// What the steps do not read across.
     walls: Vec<Barrier>,
-}
-
-/// The points, and what can be asked for to read them: `specs[i]` is where `items[i]` is.
-#[derive(Debug, Clone)]
-struct Points {
-    points: Vec<Point>,
-    /// One for each point in their order, then the parts of those that are scaled by a register.
-    items: Vec<Item>,
-    specs: Vec<PointSpec>,
-}
-
-/// Something that is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Item {
-    /// A point, with what scales it; where that is a register, its parts as items.
-    Whole {
-        point: usize,
-        parts: Option<[usize; 2]>,
-    },
-    /// A point without what scales it.
-    Value { point: usize },
-    /// What scales a point.
-    Scale { point: usize },
-}
-
-impl Item {
-    fn point(self) -> usize {
-        match self {
-            Item::Whole { point, .. } | Item::Value { point } | Item::Scale { point } => point,
-        }
-    }
-}
-
-/// One request, ready to be sent and decoded.
-#[derive(Debug, Clone)]
-struct Step {
-    request: Request,
-    slots: Vec<Slot>,
-}
-
-/// One item's part of a reply.
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    item: usize,
-    /// The tag of a value that stands for itself, as nearly all do: the short way to a sample.
-    plain: Option<TagId>,
-    extract: Extract,
-    /// What scales it, in the same reply.
-    scale: Option<Extract>,
-}
-
-/// What one read has brought so far.
-struct Cycle {
-    samples: Vec<Sample>,
-    /// Of points that are read in parts.
-    halves: HashMap<usize, Halves>,
-}
-
-/// A value and what scales it, which came by themselves.
-#[derive(Default)]
-struct Halves {
-    value: Option<(Result<Value, Reason>, Moment)>,
-    scale: Option<Result<Value, Reason>>,
-}
-
-impl Cycle {
-    /// What was read of an item; `scale` where the same reply has brought that, too.
-    fn take(
-        &mut self,
-        points: &Points,
-        item: usize,
-        read: Result<Value, Reason>,
-        scale: Option<Result<Value, Reason>>,
-        at: Moment,
-    ) {
-        let item = points.items[item];
-        let halves = match item {
-            Item::Whole { point, .. } => {
-                let sample = sample(&points.points[point], read, scale, at);
-                self.samples.push(sample);
-                return;
-            }
-            Item::Value { point } => {
-                let halves = self.halves.entry(point).or_default();
-                halves.value = Some((read, at));
-                halves
-            }
-            Item::Scale { point } => {
-                let halves = self.halves.entry(point).or_default();
-                halves.scale = Some(read);
-                halves
-            }
-        };
-        if halves.value.is_some() && halves.scale.is_some() {
-            let halves = std::mem::take(halves);
-            if let Some((value, at)) = halves.value {
-                let point = &points.points[item.point()];
-                self.samples.push(sample(point, value, halves.scale, at));
-            }
-        }
-    }
-
-    fn fail(&mut self, points: &Points, item: usize, reason: Reason, at: Moment) {
-        let scale = match points.items[item] {
-            Item::Whole { parts: Some(_), .. } => Some(Err(reason)),
-            _ => None,
-        };
-        self.take(points, item, Err(reason), scale, at);
-    }
 }
 
 impl GroupReader {
@@ -416,135 +310,6 @@ impl GroupReader {
                 whole != self.learned.apart.contains(&item.point())
             })
             .map(|(index, _)| index)
-    }
-}
-
-impl Points {
-    fn new(points: &[Point]) -> Self {
-        let mut specs: Vec<PointSpec> = points.iter().map(|point| point.spec).collect();
-        let (mut items, mut parts) = (Vec::new(), Vec::new());
-        for (point, Point { spec, .. }) in points.iter().enumerate() {
-            let own = spec.scale_spec().map(|scale| {
-                parts.extend([Item::Value { point }, Item::Scale { point }]);
-                specs.extend([spec.bare(), scale]);
-                [specs.len() - 2, specs.len() - 1]
-            });
-            items.push(Item::Whole { point, parts: own });
-        }
-        items.extend(parts);
-        Self {
-            points: points.to_vec(),
-            items,
-            specs,
-        }
-    }
-
-    /// Points whose scale no one request may bring with them.
-    fn never_whole(&self, limits: &Limits, forbidden: &[Barrier]) -> BTreeSet<usize> {
-        let specs = self.specs.iter().take(self.points.len()).enumerate();
-        specs
-            .filter(|(_, spec)| !is_whole(spec, limits, forbidden))
-            .map(|(point, _)| point)
-            .collect()
-    }
-
-    fn prepare(&self, request: &plan::Request) -> Step {
-        let slot = |&item: &usize| {
-            let spec = &self.specs[item];
-            let point = &self.points[self.items[item].point()];
-            let is_plain = matches!(point.meaning, Meaning::Plain) && point.spec.scale().is_none();
-            Slot {
-                item,
-                plain: is_plain.then_some(point.tag),
-                extract: Extract::new(spec, request),
-                scale: (spec.near_scale()).map(|scale| Extract::new(&scale, request)),
-            }
-        };
-        Step {
-            request: Request::Read(ReadRequest {
-                table: request.table,
-                start: request.start,
-                count: request.count,
-            }),
-            slots: request.points.iter().map(slot).collect(),
-        }
-    }
-
-    /// The step that reads these items alone.
-    fn step(&self, row: &[usize]) -> Option<Step> {
-        plan::request(&self.specs, row).map(|request| self.prepare(&request))
-    }
-
-    /// No request may read across an item that the device does not have.
-    fn edges(&self, item: usize) -> [Barrier; 2] {
-        let spec = &self.specs[item];
-        let table = spec.address().table;
-        [spec.start(), spec.end()].map(|at| Barrier { table, at })
-    }
-}
-
-impl Step {
-    /// Takes note of a length that the device gives at once.
-    fn note(&self, answer: Answer<'_>, limits: &mut Limits) {
-        if let (Answer::Data(_), Request::Read(read)) = (answer, &self.request) {
-            limits.answered(read.table, read.count);
-        }
-    }
-
-    /// Takes what came of the request.
-    fn settle(&self, answer: Answer<'_>, at: Moment, points: &Points, cycle: &mut Cycle) {
-        let reason = match answer {
-            Answer::Data(data) => {
-                for slot in &self.slots {
-                    let read = slot.extract.value(data);
-                    if let Some(tag) = slot.plain {
-                        cycle.samples.push(match read {
-                            Ok(value) => Sample::good(tag, value, at),
-                            Err(reason) => Sample::bad(tag, reason, at),
-                        });
-                        continue;
-                    }
-                    let scale = slot.scale.map(|scale| scale.value(data));
-                    cycle.take(points, slot.item, read, scale, at);
-                }
-                return;
-            }
-            Answer::Exception(code) => reason(code),
-            Answer::Spoilt(reason) => reason,
-            // A read is never answered so.
-            Answer::Written => Reason::InvalidReply,
-        };
-        for slot in &self.slots {
-            cycle.fail(points, slot.item, reason, at);
-        }
-    }
-}
-
-/// A point's sample: what was read of it, as it is meant. A counter counts also where its scale is bad.
-fn sample(
-    point: &Point,
-    read: Result<Value, Reason>,
-    scale: Option<Result<Value, Reason>>,
-    at: Moment,
-) -> Sample {
-    let meant = read.and_then(|raw| point.meaning.of(raw, at));
-    let scaled = meant.and_then(|(value, quality)| match (point.spec.scale(), scale) {
-        (None, _) => Ok((value, quality)),
-        (Some(register), Some(scale)) => {
-            let scale = register.read(&scale?).ok_or(Reason::BadScale)?;
-            let scaled = value.as_f64().and_then(|value| scale.apply(value));
-            let scaled = scaled.ok_or(Reason::NotANumber)?;
-            Ok((Value::F64(scaled), quality))
-        }
-        // Never without it.
-        (Some(_), None) => Err(Reason::BadScale),
-    });
-    match scaled {
-        Ok((value, quality)) => Sample {
-            quality,
-            ..Sample::good(point.tag, value, at)
-        },
-        Err(reason) => Sample::bad(point.tag, reason, at),
     }
 }
 

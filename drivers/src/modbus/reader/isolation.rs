@@ -15,7 +15,9 @@ use std::ops::Range;
 
 use millrace_tags::{Moment, Reason};
 
-use super::{Cycle, Item, Points, is_illegal};
+use super::cycle::Cycle;
+use super::is_illegal;
+use super::points::{Item, Points};
 use crate::SessionError;
 use crate::modbus::exchange::Exchange;
 use crate::modbus::plan::{Barrier, Limits, plan_around, span};

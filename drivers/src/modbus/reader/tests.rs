@@ -1,9 +1,10 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use millrace_tags::{Quality, SystemClock, TestClock, Timestamp, Value};
+use millrace_tags::{Quality, SystemClock, TagId, TestClock, Timestamp, Value};
 
 use super::*;
+use crate::modbus::point::PointSpec;
 use crate::modbus::{
     Address, DataType, Line, RtuDriver, RtuSettings, Table, TcpDriver, TcpSettings, Transport,
     WordOrder,
