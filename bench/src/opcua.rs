@@ -37,10 +37,12 @@ fn name(place: usize) -> String {
 
 /// A driver of the first nodes of a server, with every default but the security.
 fn driver(url: &str, pki: &Path, security: Security, count: usize, by: Collect) -> OpcuaDriver {
-    let items = (0..count).map(|place| Item {
-        tag: TagId(place as u32),
-        node: NodeAddress::named(NAMESPACE_URI, &name(place)),
-        interval: INTERVAL,
+    let items = (0..count).map(|place| {
+        Item::new(
+            TagId(place as u32),
+            NodeAddress::named(NAMESPACE_URI, &name(place)),
+            INTERVAL,
+        )
     });
     let settings = Settings {
         security,

@@ -5,7 +5,7 @@
 //! certificate against what is pinned ([`inspect`], [`pin`]), logs in, and subscribes. `README.md` beside
 //! these files draws the way of a value.
 //!
-//! Left out today: X.509 users, deadbands at the server, HistoryRead, browse, write, methods, events.
+//! Left out today: X.509 users, deadbands at the server, HistoryRead, events.
 
 /// Prefixes of log targets of the OPC UA library. It reports as errors what is ordinary here (a connection
 /// that ends, a server that refuses), and everything that matters comes back as a
@@ -20,15 +20,21 @@ pub const LIBRARY_LOG_TARGETS: [&str; 5] = [
 
 mod acks;
 mod address;
+mod browse;
+mod call;
 mod channel;
 mod decode;
 mod driver;
+mod encode;
 mod endpoint;
+mod identity;
 mod inspect;
+mod json;
 mod login;
 mod notes;
 mod poll;
 mod publish;
+mod references;
 mod resume;
 mod sequence;
 mod server;
@@ -36,13 +42,20 @@ mod session;
 mod settings;
 mod status;
 mod subscription;
+mod tool;
 mod trust;
+mod types;
+mod write;
 
 pub use address::{NodeAddress, NodeAddressError};
-pub use driver::{OpcuaDriver, ReadOnce, read_once};
+pub use browse::{BrowseOptions, Browsed, BrowsedNode};
+pub use call::{CallError, Called};
+pub use driver::OpcuaDriver;
+pub use identity::Identity;
 pub use inspect::{EndpointReport, inspect};
 pub use settings::{
     Auth, Collect, Item, Mode, PUBLISH_INTERVAL_DEFAULT, Policy, QUEUE_SIZE_DEFAULT, Security,
     SecurityError, Settings, TIMEOUT_DEFAULT,
 };
+pub use tool::{OpcuaTool, ReadOnce, read_once};
 pub use trust::{TrustError, pin};

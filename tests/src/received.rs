@@ -43,7 +43,7 @@ pub struct Sample {
     pub at_ms: f64,
     /// Source time, Unix milliseconds.
     pub source_ms: Option<f64>,
-    /// The value.
+    /// The value; of bytes, their base64.
     pub value: Value,
     /// Quality, if not good.
     pub quality: Option<String>,
@@ -232,6 +232,7 @@ impl Sample {
             source_ms: sample["st"].as_f64(),
             value: sample
                 .get("v")
+                .or_else(|| sample.get("x"))
                 .cloned()
                 .with_context(|| format!("no value in {sample}"))?,
             quality: optional("q"),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use millrace_drivers::modbus::{DialIn, Line, Tap};
 use millrace_drivers::{Driver, modbus, opcua};
-use millrace_tags::{Clock, TagId};
+use millrace_tags::{Clock, TagId, ValueType};
 
 use crate::config::{self, Connection, Listen, TagMeaning, TagPoint};
 use crate::totals::Totals;
@@ -199,9 +199,9 @@ impl Drivers {
 fn items(device: &config::Device, tags: &[TagId]) -> Vec<opcua::Item> {
     let item = |(tag, id): (&config::Tag, &TagId)| match &tag.point {
         TagPoint::Opcua(node) => Some(opcua::Item {
-            tag: *id,
-            node: node.clone(),
-            interval: tag.poll_interval,
+            // Whoever writes a type of numbers wants numbers.
+            named: matches!(tag.value_type, ValueType::Any | ValueType::Text),
+            ..opcua::Item::new(*id, node.clone(), tag.poll_interval)
         }),
         TagPoint::Modbus(_) => None,
     };

@@ -1,33 +1,77 @@
 //! From the server's values to samples.
 //!
-//! Numbers keep their width's meaning, times become RFC 3339 text, localised text loses its locale,
-//! arrays and structures become JSON. A structure whose type we do not know is
-//! `{"type": …, "binary": base64}`: nothing of it is lost. A value that is no finite number is bad quality.
+//! Numbers keep their width's meaning, numbers of an enumeration become its names, times become RFC 3339 text, localised
+//! text loses its locale, a null text or byte string is an empty one; arrays and structures become JSON ([`super::json`]).
+//! A value that is no finite number is bad quality.
 
 use millrace_tags::{Moment, Quality, Reason, Sample, TagId, Timestamp, Value};
-use opcua::types::{
-    Array, ByteString, ContextOwned, DataValue, DateTime, ExtensionObject, StatusCode, Variant,
-};
-use serde_json::{Value as Json, json};
+use opcua::types::{DataValue, DateTime, NodeId, StatusCode, Variant};
+use serde_json::Value as Json;
 
+use super::channel::Channel;
+use super::json::Lexicon;
+use super::settings::Item;
 use super::status;
+use super::types::{Names, Types};
+use crate::SessionError;
 
 /// 100 ns ticks from 1601-01-01 to 1970-01-01.
 const TICKS_TO_UNIX: i64 = 116_444_736_000_000_000;
 
-/// The sample that a data value is. Only good and uncertain samples carry a value.
+/// Where values come from: what is needed to understand them.
+#[derive(Clone, Copy)]
+pub(super) struct Origin<'a> {
+    pub(super) channel: &'a Channel,
+    pub(super) types: &'a Types,
+    pub(super) items: &'a [Item],
+    /// Of the items, by place.
+    pub(super) nodes: &'a [Option<NodeId>],
+}
+
+/// The samples of values by the place of their items. Asks the server for types that are met for the first time.
+///
+/// # Errors
+/// Where the session breaks over that.
+pub(super) async fn samples(
+    origin: Origin<'_>,
+    values: Vec<(usize, DataValue)>,
+    gateway_time: Moment,
+) -> Result<Vec<Sample>, SessionError> {
+    let node = |place: usize| {
+        origin.items.get(place).filter(|item| item.named)?;
+        origin.nodes.get(place)?.clone()
+    };
+    let borrowed = values.iter().map(|(place, data)| (*place, data));
+    let channel = origin.channel;
+    origin.types.learn(channel, borrowed, node).await?;
+    let (known, context) = (origin.types.read(), channel.context().read());
+    let lexicon = Lexicon::new(&known, &context);
+    let sample = |(place, data): (usize, DataValue)| {
+        let names = known.names(place).map(|names| &**names);
+        let item = origin.items.get(place)?;
+        Some(sample(item.tag, data, gateway_time, names, &lexicon))
+    };
+    Ok(values.into_iter().filter_map(sample).collect())
+}
+
+/// The sample that a data value is. Only good and uncertain samples carry a value. `names` are those of its numbers,
+/// where it is of an enumeration.
 pub(super) fn sample(
     tag: TagId,
     data: DataValue,
     gateway_time: Moment,
-    context: &ContextOwned,
+    names: Option<&Names>,
+    lexicon: &Lexicon<'_>,
 ) -> Sample {
-    let source_time = data.source_timestamp.as_ref().and_then(timestamp);
+    // Some servers know only when they saw the value.
+    let source_time = [&data.source_timestamp, &data.server_timestamp];
+    let mut source_time = source_time.into_iter().flatten().filter_map(timestamp);
     let status = data.status.unwrap_or(StatusCode::Good);
     let (value, quality) = match status::quality(status) {
         Quality::Bad(reason) => (None, Quality::Bad(reason)),
-        quality => match value(data.value.unwrap_or_default(), context) {
-            Ok(value) => (Some(value), quality),
+        quality => match meant(data.value.unwrap_or_default(), names, lexicon) {
+            Ok((value, None)) => (Some(value), quality),
+            Ok((value, Some(doubt))) => (Some(value), Quality::Uncertain(doubt)),
             Err(reason) => (None, Quality::Bad(reason)),
         },
     };
@@ -35,9 +79,39 @@ pub(super) fn sample(
         tag,
         value,
         quality,
-        source_time,
+        source_time: source_time.next(),
         gateway_time,
     }
+}
+
+/// The value as a person sees it; `None` where there is none.
+pub(super) fn shown(
+    data: &DataValue,
+    names: Option<&Names>,
+    lexicon: &Lexicon<'_>,
+) -> Option<Value> {
+    let held = data.value.clone()?;
+    meant(held, names, lexicon).ok().map(|(value, _)| value)
+}
+
+/// The value, by name where its number has one. As with `states` of Modbus, a number that has none among the names is
+/// shown as itself and is uncertain.
+fn meant(
+    variant: Variant,
+    names: Option<&Names>,
+    lexicon: &Lexicon<'_>,
+) -> Result<(Value, Option<Reason>), Reason> {
+    Ok(match (variant, names) {
+        (Variant::Int32(number), Some(names)) => match names.name(number) {
+            Some(name) => (Value::Text(name.into()), None),
+            None => (Value::I64(number.into()), Some(Reason::OutOfRange)),
+        },
+        (Variant::Array(array), Some(names)) => {
+            let json = lexicon.array(&array, Some(names));
+            (Value::Json(json.to_string().into()), None)
+        }
+        (variant, _) => (value(variant, lexicon)?, None),
+    })
 }
 
 /// `None` for the null time and for times that do not fit into nanoseconds of 1970.
@@ -55,7 +129,7 @@ pub(super) fn overflowed(data: &DataValue) -> bool {
     data.status.is_some_and(|status| status.overflow())
 }
 
-fn value(variant: Variant, context: &ContextOwned) -> Result<Value, Reason> {
+pub(super) fn value(variant: Variant, lexicon: &Lexicon<'_>) -> Result<Value, Reason> {
     Ok(match variant {
         Variant::Empty => return Err(Reason::Status(StatusCode::BadNoData.bits())),
         Variant::Boolean(v) => Value::Bool(v),
@@ -72,88 +146,12 @@ fn value(variant: Variant, context: &ContextOwned) -> Result<Value, Reason> {
         Variant::Float(_) | Variant::Double(_) => return Err(Reason::NotANumber),
         Variant::ByteString(v) => Value::Bytes(v.as_ref().into()),
         Variant::StatusCode(v) => Value::U64(v.bits().into()),
-        Variant::Variant(inner) => value(*inner, context)?,
-        Variant::Array(array) => Value::Json(array_json(&array, context).to_string().into()),
-        Variant::ExtensionObject(object) => {
-            Value::Json(structure_json(&object, context).to_string().into())
-        }
-        Variant::DataValue(_) | Variant::DiagnosticInfo(_) => {
-            Value::Json(json(&variant, context).to_string().into())
-        }
-        _ => match json(&variant, context) {
+        Variant::Variant(inner) => value(*inner, lexicon)?,
+        _ => match lexicon.json(&variant) {
             Json::String(text) => Value::Text(text.into()),
             other => Value::Json(other.to_string().into()),
         },
     })
-}
-
-fn json(variant: &Variant, context: &ContextOwned) -> Json {
-    match variant {
-        Variant::Empty | Variant::DiagnosticInfo(_) => Json::Null,
-        Variant::Boolean(v) => json!(v),
-        Variant::SByte(v) => json!(v),
-        Variant::Byte(v) => json!(v),
-        Variant::Int16(v) => json!(v),
-        Variant::UInt16(v) => json!(v),
-        Variant::Int32(v) => json!(v),
-        Variant::UInt32(v) => json!(v),
-        Variant::Int64(v) => json!(v),
-        Variant::UInt64(v) => json!(v),
-        // A JSON number cannot say NaN: null then.
-        Variant::Float(v) => json!(v),
-        Variant::Double(v) => json!(v),
-        Variant::String(v) => json!(v.as_ref()),
-        Variant::DateTime(v) => json!(v.to_rfc3339()),
-        Variant::Guid(v) => json!(v.to_string()),
-        Variant::StatusCode(v) => json!(v.bits()),
-        Variant::ByteString(v) => json!(v.as_base64()),
-        Variant::XmlElement(v) => json!(v.to_string()),
-        Variant::QualifiedName(v) => json!(v.name.as_ref()),
-        Variant::LocalizedText(v) => json!(v.text.as_ref()),
-        Variant::NodeId(v) => json!(v.to_string()),
-        Variant::ExpandedNodeId(v) => json!(v.to_string()),
-        Variant::ExtensionObject(v) => structure_json(v, context),
-        Variant::Variant(v) => json(v, context),
-        Variant::DataValue(v) => v.value.as_ref().map_or(Json::Null, |v| json(v, context)),
-        Variant::Array(v) => array_json(v, context),
-    }
-}
-
-/// An array with dimensions becomes arrays in arrays.
-fn array_json(array: &Array, context: &ContextOwned) -> Json {
-    let flat: Vec<Json> = array.values.iter().map(|v| json(v, context)).collect();
-    match array.dimensions.as_deref() {
-        Some(dimensions) if dimensions.len() > 1 && array.is_valid() => nest(flat, dimensions),
-        _ => Json::Array(flat),
-    }
-}
-
-/// Folds the last dimension first, as the values lie in row order.
-fn nest(mut flat: Vec<Json>, dimensions: &[u32]) -> Json {
-    for &dimension in dimensions[1..].iter().rev() {
-        let width = (dimension as usize).max(1);
-        let mut rows = Vec::with_capacity(flat.len() / width);
-        let mut values = flat.into_iter().peekable();
-        while values.peek().is_some() {
-            rows.push(Json::Array(values.by_ref().take(width).collect()));
-        }
-        flat = rows;
-    }
-    Json::Array(flat)
-}
-
-fn structure_json(object: &ExtensionObject, context: &ContextOwned) -> Json {
-    let Some(body) = &object.body else {
-        return Json::Null;
-    };
-    let mut bytes = Vec::new();
-    match body.encode_binary(&mut bytes, &context.context()) {
-        Ok(()) => json!({
-            "type": object.binary_type_id().node_id.to_string(),
-            "binary": ByteString::from(bytes).as_base64(),
-        }),
-        Err(_) => json!({ "type": object.binary_type_id().node_id.to_string() }),
-    }
 }
 
 #[cfg(test)]

@@ -6,9 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millrace_tags::{
-    Clock, Quality, Reading, Reason, Sample, SystemClock, TagId, Timestamp, Value,
-};
+use millrace_tags::{Clock, Reading, TagId};
 use opcua::types::MessageSecurityMode;
 
 use super::acks::Acks;
@@ -24,7 +22,7 @@ use super::session::OpcuaSession;
 use super::settings::{Auth, Collect, Item, Settings};
 use super::subscription::{Monitored, Subscribed};
 use super::trust::{self, OwnCertificate};
-use super::{NodeAddress, decode};
+use super::types::Types;
 use crate::{Driver, PollGroup, Session, SessionError};
 
 /// How often a subscribed server says that it has nothing to say. Three of these without a word and
@@ -114,6 +112,7 @@ impl OpcuaDriver {
                 .collect(),
             members: self.members.clone(),
             reads_max: server.reads_max,
+            types: Types::default(),
         };
         let clock = self.clock.clone();
         Ok(OpcuaSession::polled(
@@ -121,6 +120,7 @@ impl OpcuaDriver {
             polled,
             line.notes,
             clock,
+            self.items.clone(),
         ))
     }
 
@@ -138,6 +138,7 @@ impl OpcuaDriver {
             subscribed,
             line.notes,
             clock,
+            self.items.clone(),
         ))
     }
 
@@ -194,15 +195,15 @@ impl OpcuaDriver {
 }
 
 /// A secure channel to the endpoint that the settings ask for, not logged in yet.
-struct Line {
-    channel: Arc<Channel>,
+pub(super) struct Line {
+    pub(super) channel: Arc<Channel>,
     /// Ours, where the channel is secured.
     own: Option<OwnCertificate>,
     notes: Notes,
 }
 
 impl Line {
-    async fn open(settings: &Arc<Settings>) -> Result<Self, SessionError> {
+    pub(super) async fn open(settings: &Arc<Settings>) -> Result<Self, SessionError> {
         let endpoint = choose(settings).await?;
         let own = match endpoint.security_mode {
             MessageSecurityMode::None => None,
@@ -227,7 +228,7 @@ impl Line {
         })
     }
 
-    async fn log_in(
+    pub(super) async fn log_in(
         &self,
         settings: &Settings,
         silence_max: Duration,
@@ -247,30 +248,4 @@ async fn own_certificate(settings: &Arc<Settings>) -> Result<OwnCertificate, Ses
         .await
         .map_err(|error| failed(error.to_string()))?
         .map_err(|error| failed(with_cause(&error)))
-}
-
-/// What [`read_once`] brings: value, quality, source time.
-pub type ReadOnce = (Option<Value>, Quality, Option<Timestamp>);
-
-/// Reads one node: connects, reads, and takes leave.
-///
-/// # Errors
-/// Where no session can be made. A node that cannot be read is a bad quality.
-pub async fn read_once(settings: Settings, node: &NodeAddress) -> Result<ReadOnce, SessionError> {
-    let settings = Arc::new(settings);
-    let line = Line::open(&settings).await?;
-    line.log_in(&settings, KEEP_ALIVE).await?;
-    let channel = line.channel;
-    let server = Server::ask(&channel, node.needs_namespaces()).await?;
-    let clock = SystemClock::new();
-    let sample = match node.resolve(&server.namespaces) {
-        None => Sample::bad(TagId(0), Reason::IllegalAddress, clock.now()),
-        Some(id) => {
-            let data = super::server::read(&channel, vec![id]).await?;
-            let data = data.into_iter().next().unwrap_or_default();
-            decode::sample(TagId(0), data, clock.now(), &channel.context().read())
-        }
-    };
-    super::session::say_goodbye(&channel).await;
-    Ok((sample.value, sample.quality, sample.source_time))
 }

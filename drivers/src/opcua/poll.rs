@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use millrace_tags::{Clock, Reading, Reason, Sample};
-use opcua::types::{NodeId, StatusCode};
+use opcua::types::{DataValue, NodeId};
 
 use super::channel::Channel;
 use super::notes::Notes;
+use super::server::is_too_many;
+use super::types::Types;
 use super::{Item, decode, server};
 use crate::SessionError;
 
@@ -18,6 +20,7 @@ pub(super) struct Polled {
     /// Places in `items`, for each poll group.
     pub(super) members: Vec<Vec<usize>>,
     pub(super) reads_max: usize,
+    pub(super) types: Types,
 }
 
 impl Polled {
@@ -52,12 +55,17 @@ impl Polled {
             };
             rest = later;
             let now = clock.now();
-            let context = channel.context().read();
-            for (&place, data) in chunk.iter().zip(values) {
-                self.note(place, &data, notes);
-                let tag = self.items[place].tag;
-                samples.push(decode::sample(tag, data, now, &context));
+            for (&place, data) in chunk.iter().zip(&values) {
+                self.note(place, data, notes);
             }
+            let origin = decode::Origin {
+                channel,
+                types: &self.types,
+                items: &self.items,
+                nodes: &self.nodes,
+            };
+            let values = chunk.iter().copied().zip(values).collect();
+            samples.extend(decode::samples(origin, values, now).await?);
         }
         for place in unknown {
             let item = &self.items[place];
@@ -70,7 +78,7 @@ impl Polled {
         })
     }
 
-    fn note(&self, place: usize, data: &opcua::types::DataValue, notes: &Notes) {
+    fn note(&self, place: usize, data: &DataValue, notes: &Notes) {
         match data.status {
             Some(status) if status.is_bad() => {
                 notes.refused(place, &self.items[place], &status.to_string());
@@ -78,13 +86,4 @@ impl Polled {
             _ => notes.accepted(place),
         }
     }
-}
-
-fn is_too_many(status: StatusCode) -> bool {
-    matches!(
-        status,
-        StatusCode::BadTooManyOperations
-            | StatusCode::BadResponseTooLarge
-            | StatusCode::BadEncodingLimitsExceeded
-    )
 }

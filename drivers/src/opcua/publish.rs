@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use millrace_tags::{Moment, Reading, Sample, TagId};
 use opcua::types::{
-    DataChangeNotification, Error, ExtensionObject, NotificationMessage, PublishRequest,
+    DataChangeNotification, DataValue, Error, ExtensionObject, NotificationMessage, PublishRequest,
     PublishResponse, RepublishRequest, RepublishResponse, StatusChangeNotification, StatusCode,
 };
 use tokio::sync::mpsc;
@@ -197,18 +197,18 @@ impl Publisher {
             Arrival::Repeated => return Ok(Vec::new()),
         };
         if !keep_alive {
-            readings.push(self.reading(id, message, arrived)?);
+            readings.push(self.reading(id, message, arrived).await?);
         }
         Ok(readings)
     }
 
-    fn reading(
+    async fn reading(
         &mut self,
         subscription: u32,
         message: NotificationMessage,
         arrived: Moment,
     ) -> Result<Reading, SessionError> {
-        let reading = reading(&self.monitored, &self.acks, subscription, message, arrived);
+        let reading = reading(&self.monitored, &self.acks, subscription, message, arrived).await;
         // A subscription that the server has ended cannot be gone on with.
         self.resumable &= reading.is_ok();
         if let (false, Ok(reading)) = (self.unheard.is_empty(), &reading) {
@@ -311,24 +311,26 @@ pub(super) async fn republish(
     }
     monitored.notes.republished();
     let arrived = monitored.clock.now();
-    reading(monitored, acks, subscription_id, message, arrived).map(Some)
+    let reading = reading(monitored, acks, subscription_id, message, arrived);
+    reading.await.map(Some)
 }
 
 fn is_keep_alive(message: &NotificationMessage) -> bool {
     message.notification_data.as_ref().is_none_or(Vec::is_empty)
 }
 
-fn reading(
+async fn reading(
     monitored: &Monitored,
     acks: &Acks,
     subscription: u32,
     message: NotificationMessage,
     arrived: Moment,
 ) -> Result<Reading, SessionError> {
-    let mut samples = Vec::new();
+    let mut values = Vec::new();
     for notification in message.notification_data.into_iter().flatten() {
-        take_notification(monitored, notification, arrived, &mut samples)?;
+        take_notification(monitored, notification, &mut values)?;
     }
+    let samples = decode::samples(monitored.origin(), values, arrived).await?;
     let receipt = acks.hand_out(subscription, message.sequence_number);
     Ok(Reading {
         samples,
@@ -339,8 +341,7 @@ fn reading(
 fn take_notification(
     monitored: &Monitored,
     notification: ExtensionObject,
-    arrived: Moment,
-    samples: &mut Vec<Sample>,
+    values: &mut Vec<(usize, DataValue)>,
 ) -> Result<(), SessionError> {
     if let Some(change) = notification.inner_as::<StatusChangeNotification>() {
         let detail = format!("the server ended the subscription: {}", change.status);
@@ -351,15 +352,11 @@ fn take_notification(
     let Some(changes) = notification.into_inner_as::<DataChangeNotification>() else {
         return Ok(());
     };
-    let context = monitored.channel.context().read();
     for change in changes.monitored_items.into_iter().flatten() {
-        let Some(item) = monitored.items.get(change.client_handle as usize) else {
-            continue;
-        };
         if decode::overflowed(&change.value) {
             monitored.notes.overflowed(1);
         }
-        samples.push(decode::sample(item.tag, change.value, arrived, &context));
+        values.push((change.client_handle as usize, change.value));
     }
     Ok(())
 }

@@ -74,12 +74,19 @@ pub(super) async fn try_read(
     channel: &Channel,
     nodes: Vec<NodeId>,
 ) -> Result<Vec<DataValue>, Error> {
+    try_read_values(channel, nodes.into_iter().map(value_of).collect()).await
+}
+
+async fn try_read_values(
+    channel: &Channel,
+    nodes: Vec<ReadValueId>,
+) -> Result<Vec<DataValue>, Error> {
     let count = nodes.len();
     let request = ReadRequest {
         request_header: channel.header(channel.timeout()),
         max_age: 0.0,
-        timestamps_to_return: TimestampsToReturn::Source,
-        nodes_to_read: Some(nodes.into_iter().map(value_of).collect()),
+        timestamps_to_return: TimestampsToReturn::Both,
+        nodes_to_read: Some(nodes),
     };
     let response: ReadResponse = channel.send(request, channel.timeout()).await?;
     let values = response.results.unwrap_or_default();
@@ -98,4 +105,41 @@ pub(super) fn value_of(node_id: NodeId) -> ReadValueId {
         index_range: NumericRange::None,
         data_encoding: QualifiedName::null(),
     }
+}
+
+/// These attributes, one value for each, in as few requests as the server takes.
+pub(super) async fn attributes(
+    channel: &Channel,
+    wanted: Vec<(NodeId, AttributeId)>,
+) -> Result<Vec<DataValue>, SessionError> {
+    let mut values = Vec::with_capacity(wanted.len());
+    let mut size = NODES_DEFAULT;
+    let mut rest = wanted.as_slice();
+    while !rest.is_empty() {
+        let (chunk, later) = rest.split_at(size.min(rest.len()));
+        let nodes = chunk.iter().map(|(node, attribute)| ReadValueId {
+            attribute_id: *attribute as u32,
+            ..value_of(node.clone())
+        });
+        match try_read_values(channel, nodes.collect()).await {
+            Ok(read) => values.extend(read),
+            Err(error) if is_too_many(error.status()) && chunk.len() > 1 => {
+                size = chunk.len() / 2;
+                continue;
+            }
+            Err(error) => return Err(channel.asked("Read").failed(&error)),
+        }
+        rest = later;
+    }
+    Ok(values)
+}
+
+/// Fewer at once may do.
+pub(super) fn is_too_many(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::BadTooManyOperations
+            | StatusCode::BadResponseTooLarge
+            | StatusCode::BadEncodingLimitsExceeded
+    )
 }

@@ -3,20 +3,27 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use millrace_tags::{Clock, Reading, Receipt};
-use opcua::types::{CloseSessionRequest, CloseSessionResponse};
+use millrace_tags::{Clock, Reading, Receipt, TagId, Value};
+use opcua::types::{CloseSessionRequest, CloseSessionResponse, NodeId};
 
+use super::NodeAddress;
 use super::channel::Channel;
 use super::notes::Notes;
 use super::poll::Polled;
+use super::server::Server;
+use super::settings::Item;
 use super::subscription::Subscribed;
-use crate::{Session, SessionError};
+use super::types::Types;
+use super::write::{Given, Writing};
+use crate::{Session, SessionError, WriteError, WriteReport};
 
 pub(super) struct OpcuaSession {
     channel: Arc<Channel>,
     collecting: Collecting,
     notes: Notes,
     clock: Arc<dyn Clock>,
+    items: Arc<[Item]>,
+    types: Types,
 }
 
 enum Collecting {
@@ -31,12 +38,15 @@ impl OpcuaSession {
         subscribed: Subscribed,
         notes: Notes,
         clock: Arc<dyn Clock>,
+        items: Arc<[Item]>,
     ) -> Self {
         Self {
             channel,
             collecting: Collecting::Subscribed(subscribed),
             notes,
             clock,
+            items,
+            types: Types::default(),
         }
     }
 
@@ -45,12 +55,15 @@ impl OpcuaSession {
         polled: Polled,
         notes: Notes,
         clock: Arc<dyn Clock>,
+        items: Arc<[Item]>,
     ) -> Self {
         Self {
             channel,
             collecting: Collecting::Polled(polled),
             notes,
             clock,
+            items,
+            types: Types::default(),
         }
     }
 }
@@ -76,6 +89,23 @@ impl Session for OpcuaSession {
         }
     }
 
+    async fn write(&mut self, tag: TagId, value: &Value) -> Result<WriteReport, WriteError> {
+        let item = self.items.iter().find(|item| item.tag == tag);
+        let address = &item.ok_or(WriteError::UnknownTag)?.node;
+        let node = resolved(&self.channel, address).await?;
+        let node = node.ok_or_else(|| WriteError::Refused {
+            address: address.to_string(),
+            message: "the server does not have its namespace".to_owned(),
+        })?;
+        let writing = Writing {
+            channel: &self.channel,
+            types: &self.types,
+            node: &node,
+            address: address.to_string(),
+        };
+        writing.write(Given::Value(value)).await
+    }
+
     fn settle(&mut self, receipt: Receipt) {
         if let Collecting::Subscribed(subscribed) = &self.collecting {
             subscribed.settle(receipt);
@@ -90,6 +120,18 @@ impl Session for OpcuaSession {
         self.collecting = Collecting::Closed;
         say_goodbye(&self.channel).await;
     }
+}
+
+/// The node of an address, by the server's namespaces of this moment; `None` where it lacks the address's.
+pub(super) async fn resolved(
+    channel: &Channel,
+    address: &NodeAddress,
+) -> Result<Option<NodeId>, SessionError> {
+    let namespaces = match address.needs_namespaces() {
+        true => Server::ask(channel, true).await?.namespaces,
+        false => Vec::new(),
+    };
+    Ok(address.resolve(&namespaces))
 }
 
 /// Closes session and channel. Failing is no error: the server notices in its own time.

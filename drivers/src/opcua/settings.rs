@@ -260,6 +260,20 @@ pub struct Item {
     pub node: NodeAddress,
     /// How often the tag is sampled by the server, or polled.
     pub interval: Duration,
+    /// Whether a number of an enumeration is shown by its name.
+    pub named: bool,
+}
+
+impl Item {
+    /// A node whose enumerations are shown by name.
+    pub fn new(tag: TagId, node: NodeAddress, interval: Duration) -> Self {
+        Self {
+            tag,
+            node,
+            interval,
+            named: true,
+        }
+    }
 }
 
 #[cfg(test)]

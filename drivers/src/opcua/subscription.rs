@@ -23,6 +23,7 @@ use super::resume::Retained;
 use super::sequence::Sequence;
 use super::server::{self, Server, value_of};
 use super::settings::{Item, Settings};
+use super::types::Types;
 use super::{decode, status};
 use crate::SessionError;
 
@@ -115,6 +116,7 @@ pub(super) struct Monitored {
     pub(super) items: Arc<[Item]>,
     /// `None` where the server lacks the item's namespace.
     nodes: Vec<Option<NodeId>>,
+    types: Types,
     sampling_interval: Option<Duration>,
     publish_interval: Duration,
     queue_size: u32,
@@ -146,6 +148,7 @@ impl Monitored {
                 .collect(),
             channel,
             items,
+            types: Types::default(),
             sampling_interval: settings.sampling_interval,
             publish_interval: settings.publish_interval.max(PUBLISH_INTERVAL_MIN),
             queue_size: settings.queue_size.max(1),
@@ -164,6 +167,16 @@ impl Monitored {
         self.notes.pass_on(&notes);
         self.channel = channel;
         self.notes = notes;
+    }
+
+    /// What is needed to understand values of the items.
+    pub(super) fn origin(&self) -> decode::Origin<'_> {
+        decode::Origin {
+            channel: &self.channel,
+            types: &self.types,
+            items: &self.items,
+            nodes: &self.nodes,
+        }
     }
 
     /// How often the server was asked to publish.
@@ -188,12 +201,8 @@ impl Monitored {
                 .collect();
             let values = server::read(&self.channel, nodes).await?;
             let now = self.clock.now();
-            let context = self.channel.context().read();
-            let tags = chunk.iter().map(|&place| self.items[place].tag);
-            samples.extend(
-                tags.zip(values)
-                    .map(|(tag, data)| decode::sample(tag, data, now, &context)),
-            );
+            let values = chunk.iter().copied().zip(values).collect();
+            samples.extend(decode::samples(self.origin(), values, now).await?);
         }
         Ok(Reading {
             samples,
@@ -308,7 +317,7 @@ impl Monitored {
         let request = CreateMonitoredItemsRequest {
             request_header: self.channel.header(timeout),
             subscription_id,
-            timestamps_to_return: TimestampsToReturn::Source,
+            timestamps_to_return: TimestampsToReturn::Both,
             items_to_create: Some(items.collect()),
         };
         let sent = self

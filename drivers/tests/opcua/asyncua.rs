@@ -52,10 +52,7 @@ async fn values_of_every_type_arrive_as_they_are() {
         ("ByteString", Value::Bytes(vec![1, 2].into())),
         ("LocalizedText", text("läuft")),
         ("Array", json("[1,-2,3]")),
-        (
-            "Range",
-            json(r#"{"binary":"AAAAAAAAAAAAAAAAAADwPw==","type":"i=886"}"#),
-        ),
+        ("Range", json(r#"{"High":1.0,"Low":0.0}"#)),
     ] {
         let read = read_once(peer.settings(Security::None), &node(name)).await;
         let (value, quality, _) = read.expect(name);

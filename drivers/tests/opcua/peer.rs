@@ -218,10 +218,9 @@ pub(crate) fn node(name: &str) -> NodeAddress {
 }
 
 pub(crate) fn driver(settings: Settings, names: &[&str]) -> OpcuaDriver {
-    let items = names.iter().zip(0..).map(|(name, tag)| Item {
-        tag: TagId(tag),
-        node: node(name),
-        interval: Duration::from_millis(100),
-    });
+    let items = names
+        .iter()
+        .zip(0..)
+        .map(|(name, tag)| Item::new(TagId(tag), node(name), Duration::from_millis(100)));
     OpcuaDriver::new(settings, items.collect(), Arc::new(SystemClock::new()))
 }

@@ -52,10 +52,9 @@ pub(crate) fn items(names: &[&str]) -> Vec<Item> {
     names
         .iter()
         .zip(tags)
-        .map(|(name, tag)| Item {
-            tag,
-            node: NodeAddress::named(NAMESPACE_URI, name),
-            interval: Duration::from_millis(100),
+        .map(|(name, tag)| {
+            let node = NodeAddress::named(NAMESPACE_URI, name);
+            Item::new(tag, node, Duration::from_millis(100))
         })
         .collect()
 }

@@ -1,8 +1,9 @@
 use opcua::types::{
-    DecodingOptions, Guid, LocalizedText, NamespaceMap, QualifiedName, UAString,
-    VariantScalarTypeId,
+    Array, ByteString, ContextOwned, DecodingOptions, ExtensionObject, Guid, LocalizedText,
+    NamespaceMap, QualifiedName, UAString, VariantScalarTypeId,
 };
 
+use super::super::types::Known;
 use super::*;
 
 fn context() -> ContextOwned {
@@ -10,7 +11,7 @@ fn context() -> ContextOwned {
 }
 
 fn decoded(variant: Variant) -> Result<Value, Reason> {
-    value(variant, &context())
+    value(variant, &Lexicon::new(&Known::default(), &context()))
 }
 
 fn text(text: &str) -> Value {
@@ -43,7 +44,7 @@ fn every_scalar_has_its_value() {
             Variant::from(LocalizedText::new("de", "läuft")),
             text("läuft"),
         ),
-        (Variant::from(QualifiedName::new(2, "Pump")), text("Pump")),
+        (Variant::from(QualifiedName::new(2, "Pump")), text("2:Pump")),
         (
             Variant::ByteString(ByteString::from(vec![1, 2])),
             Value::Bytes(vec![1, 2].into()),
@@ -83,7 +84,7 @@ fn arrays_become_json() {
     assert_eq!(json_text(Variant::from(vec![1i32, -2])), "[1,-2]");
     assert_eq!(
         json_text(Variant::from(vec![1.5f64, f64::NAN])),
-        "[1.5,null]"
+        r#"[1.5,"NaN"]"#
     );
     assert_eq!(
         json_text(Variant::from(vec![u64::MAX])),
@@ -113,7 +114,9 @@ fn sampled(status: StatusCode) -> Sample {
         source_timestamp: Some(DateTime::ymd_hms_nano(2026, 11, 21, 0, 0, 0, 123_456_700)),
         ..DataValue::default()
     };
-    sample(TagId(3), data, Moment(9), &context())
+    let (known, context) = (Known::default(), context());
+    let lexicon = Lexicon::new(&known, &context);
+    sample(TagId(3), data, Moment(9), None, &lexicon)
 }
 
 #[test]
@@ -151,4 +154,35 @@ fn overflow_is_seen_and_leaves_the_value_good() {
     assert!(overflowed(&with(0x0000_0480)));
     assert!(overflowed(&with(0x0000_0080)));
     assert!(!overflowed(&DataValue::default()));
+}
+
+#[test]
+fn numbers_with_names_are_shown_by_them() {
+    let (known, context) = (Known::default(), context());
+    let lexicon = Lexicon::new(&known, &context);
+    let names = Names::of([(0, "off"), (1, "on")]);
+    let meant = |variant: Variant| meant(variant, Some(&names), &lexicon);
+    assert_eq!(meant(Variant::Int32(1)), Ok((text("on"), None)));
+    let nameless = (Value::I64(7), Some(Reason::OutOfRange));
+    assert_eq!(meant(Variant::Int32(7)), Ok(nameless));
+    let listed = Value::Json(r#"["off",7]"#.into());
+    assert_eq!(meant(Variant::from(vec![0i32, 7])), Ok((listed, None)));
+    assert_eq!(meant(Variant::Float(1.0)), Ok((Value::F32(1.0), None)));
+}
+
+#[test]
+fn the_time_of_the_server_stands_in_for_the_one_of_the_source() {
+    let at = DateTime::ymd_hms(2026, 11, 21, 0, 0, 0);
+    let data = DataValue {
+        value: Some(Variant::Boolean(true)),
+        server_timestamp: Some(at),
+        ..DataValue::default()
+    };
+    let (known, context) = (Known::default(), context());
+    let lexicon = Lexicon::new(&known, &context);
+    let sample = sample(TagId(3), data, Moment(9), None, &lexicon);
+    assert_eq!(
+        sample.source_time,
+        Some(Timestamp(1_795_219_200_000_000_000))
+    );
 }
