@@ -35,6 +35,9 @@ use schedule::{Schedule, Step};
 /// A stopping agent takes the samples of a read that is under way, but has 30 s in all.
 const LAST_READ_MAX: Duration = Duration::from_secs(3);
 
+/// Between two looks whether a device that was away listens again.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 const HELD_BACK: &str = "not read: the buffer has no room, and when_full is block";
 
 /// Everything that one device's poller owns.
@@ -142,8 +145,24 @@ impl Poller {
                 () = shutdown.cancelled() => return,
                 _ = paused.changed() => {}
                 () = tokio::time::sleep(pause) => {}
+                () = self.returned(&error) => {}
             }
         }
+    }
+
+    /// Until somebody listens again where nobody did: a pause that has grown while the device was away is not waited for.
+    /// For ever where somebody listens and fails for another reason.
+    async fn returned(&self, error: &SessionError) {
+        let mut away = matches!(error, SessionError::Connect { .. });
+        while !error.is_refusal() {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            match self.device.driver.listens().await {
+                Some(true) if away => return,
+                Some(false) => away = true,
+                Some(true) | None => break,
+            }
+        }
+        std::future::pending().await
     }
 
     /// An operator wants no values: each tag says so once.

@@ -28,6 +28,11 @@ pub trait Driver: Send + Sync {
         false
     }
 
+    /// Whether somebody listens where the device should be; `None` where that costs more than an attempt to open. Bounded.
+    async fn listens(&self) -> Option<bool> {
+        None
+    }
+
     /// Connects. Bounded by the device's own timeout.
     async fn open(&self) -> Result<Box<dyn Session>, SessionError>;
 }

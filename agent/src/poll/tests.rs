@@ -41,6 +41,8 @@ struct Script {
     settled_early: Mutex<u64>,
     commits: Mutex<u64>,
     opened: Mutex<u64>,
+    /// Whether anybody listens; `None`: it does not tell.
+    listens: Mutex<Option<bool>>,
     /// Which group was read when.
     reads: Mutex<Vec<(usize, Instant)>>,
     /// The last value that the device sent by itself; `None`: it does not.
@@ -77,6 +79,10 @@ impl Driver for Scripted {
 
     fn tags(&self) -> Vec<TagId> {
         self.groups.iter().flat_map(|g| g.tags.clone()).collect()
+    }
+
+    async fn listens(&self) -> Option<bool> {
+        *lock(&self.script.listens)
     }
 
     async fn open(&self) -> Result<Box<dyn Session>, SessionError> {

@@ -276,7 +276,8 @@ fn open_failed(asked: Asked<'_>, error: &Error) -> SessionError {
     }
 }
 
-async fn connect_tcp(url: &str) -> Result<TcpStream, SessionError> {
+/// A connection to the host and port of the address. Not bounded.
+pub(super) async fn connect_tcp(url: &str) -> Result<TcpStream, SessionError> {
     let address = host_and_port(url);
     let failed = |source| SessionError::Connect {
         address: address.clone(),

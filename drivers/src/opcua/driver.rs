@@ -10,7 +10,7 @@ use millrace_tags::{Clock, Reading, TagId};
 use opcua::types::MessageSecurityMode;
 
 use super::acks::Acks;
-use super::channel::Channel;
+use super::channel::{Channel, connect_tcp};
 use super::endpoint::{choose, endpoint_name, refused, with_cause};
 use super::login::{Login, log_in};
 use super::notes::Notes;
@@ -28,6 +28,9 @@ use crate::{Driver, PollGroup, Session, SessionError};
 /// How often a subscribed server says that it has nothing to say. Three of these without a word and
 /// the session counts as broken.
 pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How long it may take to find out whether somebody listens.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Checked settings of an OPC UA device.
 pub struct OpcuaDriver {
@@ -86,6 +89,11 @@ impl Driver for OpcuaDriver {
 
     fn tags(&self) -> Vec<TagId> {
         self.items.iter().map(|item| item.tag).collect()
+    }
+
+    async fn listens(&self) -> Option<bool> {
+        let looked = tokio::time::timeout(LOOK_TIMEOUT, connect_tcp(&self.settings.url));
+        Some(looked.await.is_ok_and(|connected| connected.is_ok()))
     }
 
     async fn open(&self) -> Result<Box<dyn Session>, SessionError> {

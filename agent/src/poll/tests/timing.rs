@@ -49,3 +49,16 @@ async fn slots_that_a_slow_device_misses_are_counted() {
     let mut pairs = reads[0].windows(2);
     assert!(pairs.all(|pair| (330..=332).contains(&(pair[1] - pair[0]))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_device_that_listens_again_is_not_kept_waiting() {
+    let scene = Scene::start(&[Act::Refuse], 100, NEVER);
+    *lock(&scene.script.listens) = Some(false);
+    // The pauses are half a minute by then.
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    *lock(&scene.script.acts) = [Act::Open, Act::Hang].into();
+    *lock(&scene.script.listens) = Some(true);
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(*lock(&scene.script.opened), 1);
+    scene.stop().await;
+}
