@@ -5,7 +5,7 @@
 //! certificate against what is pinned ([`inspect`], [`pin`]), logs in, and subscribes. `README.md` beside
 //! these files draws the way of a value.
 //!
-//! Left out today: X.509 users, deadbands at the server, HistoryRead, events.
+//! Left out today: deadbands at the server, HistoryRead, events.
 
 /// Prefixes of log targets of the OPC UA library. It reports as errors what is ordinary here (a connection
 /// that ends, a server that refuses), and everything that matters comes back as a
@@ -22,16 +22,20 @@ mod acks;
 mod address;
 mod browse;
 mod call;
+mod certificate;
 mod channel;
 mod decode;
 mod driver;
 mod encode;
 mod endpoint;
+mod fault;
 mod identity;
 mod inspect;
 mod json;
+mod judge;
 mod login;
 mod notes;
+mod own;
 mod poll;
 mod publish;
 mod references;
@@ -45,17 +49,19 @@ mod subscription;
 mod tool;
 mod trust;
 mod types;
+mod user;
 mod write;
 
 pub use address::{NodeAddress, NodeAddressError};
 pub use browse::{BrowseOptions, Browsed, BrowsedNode};
 pub use call::{CallError, Called};
-pub use driver::OpcuaDriver;
+pub use driver::{OpcuaDriver, shake_hands};
 pub use identity::Identity;
-pub use inspect::{EndpointReport, inspect};
+pub use inspect::{CertificateReport, EndpointReport, Finding, Inspection, examine, inspect};
+pub use own::{OwnReport, own_report, renew_own};
 pub use settings::{
     Auth, Collect, Item, Mode, PUBLISH_INTERVAL_DEFAULT, Policy, QUEUE_SIZE_DEFAULT, Security,
-    SecurityError, Settings, TIMEOUT_DEFAULT,
+    SecurityError, Settings, TIMEOUT_DEFAULT, Tolerance,
 };
 pub use tool::{OpcuaTool, ReadOnce, read_once};
 pub use trust::{TrustError, pin};

@@ -176,12 +176,37 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
             "The file that holds the user's password, or `credential:NAME`.",
         )
         .only(&[OPCUA]),
-        KeyDoc::new("user_cert_file", Kind::Later, "Login by certificate.").only(&[OPCUA]),
-        KeyDoc::new("user_key_file", Kind::Later, "Login by certificate.").only(&[OPCUA]),
+        KeyDoc::new(
+            "user_cert_file",
+            Kind::File,
+            "The certificate (DER or PEM) to log in with, instead of a user name.",
+        )
+        .only(&[OPCUA]),
+        KeyDoc::new(
+            "user_key_file",
+            Kind::Secret,
+            "PEM: the key of `user_cert_file`, or `credential:NAME`.",
+        )
+        .only(&[OPCUA]),
         KeyDoc::new(
             "server_cert_file",
             Kind::File,
-            "The server's certificate (DER or PEM) to trust, besides those in `<data_dir>/pki/trusted`.",
+            "The server's certificate, or its authority's (DER or PEM), to trust besides those in `<data_dir>/pki/trusted`.",
+        )
+        .only(&[OPCUA]),
+        KeyDoc::new(
+            "check_host",
+            Kind::Bool,
+            "Whether the server's certificate has to be for the host of the address.",
+        )
+        .means("only where an authority vouches for it, not where it is pinned")
+        .only(&[OPCUA]),
+        KeyDoc::new(
+            "tolerate",
+            Kind::Texts,
+            "Faults of the server's certificate that are remarked in `status` and forbid nothing: `validity` (its time has \
+             passed or has not come), `application` (it is for another application URI), `usage` (it is not meant for a \
+             server).",
         )
         .only(&[OPCUA]),
         KeyDoc::new(

@@ -1,8 +1,8 @@
 //! `driver = "opcua"`: how an OPC UA server is reached.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use millrace_drivers::opcua::{Auth, Collect, Security, SecurityError, Settings};
+use millrace_drivers::opcua::{Auth, Collect, Security, SecurityError, Settings, Tolerance};
 use millrace_uplink::SecretSource;
 
 use super::complaint::Complaint;
@@ -30,6 +30,8 @@ pub(super) fn read(section: &Section<'_>, device: &str, pki_dir: &Path) -> Optio
     let sampling_interval = section.duration("sampling_interval");
     let timeout = section.duration("timeout");
     let server_cert_file = section.file("server_cert_file", FileUse::Certificate);
+    let check_host = section.bool("check_host");
+    let tolerate = read_tolerance(section);
     let mut settings = Settings::new(device, &url?, pki_dir);
     settings.security = security?;
     settings.auth = auth?;
@@ -41,6 +43,8 @@ pub(super) fn read(section: &Section<'_>, device: &str, pki_dir: &Path) -> Optio
     settings.queue_size = queue_size?;
     settings.sampling_interval = sampling_interval;
     settings.server_cert_file = server_cert_file;
+    settings.check_host = check_host;
+    settings.tolerate = tolerate?;
     if let Some(timeout) = timeout {
         settings.timeout = timeout;
     }
@@ -62,37 +66,101 @@ fn read_security(section: &Section<'_>) -> Option<Security> {
     }
 }
 
-fn read_auth(section: &Section<'_>) -> Option<Auth> {
-    let user = section.text("username");
-    let password = section.secret("password_file");
-    match (user, section.has("password_file")) {
-        (None, false) => Some(Auth::Anonymous),
-        (Some(user), true) => match password? {
-            SecretSource::File(password_file) => Some(Auth::UserName {
-                user: user.to_owned(),
-                password_file,
-            }),
-            SecretSource::Given(_) => {
-                section.complain(
-                    "password_file",
-                    Complaint::new("the path of a file or credential:NAME is expected")
-                        .hint("the password is read again at each login; a variable cannot change"),
-                );
-                None
+fn read_tolerance(section: &Section<'_>) -> Option<Vec<Tolerance>> {
+    if !section.has("tolerate") {
+        return Some(Vec::new());
+    }
+    let mut tolerate = Vec::new();
+    let mut is_whole = true;
+    for (text, place) in section.texts("tolerate")? {
+        let named = Tolerance::NAMED.iter().find(|(name, _)| *name == text);
+        match named {
+            Some((_, tolerance)) => tolerate.push(*tolerance),
+            None => {
+                let complaint = Complaint::new("validity, application or usage is expected")
+                    .hint("what is not trusted is pinned (millrace trust); the host has a switch of its own, check_host");
+                section.complain_at("tolerate", &place, &format!("\"{text}\""), complaint);
+                is_whole = false;
             }
-        },
-        (Some(_), false) => {
+        }
+    }
+    is_whole.then_some(tolerate)
+}
+
+fn read_auth(section: &Section<'_>) -> Option<Auth> {
+    let by_name = section.has("username") || section.has("password_file");
+    let by_certificate = section.has("user_cert_file") || section.has("user_key_file");
+    match (by_name, by_certificate) {
+        (false, false) => Some(Auth::Anonymous),
+        (true, false) => read_user_name(section),
+        (false, true) => read_user_certificate(section),
+        (true, true) => {
+            let key = match section.has("user_cert_file") {
+                true => "user_cert_file",
+                false => "user_key_file",
+            };
             section.complain(
-                "password_file",
-                Complaint::new("the user's password is expected")
-                    .hint("write it into a file of mode 0600 and name the file here"),
+                key,
+                Complaint::new("a login by user name or by certificate is expected, not both")
+                    .hint("remove username and password_file, or user_cert_file and user_key_file"),
             );
             None
         }
-        (None, true) => {
+    }
+}
+
+fn read_user_name(section: &Section<'_>) -> Option<Auth> {
+    let Some(user) = section.text("username") else {
+        section.complain(
+            "username",
+            Complaint::new("the user that the password is of is expected"),
+        );
+        return None;
+    };
+    if !section.has("password_file") {
+        section.complain(
+            "password_file",
+            Complaint::new("the user's password is expected")
+                .hint("write it into a file of mode 0600 and name the file here"),
+        );
+        return None;
+    }
+    Some(Auth::UserName {
+        user: user.to_owned(),
+        password_file: secret_path(section, "password_file")?,
+    })
+}
+
+fn read_user_certificate(section: &Section<'_>) -> Option<Auth> {
+    for (key, other) in [
+        ("user_cert_file", "user_key_file"),
+        ("user_key_file", "user_cert_file"),
+    ] {
+        if !section.has(key) {
             section.complain(
-                "username",
-                Complaint::new("the user that the password is of is expected"),
+                key,
+                Complaint::new(format!("a file is expected, since {other} is set")),
+            );
+            return None;
+        }
+    }
+    let cert_file = section.file("user_cert_file", FileUse::Certificate);
+    let key_file = secret_path(section, "user_key_file");
+    Some(Auth::Certificate {
+        cert_file: cert_file?,
+        key_file: key_file?,
+    })
+}
+
+/// Secrets of a login are read again at each, so they have to lie in files.
+fn secret_path(section: &Section<'_>, key: &str) -> Option<PathBuf> {
+    match section.secret(key)? {
+        SecretSource::File(path) => Some(path),
+        SecretSource::Given(_) => {
+            section.complain(
+                key,
+                Complaint::new("the path of a file or credential:NAME is expected")
+                    .hint("it is read again at each login; a variable cannot change"),
             );
             None
         }

@@ -20,8 +20,8 @@ use opcua::core::{RequestMessage, ResponseMessage};
 use opcua::crypto::CertificateStore;
 use opcua::sync::RwLock;
 use opcua::types::{
-    ContextOwned, DateTime, DecodingOptions, EndpointDescription, Error, NamespaceMap, NodeId,
-    RequestHeader, ResponseHeader, StatusCode,
+    ContextOwned, DateTime, DecodingOptions, EndpointDescription, Error, MessageSecurityMode,
+    NamespaceMap, NodeId, RequestHeader, ResponseHeader, StatusCode,
 };
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -87,6 +87,7 @@ impl Channel {
             request: "OpenSecureChannel",
             timeout,
         };
+        let is_clear = endpoint.security_mode == MessageSecurityMode::None;
         let opening = async {
             let stream = connect_tcp(url).await?;
             let inner = Arc::new(secure_channel(endpoint, pki_dir));
@@ -94,7 +95,7 @@ impl Channel {
             let mut event_loop = inner
                 .connect_no_retry(&connector)
                 .await
-                .map_err(|error| open_failed(asked, &error))?;
+                .map_err(|error| open_failed(asked, &host_and_port(url), is_clear, &error))?;
             let pumped = CancellationToken::new();
             let ended = pumped.clone();
             let pump = tokio::spawn(async move {
@@ -262,16 +263,40 @@ replies! {
     Republish: RepublishResponse <- RepublishRequest,
 }
 
-/// Servers cut the connection here, without a word, when they do not trust our certificate.
-fn open_failed(asked: Asked<'_>, error: &Error) -> SessionError {
-    match error.status() {
-        StatusCode::BadConnectionClosed | StatusCode::BadCommunicationError => SessionError::Lost {
+/// What a channel that was not opened means. Servers cut a secured one here, without a word, when they do not trust our
+/// certificate; one in clear opens at any OPC UA server.
+fn open_failed(asked: Asked<'_>, address: &str, is_clear: bool, error: &Error) -> SessionError {
+    let is_closed = matches!(
+        error.status(),
+        StatusCode::BadConnectionClosed | StatusCode::BadCommunicationError
+    );
+    let is_strange = matches!(
+        error.status(),
+        StatusCode::BadTcpMessageTypeInvalid
+            | StatusCode::BadDecodingError
+            | StatusCode::BadEncodingLimitsExceeded
+            | StatusCode::BadTcpMessageTooLarge
+            | StatusCode::BadUnexpectedError
+    );
+    let lost = |text: String| SessionError::Lost {
+        device: asked.device.to_owned(),
+        source: io::Error::other(text),
+    };
+    match (is_clear, is_closed, is_strange) {
+        (true, _, true) => SessionError::Protocol {
             device: asked.device.to_owned(),
-            source: io::Error::other(
-                "the server closed the connection while the secure channel was opened; \
-                 if it does so each time, trust the gateway's certificate (own/cert.der) at the server",
-            ),
+            found: format!("something else ({error})"),
+            expected: format!("OPC UA at {address}"),
         },
+        (true, true, _) => lost(format!(
+            "{address} hung up at the first word: another protocol's port, or a server that takes no more connections"
+        )),
+        (false, true, _) => lost(
+            "the server closed the connection while the secure channel was opened; \
+             if it does so each time, it does not trust the gateway's certificate: trust it at the server (millrace \
+             trust --own shows it)"
+                .to_owned(),
+        ),
         _ => asked.failed(error),
     }
 }
@@ -279,13 +304,26 @@ fn open_failed(asked: Asked<'_>, error: &Error) -> SessionError {
 /// A connection to the host and port of the address. Not bounded.
 pub(super) async fn connect_tcp(url: &str) -> Result<TcpStream, SessionError> {
     let address = host_and_port(url);
-    let failed = |source| SessionError::Connect {
+    let failed = |source: io::Error| SessionError::Connect {
         address: address.clone(),
-        source,
+        source: io::Error::new(source.kind(), format!("{source}: {}", next_step(&source))),
     };
     let stream = TcpStream::connect(&address).await.map_err(failed)?;
     stream.set_nodelay(true).map_err(failed)?;
     Ok(stream)
+}
+
+/// What to look at where there is no connection.
+fn next_step(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => {
+            "the host is there and nothing listens on this port; is the server on, is the port right?"
+        }
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            "there is no way to this host; is it on, is the address right?"
+        }
+        _ => "is the address right, does a firewall stand between?",
+    }
 }
 
 /// `host:port` of an `opc.tcp://` address.
@@ -300,6 +338,15 @@ pub(super) fn host_and_port(url: &str) -> String {
     } else {
         format!("{authority}:{PORT_DEFAULT}")
     }
+}
+
+/// The host of an `opc.tcp://` address, without brackets.
+pub(super) fn host(url: &str) -> String {
+    let address = host_and_port(url);
+    let host = address.rsplit_once(':').map_or("", |(host, _)| host);
+    host.trim_start_matches('[')
+        .trim_end_matches(']')
+        .to_owned()
 }
 
 /// What stands between `opc.tcp://` and the path.

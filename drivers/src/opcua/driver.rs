@@ -10,10 +10,12 @@ use millrace_tags::{Clock, Reading, TagId};
 use opcua::types::MessageSecurityMode;
 
 use super::acks::Acks;
+use super::certificate::CertificateTime;
 use super::channel::{Channel, connect_tcp};
-use super::endpoint::{choose, endpoint_name, refused, with_cause};
+use super::endpoint::{Choice, choose, endpoint_name, refused, with_cause};
 use super::login::{Login, log_in};
 use super::notes::Notes;
+use super::own::{self, OwnCertificate};
 use super::poll::Polled;
 use super::publish::{Publisher, unasked};
 use super::resume::{Outcome, Retained, resume};
@@ -21,7 +23,6 @@ use super::server::Server;
 use super::session::OpcuaSession;
 use super::settings::{Auth, Collect, Item, Settings};
 use super::subscription::{Monitored, Subscribed};
-use super::trust::{self, OwnCertificate};
 use super::types::Types;
 use crate::{Driver, PollGroup, Session, SessionError};
 
@@ -97,7 +98,7 @@ impl Driver for OpcuaDriver {
     }
 
     async fn open(&self) -> Result<Box<dyn Session>, SessionError> {
-        let line = Line::open(&self.settings).await?;
+        let line = Line::open(&self.settings, &*self.clock).await?;
         let session = match self.settings.collect {
             Collect::Poll => {
                 line.log_in(&self.settings, self.silence_max()).await?;
@@ -211,14 +212,23 @@ pub(super) struct Line {
 }
 
 impl Line {
-    pub(super) async fn open(settings: &Arc<Settings>) -> Result<Self, SessionError> {
-        let endpoint = choose(settings).await?;
+    pub(super) async fn open(
+        settings: &Arc<Settings>,
+        clock: &dyn Clock,
+    ) -> Result<Self, SessionError> {
+        let now = clock.timebase().utc(clock.now());
+        let now = now.and_then(CertificateTime::from_utc);
+        let Choice { endpoint, remarks } = choose(settings, now).await?;
         let own = match endpoint.security_mode {
             MessageSecurityMode::None => None,
             _ => Some(own_certificate(settings).await?),
         };
         let notes = Notes::new(&endpoint_name(&endpoint));
-        if own.is_none() && matches!(settings.auth, Auth::UserName { .. }) {
+        let own_remark = own.as_ref().and_then(|own| own.remark(now));
+        for remark in remarks.iter().chain(&own_remark) {
+            notes.warn(remark);
+        }
+        if own.is_none() && settings.auth != Auth::Anonymous {
             notes.warn("security is None: nothing protects what is sent, and who the server is stays unproved");
         }
         let channel = Channel::open(
@@ -252,8 +262,23 @@ async fn own_certificate(settings: &Arc<Settings>) -> Result<OwnCertificate, Ses
         let hint = "make the pki directory writable for the user that runs millrace";
         refused(settings, message, hint)
     };
-    tokio::task::spawn_blocking(move || trust::own_certificate(&pki_dir))
+    tokio::task::spawn_blocking(move || own::own_certificate(&pki_dir))
         .await
         .map_err(|error| failed(error.to_string()))?
         .map_err(|error| failed(with_cause(&error)))
+}
+
+/// Opens a session and closes it: what is remarked of it.
+///
+/// # Errors
+/// Why a device with these settings gets no session, in the same words.
+pub async fn shake_hands(
+    settings: Settings,
+    clock: &dyn Clock,
+) -> Result<Vec<String>, SessionError> {
+    let settings = Arc::new(settings);
+    let line = Line::open(&settings, clock).await?;
+    line.log_in(&settings, KEEP_ALIVE).await?;
+    super::session::say_goodbye(&line.channel).await;
+    Ok(line.notes.lines())
 }

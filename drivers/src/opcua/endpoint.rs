@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use opcua::crypto::SecurityPolicy;
 use opcua::types::{
-    EndpointDescription, GetEndpointsRequest, GetEndpointsResponse, MessageSecurityMode,
-    UserTokenType,
+    DateTime, EndpointDescription, GetEndpointsRequest, GetEndpointsResponse, MessageSecurityMode,
+    UserTokenPolicy, UserTokenType,
 };
 
+use super::certificate::CertificateTime;
 use super::channel::{Channel, authority};
+use super::judge::judge;
 use super::settings::{Auth, Mode, Policy, Security, Settings};
 use super::trust;
 use crate::SessionError;
@@ -37,13 +39,20 @@ pub(super) fn policy_of(endpoint: &EndpointDescription) -> Offered {
     }
 }
 
-/// The endpoints of a server. The channel for this is in clear, so that the answer is only a proposal:
+/// What a server offers, as it says itself.
+pub(super) struct Offer {
+    pub(super) endpoints: Vec<EndpointDescription>,
+    /// By the server's clock.
+    pub(super) answered_at: DateTime,
+}
+
+/// Asks a server what it offers. The channel for this is in clear, so that the answer is only a proposal:
 /// what is chosen is checked against what we trust before anything secret is sent.
 pub(super) async fn get_endpoints(
     device: &str,
     url: &str,
     timeout: Duration,
-) -> Result<Vec<EndpointDescription>, SessionError> {
+) -> Result<Offer, SessionError> {
     let asked = EndpointDescription {
         endpoint_url: url.into(),
         security_policy_uri: SecurityPolicy::None.to_uri().into(),
@@ -60,19 +69,33 @@ pub(super) async fn get_endpoints(
         })
         .await?;
     channel.close().await;
-    Ok(response.endpoints.unwrap_or_default())
+    Ok(Offer {
+        endpoints: response.endpoints.unwrap_or_default(),
+        answered_at: response.response_header.timestamp,
+    })
+}
+
+/// What we take of an offer.
+pub(super) struct Choice {
+    pub(super) endpoint: EndpointDescription,
+    /// What is worth knowing of its certificate.
+    pub(super) remarks: Vec<String>,
 }
 
 /// The endpoint of the device's server that the settings ask for, trusted where it protects anything.
-pub(super) async fn choose(settings: &Settings) -> Result<EndpointDescription, SessionError> {
-    let offered = get_endpoints(&settings.device, &settings.url, settings.timeout).await?;
-    let mut endpoint = select(settings, offered)?;
+pub(super) async fn choose(
+    settings: &Settings,
+    now: Option<CertificateTime>,
+) -> Result<Choice, SessionError> {
+    let offer = get_endpoints(&settings.device, &settings.url, settings.timeout).await?;
+    let mut endpoint = select(settings, offer.endpoints)?;
+    let remarks = match endpoint.security_mode {
+        MessageSecurityMode::None => Vec::new(),
+        _ => check_certificate(settings, &endpoint, now)?,
+    };
     endpoint.endpoint_url = reachable_url(&settings.url, endpoint.endpoint_url.as_ref()).into();
     endpoint.server_certificate = trust::leaf(&endpoint.server_certificate);
-    if endpoint.security_mode != MessageSecurityMode::None {
-        check_trust(settings, &endpoint)?;
-    }
-    Ok(endpoint)
+    Ok(Choice { endpoint, remarks })
 }
 
 fn select(
@@ -107,7 +130,7 @@ fn select(
     }
     secure_enough
         .into_iter()
-        .filter(|endpoint| endpoint.find_policy(token_type(&settings.auth)).is_some())
+        .filter(|endpoint| login_policy(endpoint, &settings.auth).is_some())
         .max_by_key(strength)
         .ok_or_else(|| {
             refused(
@@ -117,7 +140,8 @@ fn select(
                     wanted(settings.security),
                     token_label(&settings.auth)
                 ),
-                "set or remove username and password_file; millrace trust lists what the server takes",
+                "set username and password_file, or user_cert_file and user_key_file, or neither; millrace trust lists \
+                 what the server takes",
             )
         })
 }
@@ -150,30 +174,22 @@ fn strength(endpoint: &EndpointDescription) -> (bool, u8, u8) {
     )
 }
 
-fn check_trust(settings: &Settings, endpoint: &EndpointDescription) -> Result<(), SessionError> {
-    let certificate = trust::server_certificate(&endpoint.server_certificate)
-        .map_err(|error| refused(settings, error.to_string(), "give the server a certificate"))?;
-    let trusted = trust::is_trusted(
-        &certificate,
-        &settings.pki_dir,
-        settings.server_cert_file.as_deref(),
-    )
-    .map_err(|error| refused(settings, with_cause(&error), "see to the file"))?;
-    if trusted {
-        return Ok(());
-    }
+/// Refuses a certificate that has a fault; what is only worth knowing comes back.
+fn check_certificate(
+    settings: &Settings,
+    endpoint: &EndpointDescription,
+    now: Option<CertificateTime>,
+) -> Result<Vec<String>, SessionError> {
+    let found = judge(settings, endpoint, now)
+        .map_err(|error| refused(settings, with_cause(&error), "see to the file"))?;
+    let Some(first) = found.faults.first() else {
+        return Ok(found.remarks);
+    };
+    let all: Vec<String> = found.faults.iter().map(ToString::to_string).collect();
     Err(refused(
         settings,
-        format!(
-            "its certificate with thumbprint {} ({}) is not trusted here",
-            trust::thumbprint(&certificate),
-            certificate.subject_name()
-        ),
-        &format!(
-            "compare the thumbprint with the one that the server shows, then pin it: millrace trust {}, \
-             or name the certificate in server_cert_file",
-            settings.url
-        ),
+        all.join("; besides, "),
+        &first.hint(&settings.url),
     ))
 }
 
@@ -200,17 +216,53 @@ fn reachable_url(configured: &str, advertised: &str) -> String {
     format!("opc.tcp://{}{path}", authority(configured))
 }
 
-pub(super) fn token_type(auth: &Auth) -> UserTokenType {
-    match auth {
+/// How the endpoint takes this login: where it has several ways, the one that protects best.
+pub(super) fn login_policy<'a>(
+    endpoint: &'a EndpointDescription,
+    auth: &Auth,
+) -> Option<&'a UserTokenPolicy> {
+    let wanted = match auth {
         Auth::Anonymous => UserTokenType::Anonymous,
         Auth::UserName { .. } => UserTokenType::UserName,
-    }
+        Auth::Certificate { .. } => UserTokenType::Certificate,
+    };
+    let ways = endpoint.user_identity_tokens.iter().flatten();
+    ways.filter(|way| way.token_type == wanted)
+        .filter_map(|way| Some((protection(login_security(endpoint, way))?, way)))
+        // The last of equal ones would win, and servers list what they like best first.
+        .rev()
+        .max_by_key(|(protection, _)| *protection)
+        .map(|(_, way)| way)
+}
+
+/// The policy that protects a login: its own, or where it names none, the endpoint's.
+pub(super) fn login_security(
+    endpoint: &EndpointDescription,
+    way: &UserTokenPolicy,
+) -> SecurityPolicy {
+    let own = way.security_policy_uri.as_ref();
+    SecurityPolicy::from_uri(match own.is_empty() {
+        true => endpoint.security_policy_uri.as_ref(),
+        false => own,
+    })
+}
+
+/// Higher is better; nothing for a policy that we do not speak.
+fn protection(policy: SecurityPolicy) -> Option<u8> {
+    Some(match policy {
+        SecurityPolicy::None => 0,
+        SecurityPolicy::Aes128Sha256RsaOaep => 1,
+        SecurityPolicy::Basic256Sha256 => 2,
+        SecurityPolicy::Aes256Sha256RsaPss => 3,
+        _ => return None,
+    })
 }
 
 fn token_label(auth: &Auth) -> &'static str {
     match auth {
         Auth::Anonymous => "anonymous",
         Auth::UserName { .. } => "user name",
+        Auth::Certificate { .. } => "certificate",
     }
 }
 
@@ -267,8 +319,6 @@ fn list(mut names: Vec<String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use opcua::types::UserTokenPolicy;
-
     use super::*;
 
     fn endpoint(policy: SecurityPolicy, mode: MessageSecurityMode) -> EndpointDescription {

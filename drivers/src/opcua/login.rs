@@ -10,15 +10,18 @@ use opcua::types::{
     ActivateSessionRequest, ActivateSessionResponse, AnonymousIdentityToken,
     ApplicationDescription, ApplicationType, ByteString, CreateSessionRequest,
     CreateSessionResponse, EndpointDescription, ExtensionObject, NodeId, SignatureData, StatusCode,
-    UAString, UserNameIdentityToken, UserTokenPolicy,
+    UAString, UserNameIdentityToken, UserTokenPolicy, X509IdentityToken,
 };
 use std::path::Path;
 use std::time::Duration;
 
+use super::certificate::Certificate;
 use super::channel::Channel;
-use super::endpoint::{refused, stronger, token_type, with_cause};
+use super::endpoint::{login_policy, login_security, refused, stronger, with_cause};
+use super::own::OwnCertificate;
 use super::settings::{Auth, Settings};
-use super::trust::{self, OwnCertificate};
+use super::trust;
+use super::user::UserCertificate;
 use crate::SessionError;
 
 /// The length that Part 4, 5.6.2 asks for.
@@ -56,7 +59,7 @@ pub(super) async fn log_in(
             session_name: format!("millrace {}", settings.device).into(),
             client_nonce: nonce.clone(),
             client_certificate: own
-                .map(|own| own.certificate.as_byte_string())
+                .map(|own| ByteString::from(own.certificate.der()))
                 .unwrap_or_default(),
             requested_session_timeout: silence_max.max(SESSION_TIMEOUT_MIN).as_secs_f64() * 1000.0,
             max_response_message_size: 0,
@@ -94,22 +97,57 @@ async fn activate(
     login: Login,
 ) -> Result<Login, SessionError> {
     channel.set_token(login.token.clone());
-    let user_identity_token = identity(channel, settings, &login.server_nonce)?;
+    let identity = identity(channel, settings, &login.server_nonce)?;
     let client_signature = sign(channel, own, &login.server_nonce)?;
-    let activated: ActivateSessionResponse = channel
-        .request("ActivateSession", |request_header| ActivateSessionRequest {
-            request_header,
-            client_signature,
-            client_software_certificates: None,
-            locale_ids: None,
-            user_identity_token,
-            user_token_signature: SignatureData::null(),
-        })
-        .await?;
+    let request = ActivateSessionRequest {
+        request_header: channel.header(channel.timeout()),
+        client_signature,
+        client_software_certificates: None,
+        locale_ids: None,
+        user_identity_token: identity.token,
+        user_token_signature: identity.signature,
+    };
+    let activated = channel.send::<ActivateSessionResponse>(request, channel.timeout());
+    let activated = activated.await.map_err(|error| {
+        login_refused(settings, error.status())
+            .unwrap_or_else(|| channel.asked("ActivateSession").failed(&error))
+    })?;
     Ok(Login {
         server_nonce: activated.server_nonce,
         ..login
     })
+}
+
+/// What is to be done depends on how we logged in.
+fn login_refused(settings: &Settings, status: StatusCode) -> Option<SessionError> {
+    if !matches!(
+        status,
+        StatusCode::BadUserAccessDenied
+            | StatusCode::BadIdentityTokenRejected
+            | StatusCode::BadIdentityTokenInvalid
+            | StatusCode::BadUserSignatureInvalid
+    ) {
+        return None;
+    }
+    let (who, hint) = match &settings.auth {
+        Auth::Anonymous => (
+            "anybody without a login".to_owned(),
+            "set username and password_file, or user_cert_file and user_key_file",
+        ),
+        Auth::UserName { user, .. } => (
+            format!("user {user} with this password"),
+            "check username and password_file, and that the server lets this user in",
+        ),
+        Auth::Certificate { cert_file, .. } => (
+            format!("the user of the certificate {}", cert_file.display()),
+            "trust user_cert_file at the server among the certificates of users, and give that user its rights",
+        ),
+    };
+    Some(refused(
+        settings,
+        format!("it does not let {who} in ({status} at ActivateSession)"),
+        hint,
+    ))
 }
 
 fn description(own: Option<&OwnCertificate>) -> ApplicationDescription {
@@ -142,13 +180,13 @@ fn check_server(
             "the session shows another certificate than the endpoint",
         ));
     }
-    let server = trust::server_certificate(&created.server_certificate)
-        .map_err(|error| asked.unfit(&error.to_string()))?;
+    let server = Certificate::from_der(created.server_certificate.as_ref())
+        .ok_or_else(|| asked.unfit("no certificate"))?;
     verify_signature_data(
         &created.server_signature,
         policy(channel),
-        &server,
-        &own.certificate,
+        &server.x509,
+        &own.certificate.x509,
         nonce.as_ref(),
     )
     .map_err(|_| asked.unfit("a signature that its certificate did not make"))
@@ -185,60 +223,99 @@ fn sign(
         .map_err(|error| channel.asked("ActivateSession").failed(&error))
 }
 
+/// Who we are, and the proof of it.
+struct Identity {
+    token: ExtensionObject,
+    signature: SignatureData,
+}
+
+impl Identity {
+    fn unproved(token: ExtensionObject) -> Self {
+        Self {
+            token,
+            signature: SignatureData::null(),
+        }
+    }
+}
+
 fn identity(
     channel: &Channel,
     settings: &Settings,
     server_nonce: &ByteString,
-) -> Result<ExtensionObject, SessionError> {
-    let token = channel
-        .endpoint()
-        .find_policy(token_type(&settings.auth))
-        .ok_or_else(|| {
-            channel.asked("ActivateSession").status(
-                StatusCode::BadIdentityTokenRejected,
-                "the endpoint takes no such login",
-            )
-        })?;
+) -> Result<Identity, SessionError> {
+    let endpoint = channel.endpoint();
+    let way = login_policy(endpoint, &settings.auth).ok_or_else(|| {
+        channel.asked("ActivateSession").status(
+            StatusCode::BadIdentityTokenRejected,
+            "the endpoint takes no such login",
+        )
+    })?;
+    if login_security(endpoint, way) != SecurityPolicy::None
+        && endpoint.server_certificate.is_null_or_empty()
+    {
+        return Err(refused(
+            settings,
+            "it wants the login protected, and shows no certificate for that".to_owned(),
+            "give the server a certificate",
+        ));
+    }
     match &settings.auth {
-        Auth::Anonymous => Ok(ExtensionObject::from_message(AnonymousIdentityToken {
-            policy_id: token.policy_id.clone(),
-        })),
+        Auth::Anonymous => Ok(Identity::unproved(ExtensionObject::from_message(
+            AnonymousIdentityToken {
+                policy_id: way.policy_id.clone(),
+            },
+        ))),
         Auth::UserName {
             user,
             password_file,
         } => {
             let password = read_password(settings, password_file)?;
-            let token = user_name(channel, token, server_nonce, user, &password)?;
-            Ok(ExtensionObject::from_message(token))
+            let token = user_name(channel, way, server_nonce, user, &password)?;
+            Ok(Identity::unproved(ExtensionObject::from_message(token)))
+        }
+        Auth::Certificate {
+            cert_file,
+            key_file,
+        } => {
+            let user = UserCertificate::read(settings, cert_file, key_file)?;
+            let token = X509IdentityToken {
+                policy_id: way.policy_id.clone(),
+                certificate_data: ByteString::from(user.certificate.der()),
+            };
+            // Where the way names no policy it is the channel's. Without any there is nothing to sign with.
+            let signature = create_signature_data(
+                &user.key,
+                login_security(endpoint, way),
+                &endpoint.server_certificate,
+                server_nonce,
+            )
+            .map_err(|error| channel.asked("ActivateSession").failed(&error))?;
+            Ok(Identity {
+                token: ExtensionObject::from_message(token),
+                signature,
+            })
         }
     }
 }
 
 fn user_name(
     channel: &Channel,
-    token: &UserTokenPolicy,
+    way: &UserTokenPolicy,
     server_nonce: &ByteString,
     user: &str,
     password: &str,
 ) -> Result<UserNameIdentityToken, SessionError> {
-    let asked = channel.asked("ActivateSession");
-    let uri = token.security_policy_uri.as_ref();
-    if !uri.is_empty() && SecurityPolicy::from_uri(uri) == SecurityPolicy::Unknown {
-        return Err(asked.status(
-            StatusCode::BadSecurityPolicyRejected,
-            "the password would have to be encrypted by an unknown policy",
-        ));
-    }
-    let certificate = trust::server_certificate(&channel.endpoint().server_certificate).ok();
+    let certificate = Certificate::from_der(channel.endpoint().server_certificate.as_ref());
+    let certificate = certificate.map(|certificate| certificate.x509);
     let secret = legacy_encrypt_secret(
         policy(channel),
         channel.endpoint().security_mode,
-        token,
+        way,
         server_nonce.as_ref(),
         &certificate,
         password.as_bytes(),
     )
-    .map_err(|error| asked.failed(&error))?;
+    .map_err(|error| channel.asked("ActivateSession").failed(&error))?;
     Ok(UserNameIdentityToken {
         policy_id: secret.policy,
         user_name: user.into(),

@@ -13,11 +13,11 @@ use super::acks::Acks;
 use super::channel::Channel;
 use super::login::{Login, log_in_again};
 use super::notes::Notes;
+use super::own::OwnCertificate;
 use super::publish::republish;
 use super::sequence::Sequence;
 use super::settings::Settings;
 use super::subscription::Monitored;
-use super::trust::OwnCertificate;
 use crate::SessionError;
 
 /// More than any server keeps; it bounds a server that always has one more.

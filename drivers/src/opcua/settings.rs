@@ -44,6 +44,11 @@ pub struct Settings {
     pub pki_dir: PathBuf,
     /// A server certificate (DER or PEM) that is trusted besides those in `pki_dir`.
     pub server_cert_file: Option<PathBuf>,
+    /// Whether the server's certificate has to be for the host in `url`. By default it has to where an authority vouches
+    /// for it, and not where it is pinned.
+    pub check_host: Option<bool>,
+    /// Faults of the server's certificate that are remarked and forbid nothing.
+    pub tolerate: Vec<Tolerance>,
 }
 
 impl Settings {
@@ -61,6 +66,8 @@ impl Settings {
             timeout: TIMEOUT_DEFAULT,
             pki_dir: pki_dir.into(),
             server_cert_file: None,
+            check_host: None,
+            tolerate: Vec::new(),
         }
     }
 }
@@ -227,6 +234,26 @@ impl Mode {
     }
 }
 
+/// A fault of a server's certificate that somebody may have to live with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tolerance {
+    /// Its time has passed or has not come.
+    Validity,
+    /// It is for another application URI.
+    Application,
+    /// It is not meant for a server.
+    Usage,
+}
+
+impl Tolerance {
+    /// All, by the names that the configuration uses.
+    pub const NAMED: [(&'static str, Tolerance); 3] = [
+        ("validity", Tolerance::Validity),
+        ("application", Tolerance::Application),
+        ("usage", Tolerance::Usage),
+    ];
+}
+
 /// Who we are for the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Auth {
@@ -238,6 +265,13 @@ pub enum Auth {
         user: String,
         /// The file that holds the password; a line break at its end does not count.
         password_file: PathBuf,
+    },
+    /// A user with a certificate, who proves at each login that the key is theirs. Both files are read at each open.
+    Certificate {
+        /// DER or PEM.
+        cert_file: PathBuf,
+        /// PEM, PKCS 8 or PKCS 1.
+        key_file: PathBuf,
     },
 }
 

@@ -24,10 +24,10 @@ impl Asked<'_> {
 
     /// The session error for a service result; `detail` is what the library or the server adds to it.
     pub(super) fn status(self, status: StatusCode, detail: &str) -> SessionError {
-        if let Some(hint) = refusal_hint(status) {
+        if let Some((message, hint)) = refusal(status) {
             return SessionError::Refused {
                 device: self.device.to_owned(),
-                message: format!("{} at {}", status, self.request),
+                message: format!("{message} ({status} at {})", self.request),
                 hint: hint.to_owned(),
             };
         }
@@ -66,37 +66,72 @@ impl Asked<'_> {
     }
 }
 
-/// Where a server will go on refusing until somebody changes something: what to change.
-fn refusal_hint(status: StatusCode) -> Option<&'static str> {
+/// Where a server will go on refusing until somebody changes something: what it means, and what to change.
+fn refusal(status: StatusCode) -> Option<(&'static str, &'static str)> {
     Some(match status {
         StatusCode::BadUserAccessDenied
         | StatusCode::BadIdentityTokenRejected
         | StatusCode::BadIdentityTokenInvalid
-        | StatusCode::BadUserSignatureInvalid => {
-            "check username and password_file, and that the server lets this user in"
-        }
+        | StatusCode::BadUserSignatureInvalid => (
+            "it does not let us in",
+            "check username and password_file, or user_cert_file, and that the server lets this user in",
+        ),
         StatusCode::BadSecurityChecksFailed
         | StatusCode::BadCertificateUntrusted
-        | StatusCode::BadCertificateInvalid
-        | StatusCode::BadCertificateUseNotAllowed
-        | StatusCode::BadCertificateUriInvalid
+        | StatusCode::BadNoValidCertificates => (
+            "it does not trust the gateway's certificate",
+            "trust it at the server, where it often lies among the rejected ones now; millrace trust --own shows file and \
+             thumbprint",
+        ),
+        StatusCode::BadCertificateTimeInvalid | StatusCode::BadCertificateIssuerTimeInvalid => (
+            "by its clock the gateway's certificate is not valid now",
+            "compare the clocks of gateway and server; millrace trust --own shows the certificate's times, and --renew makes \
+             a new one",
+        ),
+        StatusCode::BadCertificateUriInvalid => (
+            "it finds another application URI in the gateway's certificate than the gateway gives",
+            "make a new certificate with millrace trust --own --renew and trust that at the server",
+        ),
+        StatusCode::BadCertificateHostNameInvalid => (
+            "it does not find the gateway's host in the gateway's certificate",
+            "make a new certificate with millrace trust --own --renew, or switch that check off at the server",
+        ),
+        StatusCode::BadCertificateUseNotAllowed
+        | StatusCode::BadCertificateIssuerUseNotAllowed
+        | StatusCode::BadCertificatePolicyCheckFailed
+        | StatusCode::BadCertificateInvalid => (
+            "it does not accept the gateway's certificate",
+            "see the server's log for what it misses; millrace trust --own shows the certificate",
+        ),
+        StatusCode::BadCertificateRevoked | StatusCode::BadCertificateIssuerRevoked => (
+            "it holds the gateway's certificate for revoked",
+            "take own and private out of the pki directory, so that a new key and certificate are made, and trust that at the \
+             server",
+        ),
+        StatusCode::BadCertificateRevocationUnknown
         | StatusCode::BadCertificateIssuerRevocationUnknown
-        | StatusCode::BadCertificateRevocationUnknown
-        | StatusCode::BadCertificateChainIncomplete
-        | StatusCode::BadCertificateRevoked
-        | StatusCode::BadNoValidCertificates
-        | StatusCode::BadApplicationSignatureInvalid => {
-            "trust the gateway's certificate (own/cert.der in its pki directory) at the server"
-        }
-        StatusCode::BadCertificateTimeInvalid | StatusCode::BadCertificateIssuerTimeInvalid => {
-            "compare the clocks of gateway and server, and the validity of the certificates"
-        }
+        | StatusCode::BadCertificateChainIncomplete => (
+            "it cannot check who signed the gateway's certificate",
+            "give the server the certificate of that authority and its revocation list",
+        ),
+        StatusCode::BadApplicationSignatureInvalid => (
+            "it does not accept the gateway's signature",
+            "own/cert.der and private/private.pem in the pki directory must belong together",
+        ),
+        StatusCode::BadInvalidTimestamp => (
+            "it finds the gateway's clock too far from its own",
+            "set the clocks of gateway (timedatectl) and server",
+        ),
         StatusCode::BadSecurityPolicyRejected
         | StatusCode::BadSecurityModeRejected
-        | StatusCode::BadSecurityModeInsufficient => {
-            "choose a security and mode that the server offers: millrace trust lists them"
-        }
-        StatusCode::BadTcpEndpointUrlInvalid => "check the path of the address after host and port",
+        | StatusCode::BadSecurityModeInsufficient => (
+            "it does not take this security",
+            "choose a security and mode that the server offers: millrace trust lists them",
+        ),
+        StatusCode::BadTcpEndpointUrlInvalid => (
+            "it does not know this address",
+            "check the path of the address after host and port",
+        ),
         _ => return None,
     })
 }

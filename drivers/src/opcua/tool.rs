@@ -45,7 +45,7 @@ impl OpcuaTool {
     /// Where no session can be made.
     pub async fn open(settings: Settings) -> Result<Self, SessionError> {
         let settings = Arc::new(settings);
-        let line = Line::open(&settings).await?;
+        let line = Line::open(&settings, &SystemClock::new()).await?;
         line.log_in(&settings, KEEP_ALIVE).await?;
         let server = Server::ask(&line.channel, true).await?;
         Ok(Self {

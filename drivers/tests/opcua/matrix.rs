@@ -1,10 +1,13 @@
 //! Every policy and mode with every login, against both foreign servers: connect, read, subscribe.
 
+use std::path::Path;
+
 use millrace_drivers::Driver;
 use millrace_drivers::opcua::{Auth, Mode, Policy, Security, read_once};
 use millrace_tags::{Quality, Value};
+use opcua::crypto::{CertificateStore, X509Data};
 
-use crate::peer::{Make, PASSWORD, Peer, driver, node};
+use crate::peer::{ENCRYPTED, Make, PASSWORD, Peer, driver, node};
 use crate::session::collect;
 
 fn securities() -> Vec<Security> {
@@ -41,20 +44,62 @@ async fn serves(peer: &Peer, security: Security, auth: Auth) {
     session.close().await;
 }
 
+/// Makes a user's certificate and key in a directory.
+fn make_user(dir: &Path, name: &str) {
+    let data = X509Data {
+        key_size: 2048,
+        common_name: name.to_owned(),
+        organization: "Millrace test".to_owned(),
+        certificate_duration_days: 30,
+        ..X509Data::sample_cert()
+    };
+    let (cert, key) = (
+        dir.join(format!("{name}.der")),
+        dir.join(format!("{name}.pem")),
+    );
+    CertificateStore::create_certificate_and_key(&data, true, &cert, &key).expect("user made");
+}
+
+fn user(peer: &Peer, cert: &str, key: &str) -> Auth {
+    Auth::Certificate {
+        cert_file: peer.dir().join(format!("{cert}.der")),
+        key_file: peer.dir().join(format!("{key}.pem")),
+    }
+}
+
+/// A server that knows the user `anna` and not the user `berta`.
+fn start(make: Make) -> Option<Peer> {
+    Peer::with(make, &[], |dir| {
+        for name in ["anna", "berta"] {
+            make_user(dir, name);
+        }
+        let trusted = dir.join("users/trusted/certs");
+        std::fs::create_dir_all(&trusted).expect("directory");
+        std::fs::copy(dir.join("anna.der"), trusted.join("anna.der")).expect("trusted");
+    })
+}
+
 async fn every_field(make: Make) {
-    let Some(peer) = Peer::start(make) else {
+    let Some(peer) = start(make) else {
         return;
     };
     for security in securities() {
-        for auth in [Auth::Anonymous, peer.password(PASSWORD)] {
+        let by_name = peer.password(PASSWORD);
+        for auth in [Auth::Anonymous, by_name, user(&peer, "anna", "anna")] {
             serves(&peer, security, auth).await;
         }
-        let mut settings = peer.settings(security);
-        settings.auth = peer.password("wrong horse");
-        let refused = read_once(settings, &node("Fixed")).await;
-        let error = refused.expect_err("a wrong password");
-        assert!(error.is_refusal(), "{security:?}: {error:?}");
+        let said = refusal(&peer, security, peer.password("wrong horse")).await;
+        assert!(said.contains("password_file"), "{security:?}: {said}");
     }
+}
+
+async fn refusal(peer: &Peer, security: Security, auth: Auth) -> String {
+    let mut settings = peer.settings(security);
+    settings.auth = auth;
+    let refused = read_once(settings, &node("Fixed")).await;
+    let error = refused.expect_err("refused");
+    assert!(error.is_refusal(), "{security:?}: {error:?}");
+    error.to_string()
 }
 
 #[tokio::test]
@@ -65,4 +110,20 @@ async fn asyncua_serves_every_policy_and_login() {
 #[tokio::test]
 async fn node_opcua_serves_every_policy_and_login() {
     every_field(Make::NodeOpcua).await;
+}
+
+/// node-opcua verifies the signature that a user's key made, and looks whether it trusts the certificate.
+#[tokio::test]
+async fn a_user_certificate_is_refused_without_its_key_and_without_trust() {
+    let Some(peer) = start(Make::NodeOpcua) else {
+        return;
+    };
+    let said = refusal(&peer, ENCRYPTED, user(&peer, "berta", "berta")).await;
+    assert!(said.contains("user_cert_file"), "{said}");
+    let said = refusal(&peer, ENCRYPTED, user(&peer, "anna", "berta")).await;
+    assert!(said.contains("is not that of the certificate in"), "{said}");
+    let said = refusal(&peer, ENCRYPTED, user(&peer, "anna", "missing")).await;
+    assert!(said.contains("missing.pem cannot be read"), "{said}");
+    let said = refusal(&peer, ENCRYPTED, user(&peer, "missing", "anna")).await;
+    assert!(said.contains("cannot read"), "{said}");
 }
