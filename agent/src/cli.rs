@@ -11,7 +11,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 mod advice;
 mod bootstrap;
+mod browse;
 mod buffer;
+mod call;
 mod check;
 mod client;
 mod config;
@@ -25,6 +27,7 @@ mod ledger;
 mod listen;
 mod logs;
 mod once;
+mod opcua;
 pub(crate) mod output;
 mod probe_value;
 mod reach;
@@ -136,8 +139,8 @@ enum Command {
     /// Find units and line settings
     #[command(subcommand)]
     Scan(scan::ScanCommand),
-    /// Walk the nodes of an OPC UA server
-    Browse(later::AnyArgs),
+    Browse(browse::BrowseArgs),
+    Call(call::CallArgs),
     Identify(identify::IdentifyArgs),
     ProbeValue(probe_value::ProbeArgs),
     /// Simulated devices, well-behaved or misbehaving
@@ -212,11 +215,8 @@ impl Command {
             Command::Buffer(command) => command.run(global),
             Command::Model(command) => command.refuse(),
             Command::Scan(command) => command.run(global),
-            Command::Browse(_) => Later::new(
-                "browse",
-                "`millrace read --on opc.tcp://HOST:PORT NODE…` reads nodes whose ids you know",
-            )
-            .refuse(),
+            Command::Browse(args) => args.run(global),
+            Command::Call(args) => args.run(global),
             Command::Identify(args) => args.run(global),
             Command::ProbeValue(args) => args.run(global),
             #[cfg(feature = "sim")]

@@ -59,6 +59,7 @@ pub(crate) use line::Line;
 pub(crate) use local::Local;
 pub(crate) use meaning::TagMeaning;
 pub(crate) use model::Model;
+pub(crate) use names::NAME_BYTES_MAX;
 pub(crate) use pattern::Pattern;
 use place::Place;
 pub(crate) use problem::{Note, Problem, Problems};

@@ -15,6 +15,7 @@ mod events;
 mod gateway;
 mod live;
 mod model;
+mod opcua;
 mod pipeline;
 mod poison;
 mod poll;

@@ -3,12 +3,16 @@
 
 mod buffer;
 mod device;
+mod opcua;
 
 use millrace_tags::LogKind;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use buffer::{BufferStatus, Damage, Lanes, LogStatus, Refused, about_duration};
 pub(crate) use device::{DeviceState, DeviceStatus, ExcludedRange, Since, TroubleReport};
+pub(crate) use opcua::{
+    CallDone, CallOutput, NodeRow, NodeTree, OpcuaQuestion, OpcuaRequest, ServerIdentity,
+};
 
 /// `GET /v1/status`: everything in one screen.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -15,6 +15,7 @@ mod layering;
 mod ledger;
 mod live;
 mod meanings;
+mod opcua_tools;
 mod opcua_values;
 mod outage;
 mod plant;

@@ -28,6 +28,16 @@ pub(crate) struct Peer {
     pub(crate) role: Role,
 }
 
+impl Peer {
+    /// For the audit.
+    pub(crate) fn named(&self) -> String {
+        match self.uid {
+            Some(uid) => format!("uid {uid}"),
+            None => "unknown uid".to_owned(),
+        }
+    }
+}
+
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
         let uid = stream

@@ -18,9 +18,11 @@ use tokio::sync::broadcast;
 use super::peer::{Peer, Role};
 use super::{buffer, line, stored, trace};
 use crate::gateway::{Gateway, NotFound};
+use crate::opcua::Unanswered;
 use crate::poison::{PoisonDone, PoisonRequest};
 use crate::report::{
-    ApiError, DeviceAction, DeviceRequest, EventRow, ReadRequest, TagRow, WriteDone, WriteRequest,
+    ApiError, DeviceAction, DeviceRequest, EventRow, OpcuaRequest, ReadRequest, TagRow, WriteDone,
+    WriteRequest,
 };
 use crate::supervisor::Current;
 use crate::write::WriteRefusal;
@@ -46,6 +48,7 @@ pub(crate) fn router(door: Door) -> Router {
         .route("/v1/tags", get(tags))
         .route("/v1/read", post(read))
         .route("/v1/write", post(write))
+        .route("/v1/opcua", post(opcua))
         .route("/v1/modbus", get(line::report))
         .route("/v1/modbus/tunnel", get(line::tunnel))
         .route("/v1/modbus/trace", get(trace::trace))
@@ -147,10 +150,7 @@ async fn write(
     ConnectInfo(peer): ConnectInfo<Peer>,
     Json(request): Json<WriteRequest>,
 ) -> Result<Json<WriteDone>, Refusal> {
-    let who = match peer.uid {
-        Some(uid) => format!("uid {uid}"),
-        None => "unknown uid".to_owned(),
-    };
+    let who = peer.named();
     let written = door.get().write(&request.tag, &request.value, &who).await;
     written.map(Json).map_err(|refusal| {
         let status = match &refusal {
@@ -159,6 +159,22 @@ async fn write(
             WriteRefusal::Refused(_) | WriteRefusal::Failed(_) => StatusCode::CONFLICT,
         };
         Refusal(status, refusal.to_string())
+    })
+}
+
+async fn opcua(
+    State(door): State<Door>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Json(request): Json<OpcuaRequest>,
+) -> Result<Json<serde_json::Value>, Refusal> {
+    let answer = door.get().ask_opcua(&request, &peer.named()).await;
+    answer.map(Json).map_err(|error| {
+        let status = match &error {
+            Unanswered::NotFound(_) => StatusCode::NOT_FOUND,
+            Unanswered::Address(_) => StatusCode::BAD_REQUEST,
+            Unanswered::Session(_) | Unanswered::Call(_) => StatusCode::CONFLICT,
+        };
+        Refusal(status, crate::device::chain(&error))
     })
 }
 

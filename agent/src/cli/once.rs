@@ -7,12 +7,13 @@ use millrace_drivers::SessionError;
 use millrace_drivers::modbus::{
     Address, AddressError, DataType, OrderError, PointSpec, TypeError, WordOrder,
 };
-use millrace_drivers::opcua::{self, NodeAddress, NodeAddressError, Security, Settings};
+use millrace_drivers::opcua::{NodeAddress, NodeAddressError, OpcuaTool, Settings};
 use millrace_tags::{Clock, Sample, SystemClock, TagId, Value};
 use serde::Serialize;
 
 use super::advice::failed;
 use super::client::block_on;
+use super::opcua::{self, Login};
 use super::target::Target;
 use super::{Failure, Global, reach};
 use crate::live::{TagLabel, tag_row, value_json};
@@ -23,7 +24,7 @@ pub(super) struct Wanted<'a> {
     pub(super) addresses: &'a [String],
     pub(super) value_type: Option<&'a str>,
     pub(super) order: Option<&'a str>,
-    pub(super) security: Option<&'a str>,
+    pub(super) login: &'a Login,
     pub(super) timeout: Duration,
     pub(super) global: &'a Global,
 }
@@ -31,7 +32,7 @@ pub(super) struct Wanted<'a> {
 /// Connects, reads each address once, says goodbye.
 pub(super) fn read(target: &Target, wanted: &Wanted<'_>) -> anyhow::Result<Vec<TagRow>> {
     match target {
-        Target::OpcUa(url) => read_opcua(&wanted.opcua_settings(url)?, &wanted.nodes()?),
+        Target::OpcUa(url) => read_opcua(wanted.opcua_settings(url)?, &wanted.nodes()?),
         _ => read_modbus(target, wanted, &wanted.points()?),
     }
 }
@@ -67,7 +68,7 @@ pub(super) struct Written {
 /// Connects, writes one value and reads it back.
 pub(super) fn write(target: &Target, wanted: &Wanted<'_>, text: &str) -> anyhow::Result<Written> {
     if let Target::OpcUa(url) = target {
-        return Err(Failure::new(format!("{url} cannot be written yet")).into());
+        return write_opcua(wanted.opcua_settings(url)?, &wanted.nodes()?, text);
     }
     let points = wanted.points()?;
     let Some(point) = points.first() else {
@@ -110,13 +111,15 @@ fn typed(text: &str, data_type: DataType) -> Value {
     }
 }
 
-fn read_opcua(settings: &Settings, nodes: &[NodeAddress]) -> anyhow::Result<Vec<TagRow>> {
+fn read_opcua(settings: Settings, nodes: &[NodeAddress]) -> anyhow::Result<Vec<TagRow>> {
     let clock = SystemClock::new();
     block_on(async {
-        let mut rows = Vec::new();
-        for node in nodes {
-            let read = opcua::read_once(settings.clone(), node).await;
-            let (value, quality, source_time) = read.map_err(unreachable)?;
+        let unread = |error| opcua::failed("nothing was read", error);
+        let tool = OpcuaTool::open(settings).await.map_err(unread)?;
+        let read = tool.read(nodes).await.map_err(unread)?;
+        tool.close().await;
+        let rows = nodes.iter().zip(read);
+        let rows = rows.map(|(node, (value, quality, source_time))| {
             let sample = Sample {
                 tag: TagId(0),
                 value,
@@ -124,9 +127,28 @@ fn read_opcua(settings: &Settings, nodes: &[NodeAddress]) -> anyhow::Result<Vec<
                 source_time,
                 gateway_time: clock.now(),
             };
-            rows.push(row(node.to_string(), &sample, &clock));
-        }
-        Ok(rows)
+            row(node.to_string(), &sample, &clock)
+        });
+        Ok(rows.collect())
+    })
+}
+
+fn write_opcua(settings: Settings, nodes: &[NodeAddress], text: &str) -> anyhow::Result<Written> {
+    let Some(node) = nodes.first() else {
+        return Err(Failure::usage("there is no node to write to").into());
+    };
+    block_on(async {
+        let opened = OpcuaTool::open(settings).await;
+        let tool = opened.map_err(|error| opcua::failed("nothing was written", error))?;
+        let report = tool.write(node, text).await;
+        tool.close().await;
+        let report =
+            report.map_err(|error| Failure::new("nothing is sure to be written").because(error))?;
+        Ok(Written {
+            address: node.to_string(),
+            old: report.old.as_ref().map(value_json),
+            read_back: report.read_back.as_ref().map(value_json),
+        })
     })
 }
 
@@ -175,12 +197,7 @@ impl Wanted<'_> {
             let failure = Failure::usage("an OPC UA server knows its types and orders");
             return Err(failure.hint("leave --type and --order away").into());
         }
-        let security = Security::from_keys(self.security, None);
-        Ok(Settings {
-            security: security.map_err(|e| bad(&e, e.hint()))?,
-            timeout: self.timeout,
-            ..Settings::new(url, url, self.global.pki_dir())
-        })
+        Ok(self.login.settings(url, self.timeout, self.global)?)
     }
 }
 
@@ -193,6 +210,13 @@ pub(super) fn bad(error: &dyn std::error::Error, hint: impl Into<String>) -> Fai
 mod tests {
     use super::*;
 
+    const ANONYMOUS: Login = Login {
+        security: None,
+        mode: None,
+        username: None,
+        password_file: None,
+    };
+
     fn wanted<'a>(
         global: &'a Global,
         addresses: &'a [String],
@@ -202,7 +226,7 @@ mod tests {
             addresses,
             value_type,
             order: None,
-            security: None,
+            login: &ANONYMOUS,
             timeout: Duration::from_secs(1),
             global,
         }

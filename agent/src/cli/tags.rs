@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::client::{Client, query};
+use super::opcua::Login;
 use super::table::Table;
 use super::target::Target;
 use super::{Global, once, output, show};
@@ -41,9 +42,8 @@ pub(crate) struct ReadArgs {
     /// Order of bytes and words: abcd, badc, cdab or dcba
     #[arg(long, value_name = "ORDER", requires = "on")]
     order: Option<String>,
-    /// OPC UA security policy, or None [default: the best that the server offers]
-    #[arg(long, value_name = "POLICY", requires = "on")]
-    security: Option<String>,
+    #[command(flatten)]
+    login: Login,
     /// How long the device may take
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration, requires = "on")]
     timeout: Duration,
@@ -75,6 +75,7 @@ impl TagsArgs {
 
 impl ReadArgs {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        self.login.only_with(self.on.as_deref())?;
         let rows = match &self.on {
             Some(url) => once::read(&Target::parse(url)?, &self.wanted(global))?,
             None => Client::new(global).post(
@@ -97,7 +98,7 @@ impl ReadArgs {
             addresses: &self.tags,
             value_type: self.value_type.as_deref(),
             order: self.order.as_deref(),
-            security: self.security.as_deref(),
+            login: &self.login,
             timeout: self.timeout,
             global,
         }

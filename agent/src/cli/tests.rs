@@ -22,6 +22,7 @@ const COMMANDS: &[&str] = &[
     "read --on opc.tcp://10.0.0.6:4840 ns=2;s=Level",
     "write boiler/setpoint -3.5",
     "write --on tcp://10.0.0.5 holding:0 7",
+    "write --on opc.tcp://10.0.0.6:4840 --security Basic256Sha256 --mode sign ns=2;s=Set -7.5",
     "device list",
     "device test boiler",
     "device pause boiler",
@@ -59,6 +60,11 @@ const COMMANDS: &[&str] = &[
     "scan serial rs485-1 --units 1-10 --csv",
     "scan serial /dev/ttyUSB0 --baud 9600,19200 --frame 8N1,8E1",
     "browse opc.tcp://10.0.0.6:4840",
+    "browse opc.tcp://10.0.0.6:4840 ns=2;s=Line1 --depth 3 --csv --username anna --password-file p",
+    "browse press i=2253 --no-values --max 500 --json",
+    "call press ns=2;s=Line1 mix 2.5 -1 text",
+    "call opc.tcp://10.0.0.6:4840 ns=2;s=Line1 ns=2;s=mix --security None",
+    "identify opc.tcp://10.0.0.6:4840 --security None",
     "identify tcp://10.0.0.5",
     "identify boiler",
     "probe-value --on tcp://10.0.0.5 --near holding:0-100 -3.5",
@@ -143,7 +149,6 @@ fn every_command_has_help() {
 fn later_commands_say_what_to_use() {
     for line in [
         "model list",
-        "browse opc.tcp://x:1",
         "bootstrap reset",
         "config schema",
         "doctor",

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::once::{self, Wanted, Written};
+use super::opcua::Login;
 use super::target::Target;
 use super::{Global, output, show};
 use crate::report::{WriteDone, WriteRequest};
@@ -19,20 +20,23 @@ use crate::report::{WriteDone, WriteRequest};
 /// device.
 #[derive(Debug, Args)]
 pub(crate) struct WriteArgs {
-    /// Full name of the tag, for example boiler/setpoint; with --on: an address such as holding:0 or 40001
+    /// Full name of the tag, for example boiler/setpoint; with --on: an address such as holding:0, 40001 or 'ns=2;s=Set'
     tag: String,
     /// A number in the tag's unit, true, false, a text, or an array such as `[1,2]`
     #[arg(allow_hyphen_values = true)]
     value: String,
-    /// Write to this device: `tcp://HOST[:502][/UNIT]`, `rtu+tcp://HOST:PORT/UNIT` or `/dev/ttyUSB0,9600,8E1/3`
+    /// Write to this device: `tcp://HOST[:502][/UNIT]`, `rtu+tcp://HOST:PORT/UNIT`, `/dev/ttyUSB0,9600,8E1/3` or
+    /// `opc.tcp://HOST:PORT[/PATH]`
     #[arg(long, value_name = "URL")]
     on: Option<String>,
-    /// Type of the value [default: u16, or bool for coils]
+    /// Type of the value [Modbus default: u16, or bool for coils]
     #[arg(long = "type", value_name = "TYPE", requires = "on")]
     value_type: Option<String>,
     /// Order of bytes and words: abcd, badc, cdab or dcba
     #[arg(long, value_name = "ORDER", requires = "on")]
     order: Option<String>,
+    #[command(flatten)]
+    login: Login,
     /// How long the device may take
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = humantime::parse_duration, requires = "on")]
     timeout: Duration,
@@ -40,6 +44,7 @@ pub(crate) struct WriteArgs {
 
 impl WriteArgs {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
+        self.login.only_with(self.on.as_deref())?;
         if let Some(on) = &self.on {
             return self.write_on(on, global);
         }
@@ -64,7 +69,7 @@ impl WriteArgs {
             addresses: &addresses,
             value_type: self.value_type.as_deref(),
             order: self.order.as_deref(),
-            security: None,
+            login: &self.login,
             timeout: self.timeout,
             global,
         };

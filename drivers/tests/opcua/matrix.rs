@@ -1,4 +1,4 @@
-//! Every policy and mode with every login, against both foreign servers: connect, read, subscribe.
+//! Every policy and mode with every login, against both foreign servers: connect, read, subscribe, write.
 
 use std::path::Path;
 
@@ -41,6 +41,11 @@ async fn serves(peer: &Peer, security: Security, auth: Auth) {
         .unwrap_or_else(|error| panic!("{named}: {error}"));
     let samples = collect(&mut session, 1).await;
     assert_eq!(samples[0].value, Some(Value::F64(0.1)), "{named}");
+    for value in [0.2, 0.1] {
+        let written = session.write(samples[0].tag, &Value::F64(value)).await;
+        let report = written.unwrap_or_else(|error| panic!("{named}: {error}"));
+        assert_eq!(report.read_back, Some(Value::F64(value)), "{named}");
+    }
     session.close().await;
 }
 

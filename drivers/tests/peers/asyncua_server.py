@@ -69,6 +69,7 @@ async def furnish(server):
         node_id = ua.NodeId(name, index)
         variant = ua.Variant(value, kind)
         nodes[name] = await server.nodes.objects.add_variable(node_id, name, variant)
+        await nodes[name].set_writable()
     for count in range(200):
         name = f"Many{count}"
         node_id = ua.NodeId(name, index)
