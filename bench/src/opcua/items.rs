@@ -15,6 +15,9 @@ use crate::{Row, Target};
 /// Items of a session that is there for all that a first session needs.
 const WARM_UP_ITEMS: usize = 10;
 
+/// How often all of them change: as many notifications as a subscription of that size commonly has.
+const CHANGES: Duration = Duration::from_secs(1);
+
 /// From the first values to the look at the memory.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -26,7 +29,7 @@ pub fn items() -> Result<Vec<Row>> {
     [(5_000, 5.0), (50_000, 50.0)]
         .into_iter()
         .map(|(count, most)| {
-            let server = Server::start(count, None)?;
+            let server = Server::start(count, CHANGES, None)?;
             let mut command = Command::new(std::env::current_exe()?);
             let held = command
                 .args(["--hold", &count.to_string(), "--url", &server.url])

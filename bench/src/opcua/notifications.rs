@@ -5,7 +5,7 @@ use millrace_drivers::Driver;
 use millrace_drivers::opcua::{Collect, Mode, Policy, Security};
 
 use super::server::Server;
-use super::{driver, take, trust};
+use super::{INTERVAL, driver, take, trust};
 use crate::{Row, Target, cpu_time};
 
 /// Items of the subscription.
@@ -31,7 +31,7 @@ pub async fn notifications(count: usize) -> Result<Vec<Row>> {
 async fn cost(security: Security, count: usize) -> Result<f64> {
     let directory = tempfile::tempdir()?;
     let own = directory.path().join("client");
-    let server = Server::start(ITEMS, Some(&directory.path().join("server")))?;
+    let server = Server::start(ITEMS, INTERVAL, Some(&directory.path().join("server")))?;
     trust(&server.url, &own).await?;
     let driver = driver(&server.url, &own, security, ITEMS, Collect::Subscribe);
     let mut session = driver.open().await?;

@@ -1,5 +1,7 @@
 //! CPU time of polling.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use millrace_drivers::Driver;
 use millrace_drivers::opcua::{Collect, Security};
@@ -11,13 +13,16 @@ use crate::{Row, Target, cpu_time};
 /// Nodes of the poll group.
 const NODES: usize = 20_000;
 
+/// The server is to answer, not to count.
+const CHANGES: Duration = Duration::from_secs(10);
+
 /// Values that a CPU second of this process reads from 20,000 nodes, in millions.
 ///
 /// # Errors
 /// No session, or one that broke.
 pub async fn reads(rounds: usize) -> Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
-    let server = Server::start(NODES, None)?;
+    let server = Server::start(NODES, CHANGES, None)?;
     let pki = directory.path();
     let driver = driver(&server.url, pki, Security::None, NODES, Collect::Poll);
     let mut session = driver.open().await?;

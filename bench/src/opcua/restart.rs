@@ -44,8 +44,8 @@ pub async fn restart() -> Result<Vec<Row>> {
         sim.stop().await;
         tokio::time::sleep(away).await;
         let before = sim.served().total;
-        sim.resume().await?;
         let open = Instant::now();
+        sim.resume().await?;
         served(&sim, before).await?;
         let what = format!("back after a server was {} s away, s", away.as_secs());
         let row = Row::new(what, open.elapsed().as_secs_f64());

@@ -3,13 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Args;
 use millrace_drivers::sim::opcua::{SimNode, SimOpcua, SimOpcuaSettings, SimType};
 use millrace_drivers::sim::signal::Signal;
 
-use super::{INTERVAL, name};
+use super::name;
 
 /// What the process of the server is told.
 #[derive(Debug, Clone, Args)]
@@ -17,6 +18,9 @@ pub struct ServerArgs {
     /// Serve so many nodes, and nothing else.
     #[arg(long, hide = true)]
     serve: Option<usize>,
+    /// Milliseconds from one change of all values to the next.
+    #[arg(long, hide = true, default_value_t = 100)]
+    interval: u64,
     /// Certificate and key of the server.
     #[arg(long, hide = true)]
     pki: Option<PathBuf>,
@@ -37,7 +41,7 @@ pub(super) fn nodes(count: usize) -> Vec<SimNode> {
         signal: Signal::Ramp {
             from: 0.0,
             to: 1000.0,
-            period: std::time::Duration::from_secs(3600),
+            period: Duration::from_secs(3600),
         },
     };
     (0..count).map(node).collect()
@@ -50,7 +54,7 @@ pub(super) fn nodes(count: usize) -> Vec<SimNode> {
 pub async fn serve(args: &ServerArgs) -> Result<()> {
     let address = "127.0.0.1:0".parse()?;
     let settings = SimOpcuaSettings {
-        interval: INTERVAL,
+        interval: Duration::from_millis(args.interval),
         pki_dir: args.pki.clone(),
         ..SimOpcuaSettings::new(address, nodes(args.serve.unwrap_or_default()))
     };
@@ -68,10 +72,11 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// With so many nodes, and secured endpoints where it has a place for its key.
-    pub(super) fn start(count: usize, pki: Option<&Path>) -> Result<Self> {
+    /// With so many nodes that change this often, and secured endpoints where it has a place for its key.
+    pub(super) fn start(count: usize, interval: Duration, pki: Option<&Path>) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--serve", &count.to_string()]);
+        let interval = interval.as_millis().to_string();
+        command.args(["--serve", &count.to_string(), "--interval", &interval]);
         if let Some(pki) = pki {
             command.arg("--pki").arg(pki);
         }

@@ -50,6 +50,11 @@ impl Notes {
         self.content().refused.insert(place, text);
     }
 
+    /// Whether any node is refused.
+    pub(super) fn has_refused(&self) -> bool {
+        !self.content().refused.is_empty()
+    }
+
     pub(super) fn accepted(&self, place: usize) {
         self.content().refused.remove(&place);
     }

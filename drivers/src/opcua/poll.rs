@@ -55,8 +55,9 @@ impl Polled {
             };
             rest = later;
             let now = clock.now();
+            let healed = notes.has_refused();
             for (&place, data) in chunk.iter().zip(&values) {
-                self.note(place, data, notes);
+                self.note(place, data, healed, notes);
             }
             let origin = decode::Origin {
                 channel,
@@ -78,12 +79,14 @@ impl Polled {
         })
     }
 
-    fn note(&self, place: usize, data: &DataValue, notes: &Notes) {
+    /// `healed`: what is good now may have been bad before.
+    fn note(&self, place: usize, data: &DataValue, healed: bool, notes: &Notes) {
         match data.status {
             Some(status) if status.is_bad() => {
                 notes.refused(place, &self.items[place], &status.to_string());
             }
-            _ => notes.accepted(place),
+            _ if healed => notes.accepted(place),
+            _ => {}
         }
     }
 }
