@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millrace_tags::{Clock, Reading, TagId};
-use opcua::types::MessageSecurityMode;
+use opcua::types::{MessageSecurityMode, TimestampsToReturn};
 
 use super::acks::Acks;
 use super::certificate::CertificateTime;
@@ -121,6 +121,7 @@ impl OpcuaDriver {
                 .collect(),
             members: self.members.clone(),
             reads_max: server.reads_max,
+            times: TimestampsToReturn::Source,
             types: Types::default(),
         };
         let clock = self.clock.clone();

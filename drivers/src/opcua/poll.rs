@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_tags::{Clock, Reading, Reason, Sample};
-use opcua::types::{DataValue, NodeId};
+use opcua::types::{DataValue, NodeId, TimestampsToReturn};
 
 use super::channel::Channel;
 use super::notes::Notes;
@@ -20,6 +20,8 @@ pub(super) struct Polled {
     /// Places in `items`, for each poll group.
     pub(super) members: Vec<Vec<usize>>,
     pub(super) reads_max: usize,
+    /// Which times are asked for. Those of the server cost a third of a read, and are only needed where it has no others.
+    pub(super) times: TimestampsToReturn,
     pub(super) types: Types,
 }
 
@@ -44,7 +46,11 @@ impl Polled {
                 .iter()
                 .filter_map(|&place| self.nodes[place].clone())
                 .collect();
-            let values = match server::try_read(channel, nodes).await {
+            let values = match server::try_read(channel, nodes, self.times).await {
+                Ok(values) if self.times == TimestampsToReturn::Source && lack_time(&values) => {
+                    self.times = TimestampsToReturn::Both;
+                    continue;
+                }
                 Ok(values) => values,
                 // A server that does not tell its limit: it is found once, and kept.
                 Err(error) if is_too_many(error.status()) && chunk.len() > 1 => {
@@ -89,4 +95,10 @@ impl Polled {
             _ => {}
         }
     }
+}
+
+/// Whether a value has none of the times that were asked for.
+fn lack_time(values: &[DataValue]) -> bool {
+    let mut valued = values.iter().filter(|data| data.value.is_some());
+    valued.any(|data| data.source_timestamp.is_none())
 }

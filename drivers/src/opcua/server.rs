@@ -64,7 +64,7 @@ pub(super) async fn read(
     channel: &Channel,
     nodes: Vec<NodeId>,
 ) -> Result<Vec<DataValue>, SessionError> {
-    let values = try_read(channel, nodes).await;
+    let values = try_read(channel, nodes, TimestampsToReturn::Both).await;
     values.map_err(|error| channel.asked("Read").failed(&error))
 }
 
@@ -73,19 +73,21 @@ pub(super) async fn read(
 pub(super) async fn try_read(
     channel: &Channel,
     nodes: Vec<NodeId>,
+    times: TimestampsToReturn,
 ) -> Result<Vec<DataValue>, Error> {
-    try_read_values(channel, nodes.into_iter().map(value_of).collect()).await
+    try_read_values(channel, nodes.into_iter().map(value_of).collect(), times).await
 }
 
 async fn try_read_values(
     channel: &Channel,
     nodes: Vec<ReadValueId>,
+    times: TimestampsToReturn,
 ) -> Result<Vec<DataValue>, Error> {
     let count = nodes.len();
     let request = ReadRequest {
         request_header: channel.header(channel.timeout()),
         max_age: 0.0,
-        timestamps_to_return: TimestampsToReturn::Both,
+        timestamps_to_return: times,
         nodes_to_read: Some(nodes),
     };
     let response: ReadResponse = channel.send(request, channel.timeout()).await?;
@@ -121,7 +123,7 @@ pub(super) async fn attributes(
             attribute_id: *attribute as u32,
             ..value_of(node.clone())
         });
-        match try_read_values(channel, nodes.collect()).await {
+        match try_read_values(channel, nodes.collect(), TimestampsToReturn::Both).await {
             Ok(read) => values.extend(read),
             Err(error) if is_too_many(error.status()) && chunk.len() > 1 => {
                 size = chunk.len() / 2;

@@ -141,8 +141,7 @@ impl SimOpcua {
         if settings.pki_dir.is_none() && faults.timed.iter().any(renewed) {
             return Err(machine::no_pki_dir());
         }
-        let (kept, ahead_ms) = (settings.history, faults.clock_ahead_ms);
-        let mut plant = Plant::new(&settings.nodes, settings.seed, kept, ahead_ms);
+        let mut plant = Plant::new(&settings);
         let missing = plant.take_away(faults.bad_nodes, settings.seed);
         let plant = Arc::new(Mutex::new(plant));
         let listener = listen(settings.address).await?;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use millrace_drivers::opcua::{NodeAddress, OpcuaDriver, Security, inspect, pin, read_once};
+use millrace_drivers::opcua::{
+    Collect, NodeAddress, OpcuaDriver, Security, inspect, pin, read_once,
+};
 use millrace_drivers::sim::opcua::{NAMESPACE_URI, SimOpcua, SimOpcuaSettings, Upset};
 use millrace_drivers::{Driver, SessionError};
 use millrace_tags::{Quality, Reason, Sample, SystemClock, Value};
@@ -216,7 +218,7 @@ async fn limits_split_requests_and_subscriptions() {
     assert!(samples.iter().all(|s| s.quality.is_good()), "{samples:?}");
     session.close().await;
 
-    settings.collect = millrace_drivers::opcua::Collect::Poll;
+    settings.collect = Collect::Poll;
     let mut session = driver(settings, &names).open().await.expect("session");
     let reading = session.read(0).await.expect("reading");
     assert_eq!(reading.samples.len(), names.len());
@@ -258,4 +260,22 @@ async fn a_clock_that_is_off_shows_in_all_times() {
     assert!(matches!(value, Some(Value::Text(_))), "{value:?}");
     let age = now.as_nanos() as i64 - source_time.expect("a time").0;
     assert!((HOUR_NS..3 * HOUR_NS).contains(&age), "{age}");
+}
+
+#[tokio::test]
+async fn values_without_a_time_of_their_own_have_the_servers() {
+    let sim = sim_with(&["no-source-time"]).await;
+    let pki = tempfile::tempdir().expect("pki");
+    for collect_by in [Collect::Subscribe, Collect::Poll] {
+        let mut settings = settings(&sim, pki.path());
+        settings.collect = collect_by;
+        let driver = driver(settings, &["Fixed", "Nowhere"]);
+        let mut session = driver.open().await.expect("session");
+        let samples = match collect_by {
+            Collect::Subscribe => collect(&mut session, 2).await,
+            Collect::Poll => session.read(0).await.expect("reading").samples,
+        };
+        assert!(of(&samples, 0)[0].source_time.is_some(), "{samples:?}");
+        session.close().await;
+    }
 }

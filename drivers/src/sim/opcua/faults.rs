@@ -66,6 +66,8 @@ pub struct Faults {
     pub without_subscriptions: bool,
     /// It publishes no more often than this, whatever it is asked.
     pub publish_min: Option<Duration>,
+    /// Values come without the time of their source.
+    pub without_source_time: bool,
     /// So many milliseconds its clock is ahead, or behind where negative.
     pub clock_ahead_ms: i64,
     /// What happens at times.
@@ -84,7 +86,7 @@ impl FaultError {
     /// What to write instead.
     pub fn hint(&self) -> &'static str {
         "the faults are: bad-nodes N, limit-items N, limit-item-calls N, limit-reads N, limit-history N, \
-         no-continuation, no-subscriptions, slow-publish TIME, clock +TIME or clock -TIME, and with \"every TIME\", \
+         no-continuation, no-subscriptions, no-source-time, slow-publish TIME, clock +TIME or clock -TIME, and with \"every TIME\", \
          \"at TIME\" or \"P%\" (of seconds) behind them: restart TIME, drop, blackhole TIME, new-certificate, reorder"
     }
 }
@@ -145,6 +147,7 @@ impl Faults {
             ["limit-history", most] => self.history_max = Some(limit(most)?),
             ["no-continuation"] => self.without_continuation = true,
             ["no-subscriptions"] => self.without_subscriptions = true,
+            ["no-source-time"] => self.without_source_time = true,
             ["slow-publish", time] => self.publish_min = Some(duration(time)?),
             ["clock", ahead] => self.clock_ahead_ms = signed_ms(ahead)?,
             [upset @ .., "every", time] => self.timed(upset, When::Every(duration(time)?))?,
@@ -267,6 +270,7 @@ mod tests {
             "limit-history 7",
             "no-continuation",
             "no-subscriptions",
+            "no-source-time",
             "slow-publish 10s",
             "clock -1h",
             "restart 2s every 1m",
@@ -281,6 +285,7 @@ mod tests {
             Some((1000, 100))
         );
         assert!(faults.without_continuation && faults.without_subscriptions);
+        assert!(faults.without_source_time);
         assert_eq!(faults.publish_min, Some(seconds(10)));
         assert_eq!(faults.clock_ahead_ms, -3_600_000);
         assert_eq!(

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use opcua::server::{MonitoredItemHandle, SubscriptionCache};
 use opcua::types::{AttributeId, DataValue, DateTime, Identifier, NodeId, StatusCode, Variant};
 
-use super::clock;
 use super::history::{History, Span};
 use super::node::{SimNode, SimType};
+use super::{SimOpcuaSettings, clock};
 use crate::sim::signal::Generator;
 
 /// How many values were handed out.
@@ -33,6 +33,8 @@ pub(super) struct Plant {
     namespace: u16,
     /// How far the clock is ahead.
     ahead_ms: i64,
+    /// Values are handed out without their own time.
+    timeless: bool,
     /// The monitored items that there are. The server's own table keeps those of closed sessions.
     watched: HashSet<MonitoredItemHandle>,
 }
@@ -83,9 +85,12 @@ impl Node {
         }
     }
 
-    fn hand_out(&mut self) -> DataValue {
+    fn hand_out(&mut self, timeless: bool) -> DataValue {
         self.served += 1;
-        let data = self.data();
+        let mut data = self.data();
+        if timeless {
+            data.source_timestamp = None;
+        }
         if self.fault.is_none() {
             self.generator.served();
         }
@@ -111,13 +116,13 @@ impl Node {
 }
 
 impl Plant {
-    /// Nodes of which each keeps so many values, with a clock that is so far ahead.
-    pub(super) fn new(nodes: &[SimNode], seed: u64, kept: usize, ahead_ms: i64) -> Self {
+    /// The nodes of these settings.
+    pub(super) fn new(settings: &SimOpcuaSettings) -> Self {
+        let ahead_ms = settings.faults.clock_ahead_ms;
         let now = clock::now(ahead_ms);
+        let nodes = settings.nodes.iter().zip(settings.seed..);
         let nodes: Vec<Node> = nodes
-            .iter()
-            .zip(seed..)
-            .map(|(node, seed)| Node::new(node, seed, kept, now))
+            .map(|(node, seed)| Node::new(node, seed, settings.history, now))
             .collect();
         let names = nodes.iter().map(|node| node.name.clone());
         Self {
@@ -127,6 +132,7 @@ impl Plant {
             frozen: false,
             namespace: 0,
             ahead_ms,
+            timeless: settings.faults.without_source_time,
             watched: HashSet::new(),
         }
     }
@@ -220,7 +226,8 @@ impl Plant {
 
     /// A value for a Read or for a new monitored item; `None` where there is no such node.
     pub(super) fn hand_out(&mut self, id: &NodeId) -> Option<DataValue> {
-        self.node(id).map(Node::hand_out)
+        let timeless = self.timeless;
+        self.node(id).map(|node| node.hand_out(timeless))
     }
 
     /// Takes a value of the node's own type, which stays.
@@ -278,7 +285,7 @@ impl Plant {
             };
             for (handle, _) in batch.entries() {
                 if self.watched.contains(handle) {
-                    batch.data_value_to_item(node.hand_out(), handle);
+                    batch.data_value_to_item(node.hand_out(self.timeless), handle);
                 }
             }
         }
