@@ -167,6 +167,16 @@ impl Device {
             .unwrap_or_else(|_| Err(self.took_too_long("the handshake", OPEN_MAX)))
     }
 
+    /// A session beside the poller's.
+    ///
+    /// # Errors
+    /// As [`Driver::open_beside`], and a timeout after [`OPEN_MAX`].
+    pub(crate) async fn open_beside(&self) -> Result<Box<dyn Session>, SessionError> {
+        tokio::time::timeout(OPEN_MAX, self.driver.open_beside())
+            .await
+            .unwrap_or_else(|_| Err(self.took_too_long("the handshake", OPEN_MAX)))
+    }
+
     fn took_too_long(&self, request: &str, timeout: Duration) -> SessionError {
         SessionError::Timeout {
             device: self.name.clone(),
@@ -181,7 +191,7 @@ impl Device {
     /// Where no session can be opened, or it breaks, or the reading takes longer than [`READ_ALL_MAX`].
     pub(crate) async fn read_all(&self) -> Result<FreshRead, SessionError> {
         let started = Instant::now();
-        let mut session = self.open().await?;
+        let mut session = self.open_beside().await?;
         let connected = started.elapsed();
         let mut samples = Vec::new();
         let read = self.read_through(session.as_mut(), &mut samples);

@@ -190,7 +190,7 @@ impl Device {
     }
 
     async fn write_beside(&self, tag: TagId, raw: &Value) -> Result<WriteReport, Unwritten> {
-        let opened = self.open().await;
+        let opened = self.open_beside().await;
         let mut session =
             opened.map_err(|error| Unwritten::failed(format!("not written: {}", chain(&error))))?;
         let written = session.write(tag, raw).await;

@@ -33,8 +33,14 @@ pub trait Driver: Send + Sync {
         None
     }
 
-    /// Connects. Bounded by the device's own timeout.
+    /// Connects. Bounded by the device's own timeout. It may take up what the session before it has left, so there is
+    /// one of these at a time.
     async fn open(&self) -> Result<Box<dyn Session>, SessionError>;
+
+    /// Connects for a look of somebody else: this session takes up nothing and leaves nothing.
+    async fn open_beside(&self) -> Result<Box<dyn Session>, SessionError> {
+        self.open().await
+    }
 }
 
 /// A live connection to a device.

@@ -5,7 +5,7 @@
 //! certificate against what is pinned ([`inspect`], [`pin`]), logs in, and subscribes. `README.md` beside
 //! these files draws the way of a value.
 //!
-//! Left out today: deadbands at the server, HistoryRead, events.
+//! Left out today: deadbands at the server, events.
 
 /// Prefixes of log targets of the OPC UA library. It reports as errors what is ordinary here (a connection
 /// that ends, a server that refuses), and everything that matters comes back as a
@@ -20,17 +20,22 @@ pub const LIBRARY_LOG_TARGETS: [&str; 5] = [
 
 mod acks;
 mod address;
+mod backfill;
 mod browse;
 mod call;
 mod certificate;
 mod channel;
 mod decode;
+mod delivered;
 mod driver;
 mod encode;
 mod endpoint;
 mod fault;
+mod filling;
+mod history;
 mod identity;
 mod inspect;
+mod intake;
 mod json;
 mod judge;
 mod login;
@@ -60,8 +65,8 @@ pub use identity::Identity;
 pub use inspect::{CertificateReport, EndpointReport, Finding, Inspection, examine, inspect};
 pub use own::{OwnReport, own_report, renew_own};
 pub use settings::{
-    Auth, Collect, Item, Mode, PUBLISH_INTERVAL_DEFAULT, Policy, QUEUE_SIZE_DEFAULT, Security,
-    SecurityError, Settings, TIMEOUT_DEFAULT, Tolerance,
+    Auth, Collect, Discard, Item, KEEP_ALIVE_DEFAULT, Mode, PUBLISH_INTERVAL_DEFAULT, Policy,
+    QUEUE_SIZE_DEFAULT, Security, SecurityError, Settings, TIMEOUT_DEFAULT, Tolerance,
 };
 pub use tool::{OpcuaTool, ReadOnce, read_once};
 pub use trust::{TrustError, pin};

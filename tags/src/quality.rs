@@ -44,6 +44,9 @@ pub enum Reason {
     CounterReset,
     /// Reading is paused by an operator.
     Paused,
+    /// Values between the sample before and the one after this were lost on the way, or may have been, and nobody can
+    /// give them back.
+    Lost,
     /// A status code of the device's own protocol, kept as it came (OPC UA Part 4, 7.39).
     Status(u32),
 }
@@ -63,6 +66,7 @@ impl Reason {
             Reason::OutOfRange => "out-of-range",
             Reason::Missed => "missed",
             Reason::Paused => "paused",
+            Reason::Lost => "lost",
             Reason::BadScale => "bad-scale",
             Reason::CounterReset => "counter-reset",
             Reason::Status(code) => return Cow::Owned(format!("status-0x{code:08X}")),
@@ -85,6 +89,7 @@ impl Reason {
             Reason::Paused => (11, 0),
             Reason::BadScale => (12, 0),
             Reason::CounterReset => (13, 0),
+            Reason::Lost => (14, 0),
             Reason::Status(code) => (255, *code),
         }
     }
@@ -105,6 +110,7 @@ impl Reason {
             11 => Reason::Paused,
             12 => Reason::BadScale,
             13 => Reason::CounterReset,
+            14 => Reason::Lost,
             255 => Reason::Status(status),
             _ => return None,
         })

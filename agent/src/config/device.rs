@@ -246,6 +246,33 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
         )
         .default("10")
         .only(&[OPCUA]),
+        KeyDoc::new(
+            "discard",
+            Kind::Choice {
+                now: &["oldest", "newest"],
+                later: &[],
+            },
+            "Which values the server drops when that queue is full.",
+        )
+        .default("oldest")
+        .only(&[OPCUA]),
+        KeyDoc::new(
+            "history",
+            Kind::Bool,
+            "Whether values that were missed (the server restarted, its queue ran over) are read from its history. What              no history has is marked by a bad sample, `lost`.",
+        )
+        .default("true")
+        .only(&[OPCUA]),
+        KeyDoc::new(
+            "keep_alive",
+            Kind::Duration {
+                min: Duration::from_millis(500),
+                max: Duration::from_secs(600),
+            },
+            "How often a server that has nothing to send says so. After three of these without a word, and the timeout,              the session counts as lost.",
+        )
+        .default("5s")
+        .only(&[OPCUA]),
     ],
 };
 

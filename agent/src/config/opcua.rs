@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use millrace_drivers::opcua::{Auth, Collect, Security, SecurityError, Settings, Tolerance};
+use millrace_drivers::opcua::{
+    Auth, Collect, Discard, Security, SecurityError, Settings, Tolerance,
+};
 use millrace_uplink::SecretSource;
 
 use super::complaint::Complaint;
@@ -28,6 +30,9 @@ pub(super) fn read(section: &Section<'_>, device: &str, pki_dir: &Path) -> Optio
     let publish_interval = section.duration("publish_interval");
     let queue_size = section.integer("queue_size");
     let sampling_interval = section.duration("sampling_interval");
+    let discard = section.choice("discard");
+    let history = section.bool("history");
+    let keep_alive = section.duration("keep_alive");
     let timeout = section.duration("timeout");
     let server_cert_file = section.file("server_cert_file", FileUse::Certificate);
     let check_host = section.bool("check_host");
@@ -42,6 +47,12 @@ pub(super) fn read(section: &Section<'_>, device: &str, pki_dir: &Path) -> Optio
     settings.publish_interval = publish_interval?;
     settings.queue_size = queue_size?;
     settings.sampling_interval = sampling_interval;
+    settings.discard = match discard? {
+        "newest" => Discard::Newest,
+        _ => Discard::Oldest,
+    };
+    settings.history = history?;
+    settings.keep_alive = keep_alive?;
     settings.server_cert_file = server_cert_file;
     settings.check_host = check_host;
     settings.tolerate = tolerate?;

@@ -261,6 +261,7 @@ replies! {
     CreateMonitoredItems: CreateMonitoredItemsResponse <- CreateMonitoredItemsRequest,
     Publish: PublishResponse <- PublishRequest,
     Republish: RepublishResponse <- RepublishRequest,
+    HistoryRead: HistoryReadResponse <- HistoryReadRequest,
 }
 
 /// What a channel that was not opened means. Servers cut a secured one here, without a word, when they do not trust our

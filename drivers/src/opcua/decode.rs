@@ -28,7 +28,7 @@ pub(super) struct Origin<'a> {
     pub(super) nodes: &'a [Option<NodeId>],
 }
 
-/// The samples of values by the place of their items. Asks the server for types that are met for the first time.
+/// The samples of values by the place of their items, each with its place. Asks the server for types that are met for the first time.
 ///
 /// # Errors
 /// Where the session breaks over that.
@@ -36,7 +36,7 @@ pub(super) async fn samples(
     origin: Origin<'_>,
     values: Vec<(usize, DataValue)>,
     gateway_time: Moment,
-) -> Result<Vec<Sample>, SessionError> {
+) -> Result<Vec<(usize, Sample)>, SessionError> {
     let node = |place: usize| {
         origin.items.get(place).filter(|item| item.named)?;
         origin.nodes.get(place)?.clone()
@@ -49,7 +49,8 @@ pub(super) async fn samples(
     let sample = |(place, data): (usize, DataValue)| {
         let names = known.names(place).map(|names| &**names);
         let item = origin.items.get(place)?;
-        Some(sample(item.tag, data, gateway_time, names, &lexicon))
+        let sample = sample(item.tag, data, gateway_time, names, &lexicon);
+        Some((place, sample))
     };
     Ok(values.into_iter().filter_map(sample).collect())
 }
@@ -121,6 +122,11 @@ fn timestamp(time: &DateTime) -> Option<Timestamp> {
     }
     let ticks = time.ticks().checked_sub(TICKS_TO_UNIX)?;
     ticks.checked_mul(100).map(Timestamp)
+}
+
+/// The time as servers write it.
+pub(super) fn date_time(time: Timestamp) -> DateTime {
+    DateTime::from((time.0 / 100).saturating_add(TICKS_TO_UNIX))
 }
 
 /// Whether a server's queue for this item ran over, so that older values are gone. Some servers forget

@@ -6,29 +6,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use millrace_tags::{Clock, Reading, TagId};
+use millrace_tags::{Clock, Sample, TagId};
 use opcua::types::{MessageSecurityMode, TimestampsToReturn};
 
 use super::acks::Acks;
 use super::certificate::CertificateTime;
 use super::channel::{Channel, connect_tcp};
 use super::endpoint::{Choice, choose, endpoint_name, refused, with_cause};
-use super::login::{Login, log_in};
+use super::intake::Batch;
+use super::login::{Login, log_in, log_in_again};
 use super::notes::Notes;
 use super::own::{self, OwnCertificate};
 use super::poll::Polled;
-use super::publish::{Publisher, unasked};
-use super::resume::{Outcome, Retained, resume};
+use super::publish::Publisher;
+use super::resume::{Left, Outcome, resume};
 use super::server::Server;
-use super::session::OpcuaSession;
+use super::session::{Behind, OpcuaSession, close_session};
 use super::settings::{Auth, Collect, Item, Settings};
 use super::subscription::{Monitored, Subscribed};
 use super::types::Types;
 use crate::{Driver, PollGroup, Session, SessionError};
-
-/// How often a subscribed server says that it has nothing to say. Three of these without a word and
-/// the session counts as broken.
-pub(super) const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// How long it may take to find out whether somebody listens.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,7 +41,7 @@ pub struct OpcuaDriver {
     /// Receipts never repeat over sessions: one that comes late means nothing to the next session.
     receipts: Arc<AtomicU64>,
     /// What the last session left behind when its connection was lost.
-    left: Arc<Mutex<Option<Retained>>>,
+    left: Arc<Mutex<Left>>,
 }
 
 impl OpcuaDriver {
@@ -77,7 +74,7 @@ impl OpcuaDriver {
     /// The longest time that the server may hear nothing from us while all is well.
     fn silence_max(&self) -> Duration {
         let polled = self.groups.iter().map(|group| group.interval).max();
-        let published = self.settings.publish_interval.max(KEEP_ALIVE);
+        let published = self.settings.publish_interval.max(self.settings.keep_alive);
         3 * polled.unwrap_or(published)
     }
 }
@@ -98,20 +95,21 @@ impl Driver for OpcuaDriver {
     }
 
     async fn open(&self) -> Result<Box<dyn Session>, SessionError> {
-        let line = Line::open(&self.settings, &*self.clock).await?;
-        let session = match self.settings.collect {
-            Collect::Poll => {
-                line.log_in(&self.settings, self.silence_max()).await?;
-                self.poll(line).await?
-            }
-            Collect::Subscribe => self.subscribe(line).await?,
-        };
-        Ok(Box::new(session))
+        self.open_with(&self.left).await
+    }
+
+    async fn open_beside(&self) -> Result<Box<dyn Session>, SessionError> {
+        self.open_with(&Arc::default()).await
     }
 }
 
 impl OpcuaDriver {
-    async fn poll(&self, line: Line) -> Result<OpcuaSession, SessionError> {
+    async fn poll(
+        &self,
+        line: Line,
+        login: Login,
+        left: &Arc<Mutex<Left>>,
+    ) -> Result<OpcuaSession, SessionError> {
         let server = self.ask(&line).await?;
         let items = self.items.iter();
         let polled = Polled {
@@ -131,17 +129,47 @@ impl OpcuaDriver {
             line.notes,
             clock,
             self.items.clone(),
+            Behind::new(login, left.clone()),
         ))
     }
 
-    async fn subscribe(&self, line: Line) -> Result<OpcuaSession, SessionError> {
-        let left = self.left().take();
-        let (publisher, acks) = match left {
-            Some(retained) => self.resume(&line, retained).await?,
-            None => self.begin(&line, Vec::new()).await?,
+    /// Takes up what the session before this one has left in `left`, and leaves there what the next one needs.
+    async fn open_with(&self, left: &Arc<Mutex<Left>>) -> Result<Box<dyn Session>, SessionError> {
+        let line = Line::open(&self.settings, &*self.clock).await?;
+        let session = match self.settings.collect {
+            Collect::Poll => self.begin_polling(line, left).await?,
+            Collect::Subscribe => self.subscribe(line, left).await?,
         };
+        Ok(Box::new(session))
+    }
+
+    async fn begin_polling(
+        &self,
+        line: Line,
+        left: &Arc<Mutex<Left>>,
+    ) -> Result<OpcuaSession, SessionError> {
+        let mut taken = Taken::from(left);
+        let login = self.log_in(&line, &mut taken).await?;
+        let channel = line.channel.clone();
+        match self.poll(line, login.clone(), left).await {
+            Ok(session) => Ok(session),
+            Err(error) => {
+                abandon(&channel, login, &mut taken).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn subscribe(
+        &self,
+        line: Line,
+        left: &Arc<Mutex<Left>>,
+    ) -> Result<OpcuaSession, SessionError> {
+        let mut taken = Taken::from(left);
+        let (publisher, acks) = self.go_on(&line, &mut taken).await?;
+        drop(taken);
         let device = &self.settings.device;
-        let subscribed = Subscribed::begin(publisher, acks, device, self.left.clone());
+        let subscribed = Subscribed::begin(publisher, acks, device, left.clone());
         let clock = self.clock.clone();
         Ok(OpcuaSession::subscribed(
             line.channel,
@@ -152,36 +180,57 @@ impl OpcuaDriver {
         ))
     }
 
-    fn left(&self) -> MutexGuard<'_, Option<Retained>> {
-        self.left.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Goes on with the session before this one, or begins anew where the server does not have it any more.
-    async fn resume(
-        &self,
-        line: &Line,
-        retained: Retained,
-    ) -> Result<(Publisher, Acks), SessionError> {
+    async fn go_on(&self, line: &Line, left: &mut Left) -> Result<(Publisher, Acks), SessionError> {
+        let Some(retained) = left.session.take() else {
+            return self.begin(line, Vec::new(), left).await;
+        };
         let own = line.own.as_ref();
         match resume(&line.channel, &self.settings, own, retained, &line.notes).await {
             Outcome::Resumed(retained) => {
                 let acks = retained.acks.clone();
-                Ok((Publisher::resumed(retained), acks))
+                let intake = std::mem::take(&mut left.intake);
+                Ok((Publisher::resumed(retained, intake), acks))
             }
-            Outcome::Gone(missed) => self.begin(line, missed).await,
+            Outcome::Gone(missed) => self.begin(line, missed, left).await,
             Outcome::Broken(error, retained) => {
-                *self.left() = Some(retained);
+                left.session = Some(retained);
                 Err(error)
             }
         }
     }
 
+    /// `missed` is what could still be had of the session before.
     async fn begin(
         &self,
         line: &Line,
-        mut first: Vec<Reading>,
+        missed: Vec<Batch>,
+        left: &mut Left,
     ) -> Result<(Publisher, Acks), SessionError> {
-        let login = line.log_in(&self.settings, self.silence_max()).await?;
+        let login = self.log_in(line, left).await?;
+        let (monitored, refused) = match self.monitor(line).await {
+            Ok(monitored) => monitored,
+            Err(error) => {
+                abandon(&line.channel, login, left).await;
+                return Err(error);
+            }
+        };
+        let mut intake = std::mem::take(&mut left.intake);
+        let first = missed
+            .into_iter()
+            .filter_map(|batch| intake.take(batch, monitored.discards_newest, &monitored.notes))
+            .collect();
+        intake.begin(self.items.len(), self.settings.history);
+        let acks = Acks::new(self.receipts.clone());
+        let mut publisher = Publisher::new(login, monitored, acks.clone(), intake, first);
+        publisher.take_first(Batch::unasked(refused));
+        Ok((publisher, acks))
+    }
+
+    async fn monitor(
+        &self,
+        line: &Line,
+    ) -> Result<(Monitored, Vec<(usize, Sample)>), SessionError> {
         let server = self.ask(line).await?;
         let mut monitored = Monitored::new(
             line.channel.clone(),
@@ -192,16 +241,78 @@ impl OpcuaDriver {
             self.clock.clone(),
         );
         let refused = monitored.monitor((0..self.items.len()).collect()).await?;
-        first.extend(unasked(refused));
-        let acks = Acks::new(self.receipts.clone());
-        let publisher = Publisher::new(login, monitored, acks.clone(), first);
-        Ok((publisher, acks))
+        Ok((monitored, refused))
+    }
+
+    /// Logs in, once no session of ours is left behind at the server.
+    async fn log_in(&self, line: &Line, left: &mut Left) -> Result<Login, SessionError> {
+        if let Some(orphan) = &left.orphan {
+            let own = line.own.as_ref();
+            match log_in_again(&line.channel, &self.settings, own, orphan).await {
+                Ok(_) => {
+                    close_session(&line.channel).await;
+                }
+                Err(error) if line.channel.is_cut() || error.is_refusal() => return Err(error),
+                // The server has closed it.
+                Err(_) => {}
+            }
+            left.orphan = None;
+        }
+        line.log_in(&self.settings, self.silence_max()).await
     }
 
     async fn ask(&self, line: &Line) -> Result<Server, SessionError> {
         let with_uris = self.items.iter().any(|item| item.node.needs_namespaces());
         Server::ask(&line.channel, with_uris).await
     }
+}
+
+/// The session that was begun on this channel serves nobody.
+async fn abandon(channel: &Channel, login: Login, left: &mut Left) {
+    if channel.is_cut() {
+        left.orphan = Some(login);
+    } else {
+        close_session(channel).await;
+    }
+}
+
+/// What the last session left, put back when this is dropped: an attempt that is given up loses nothing of it.
+struct Taken<'l> {
+    from: &'l Mutex<Left>,
+    left: Left,
+}
+
+impl<'l> Taken<'l> {
+    fn from(from: &'l Mutex<Left>) -> Self {
+        Self {
+            left: std::mem::take(&mut *lock(from)),
+            from,
+        }
+    }
+}
+
+impl std::ops::Deref for Taken<'_> {
+    type Target = Left;
+
+    fn deref(&self) -> &Left {
+        &self.left
+    }
+}
+
+impl std::ops::DerefMut for Taken<'_> {
+    fn deref_mut(&mut self) -> &mut Left {
+        &mut self.left
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        *lock(self.from) = std::mem::take(&mut self.left);
+    }
+}
+
+pub(super) fn lock(left: &Mutex<Left>) -> MutexGuard<'_, Left> {
+    left.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A secure channel to the endpoint that the settings ask for, not logged in yet.
@@ -252,7 +363,12 @@ impl Line {
         settings: &Settings,
         silence_max: Duration,
     ) -> Result<Login, SessionError> {
-        log_in(&self.channel, settings, self.own.as_ref(), silence_max).await
+        let login = log_in(&self.channel, settings, self.own.as_ref(), silence_max).await;
+        if login.as_ref().is_err_and(SessionError::is_refusal) {
+            // It was created, and nobody will use it.
+            close_session(&self.channel).await;
+        }
+        login
     }
 }
 
@@ -279,7 +395,7 @@ pub async fn shake_hands(
 ) -> Result<Vec<String>, SessionError> {
     let settings = Arc::new(settings);
     let line = Line::open(&settings, clock).await?;
-    line.log_in(&settings, KEEP_ALIVE).await?;
+    line.log_in(&settings, settings.keep_alive).await?;
     super::session::say_goodbye(&line.channel).await;
     Ok(line.notes.lines())
 }

@@ -22,6 +22,8 @@ struct Content {
     overflows: u64,
     republished: u64,
     lost: u64,
+    filled: u64,
+    holes: u64,
 }
 
 impl Notes {
@@ -75,6 +77,18 @@ impl Notes {
         to.overflows = from.overflows;
         to.republished = from.republished;
         to.lost = from.lost;
+        to.filled = from.filled;
+        to.holes = from.holes;
+    }
+
+    /// So many values came from the server's history.
+    pub(super) fn filled(&self, values: u64) {
+        self.content().filled += values;
+    }
+
+    /// A bad sample was put where values are lost.
+    pub(super) fn hole(&self) {
+        self.content().holes += 1;
     }
 
     pub(super) fn overflowed(&self, count: u64) {
@@ -105,6 +119,18 @@ impl Notes {
             lines.push(format!(
                 "{} notifications were missing and were sent again",
                 content.republished
+            ));
+        }
+        if content.filled > 0 {
+            lines.push(format!(
+                "{} values were missed and were read from the server's history",
+                content.filled
+            ));
+        }
+        if content.holes > 0 {
+            lines.push(format!(
+                "{} times values of a tag were lost, or may have been: a bad sample (lost) marks each",
+                content.holes
             ));
         }
         if content.overflows > 0 {

@@ -72,7 +72,8 @@ impl Polled {
                 nodes: &self.nodes,
             };
             let values = chunk.iter().copied().zip(values).collect();
-            samples.extend(decode::samples(origin, values, now).await?);
+            let read = decode::samples(origin, values, now).await?;
+            samples.extend(read.into_iter().map(|(_, sample)| sample));
         }
         for place in unknown {
             let item = &self.items[place];

@@ -1,16 +1,16 @@
 //! The publishing task of a session: keeps Publish requests at the server, checks sequence numbers, asks
-//! again for what is missing, and watches for silence.
+//! again for what is missing, has history read where that is too late, and watches for silence.
 //!
 //! A notification is acknowledged only after [`Acks::settle`]. Until then the server keeps it, within its
 //! own limits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use millrace_tags::{Moment, Reading, Sample, TagId};
+use millrace_tags::{Moment, Reading, Sample};
 use opcua::types::{
     DataChangeNotification, DataValue, Error, ExtensionObject, NotificationMessage, PublishRequest,
     PublishResponse, RepublishRequest, RepublishResponse, StatusChangeNotification, StatusCode,
@@ -20,8 +20,10 @@ use tokio::time::Instant;
 
 use super::acks::Acks;
 use super::decode;
+use super::filling::{self, Filled};
+use super::intake::{Arrived, Batch, Intake};
 use super::login::Login;
-use super::resume::Retained;
+use super::resume::{Left, Retained};
 use super::sequence::Arrival;
 use super::subscription::{Ended, Monitored};
 use crate::SessionError;
@@ -41,65 +43,97 @@ pub(super) struct Publisher {
     login: Login,
     monitored: Monitored,
     acks: Acks,
+    intake: Intake,
     /// To be handed over before anything else.
     first: Vec<Reading>,
-    /// Places of which nothing was heard since the session went on, and when they are read then.
+    /// Places of which nothing was heard since the session went on or lost something, and when they are read then.
     unheard: HashSet<usize>,
     refresh_at: Instant,
+    /// Values that the server has and did not send: they may be on their way, and are handed over if they are not.
+    doubted: HashMap<usize, Sample>,
+    /// A request for history.
+    filling: Option<Pin<Box<dyn Future<Output = Filled> + Send>>>,
     /// Whether another connection could go on with this session.
     resumable: bool,
     outstanding: FuturesUnordered<Pin<Box<dyn Future<Output = Published> + Send>>>,
     /// How many requests the server lets us have.
     publishes_max: usize,
-    last_heard: Instant,
+    /// When each subscription was heard last, or it or we began.
+    heard: HashMap<u32, Instant>,
+    began: Instant,
     retry_refused_at: Instant,
 }
 
 impl Publisher {
     /// Of a new session. What is in `first` is handed over before anything else.
-    pub(super) fn new(login: Login, monitored: Monitored, acks: Acks, first: Vec<Reading>) -> Self {
+    pub(super) fn new(
+        login: Login,
+        monitored: Monitored,
+        acks: Acks,
+        intake: Intake,
+        first: Vec<Reading>,
+    ) -> Self {
         let now = Instant::now();
         Self {
             login,
             monitored,
             acks,
+            intake,
             first,
             unheard: HashSet::new(),
             refresh_at: now,
+            doubted: HashMap::new(),
+            filling: None,
             resumable: false,
             outstanding: FuturesUnordered::new(),
             publishes_max: PUBLISHES_MAX,
-            last_heard: now,
+            heard: HashMap::new(),
+            began: now,
             retry_refused_at: now + REFUSED_RETRY_INTERVAL,
         }
     }
 
     /// Of a session that goes on. Its values were bad while the connection was lost, so every node that
     /// does not speak by itself soon is read once.
-    pub(super) fn resumed(retained: Retained) -> Self {
+    pub(super) fn resumed(retained: Retained, mut intake: Intake) -> Self {
         let Retained {
             login,
             monitored,
             acks,
             missed,
         } = retained;
-        let mut publisher = Self::new(login, monitored, acks, missed);
-        publisher.unheard = publisher.monitored.accepted().into_iter().collect();
-        publisher.refresh_at = Instant::now() + 2 * publisher.monitored.publish_interval();
+        intake.go_on();
+        let mut publisher = Self::new(login, monitored, acks, intake, Vec::new());
+        for batch in missed {
+            publisher.take_first(batch);
+        }
+        publisher.refresh_unless_heard(publisher.monitored.accepted());
         publisher
+    }
+
+    /// To be handed over before anything that comes.
+    pub(super) fn take_first(&mut self, batch: Batch) {
+        let reading = self.take(batch);
+        self.first.extend(reading);
+    }
+
+    fn refresh_unless_heard(&mut self, places: Vec<usize>) {
+        self.unheard.extend(places);
+        self.refresh_at = Instant::now() + 2 * self.monitored.publish_interval();
     }
 
     /// Publishes until the session breaks; the last thing sent says why.
     pub(super) async fn run(mut self, readings: mpsc::Sender<Result<Reading, Ended>>) {
-        let mut batch = std::mem::take(&mut self.first);
+        let mut ready = std::mem::take(&mut self.first);
         loop {
-            for reading in batch {
+            ready.extend(self.intake.free_receipts());
+            for reading in ready {
                 if readings.send(Ok(reading)).await.is_err() {
                     return;
                 }
             }
-            batch = match self.step().await {
-                Ok(batch) => batch,
+            ready = match self.step().await {
+                Ok(ready) => ready,
                 Err(error) => {
                     let ended = self.end(error);
                     // Nobody listens any more, then.
@@ -112,25 +146,55 @@ impl Publisher {
 
     fn end(self, error: SessionError) -> Ended {
         self.monitored.channel.cut();
-        let retained = self.resumable.then_some(Retained {
-            login: self.login,
-            monitored: self.monitored,
-            acks: self.acks,
-            missed: Vec::new(),
-        });
-        Ended { error, retained }
+        let (session, orphan) = if self.resumable {
+            let retained = Retained {
+                login: self.login,
+                monitored: self.monitored,
+                acks: self.acks,
+                missed: Vec::new(),
+            };
+            (Some(retained), None)
+        } else {
+            (None, Some(self.login))
+        };
+        Ended {
+            error,
+            left: Left {
+                session,
+                orphan,
+                intake: self.intake,
+            },
+        }
+    }
+
+    fn take(&mut self, mut batch: Batch) -> Option<Reading> {
+        if !self.unheard.is_empty() {
+            for arrived in &batch.samples {
+                self.unheard.remove(&arrived.place);
+            }
+        }
+        if !self.doubted.is_empty() {
+            batch.samples = self.sort_in_doubted(batch.samples);
+        }
+        let discards_newest = self.monitored.discards_newest;
+        self.intake
+            .take(batch, discards_newest, &self.monitored.notes)
     }
 
     async fn step(&mut self) -> Result<Vec<Reading>, SessionError> {
         self.keep_publishing();
-        let silent_at = self.last_heard + self.monitored.silence_max;
+        self.keep_filling();
+        let silent_at = self.last_heard() + self.monitored.silence_max;
+        let fill_at = self.intake.wake_at().filter(|_| self.filling.is_none());
         tokio::select! {
             biased;
             Some((arrived, published)) = self.outstanding.next() => {
                 self.published(arrived, published).await
             }
+            filled = filling::next(&mut self.filling) => self.filled(filled).await,
+            () = filling::wake(fill_at) => Ok(Vec::new()),
             () = tokio::time::sleep_until(self.refresh_at),
-                if !self.unheard.is_empty() => self.refresh().await,
+                if !self.unheard.is_empty() || !self.doubted.is_empty() => self.refresh().await,
             () = tokio::time::sleep_until(self.retry_refused_at),
                 if !self.monitored.refused.is_empty() => self.retry_refused().await,
             () = tokio::time::sleep_until(silent_at) => {
@@ -139,6 +203,32 @@ impl Publisher {
                 Err(asked.timed_out())
             }
         }
+    }
+
+    /// When the subscription was heard that has been silent for longest.
+    fn last_heard(&self) -> Instant {
+        let subscriptions = self.monitored.sequences.keys();
+        subscriptions
+            .map(|id| self.heard.get(id).copied().unwrap_or(self.began))
+            .min()
+            .unwrap_or(self.began)
+    }
+
+    fn keep_filling(&mut self) {
+        if self.filling.is_some() {
+            return;
+        }
+        if let Some(request) = self.intake.request(self.monitored.histories_max) {
+            self.filling = Some(filling::ask(&self.monitored, request));
+        }
+    }
+
+    async fn filled(&mut self, filled: Filled) -> Result<Vec<Reading>, SessionError> {
+        self.filling = None;
+        let reading = filled
+            .sort_in(&mut self.monitored, &mut self.intake)
+            .await?;
+        Ok(reading.into_iter().collect())
     }
 
     fn keep_publishing(&mut self) {
@@ -172,7 +262,6 @@ impl Publisher {
             Ok(response) => response,
             Err(error) => return self.publish_failed(&error),
         };
-        self.last_heard = Instant::now();
         self.resumable = true;
         let id = response.subscription_id;
         let message = response.notification_message;
@@ -180,6 +269,7 @@ impl Publisher {
             // Of a subscription that is not ours any more.
             return Ok(Vec::new());
         };
+        self.heard.insert(id, Instant::now());
         let keep_alive = is_keep_alive(&message);
         let arrival = if keep_alive {
             sequence.kept_alive(message.sequence_number)
@@ -190,34 +280,27 @@ impl Publisher {
             Arrival::InOrder => Vec::new(),
             Arrival::Missing(numbers) => self.ask_again(id, numbers).await?,
             Arrival::Lost(count) => {
-                self.monitored.notes.lost(count);
+                self.lost(id, count);
                 Vec::new()
             }
             // Its samples are on their way already.
             Arrival::Repeated => return Ok(Vec::new()),
         };
         if !keep_alive {
-            readings.push(self.reading(id, message, arrived).await?);
+            let batch = batch(&self.monitored, &self.acks, id, message, arrived).await;
+            // A subscription that the server has ended cannot be gone on with.
+            self.resumable &= batch.is_ok();
+            readings.extend(self.take(batch?));
         }
         Ok(readings)
     }
 
-    async fn reading(
-        &mut self,
-        subscription: u32,
-        message: NotificationMessage,
-        arrived: Moment,
-    ) -> Result<Reading, SessionError> {
-        let reading = reading(&self.monitored, &self.acks, subscription, message, arrived).await;
-        // A subscription that the server has ended cannot be gone on with.
-        self.resumable &= reading.is_ok();
-        if let (false, Ok(reading)) = (self.unheard.is_empty(), &reading) {
-            let heard: HashSet<TagId> = reading.samples.iter().map(|s| s.tag).collect();
-            let items = self.monitored.items.clone();
-            self.unheard
-                .retain(|&place| !heard.contains(&items[place].tag));
-        }
-        reading
+    /// Notifications of the subscription are gone: something may be missing of each of its items.
+    fn lost(&mut self, subscription: u32, notifications: u64) {
+        self.monitored.notes.lost(notifications);
+        let places = self.monitored.places_in(subscription);
+        self.intake.lost(&places);
+        self.refresh_unless_heard(places);
     }
 
     fn publish_failed(&mut self, error: &Error) -> Result<Vec<Reading>, SessionError> {
@@ -244,37 +327,62 @@ impl Publisher {
         let mut readings = Vec::new();
         for number in numbers {
             match republish(&self.monitored, &self.acks, subscription, number).await? {
-                Some(reading) => readings.push(reading),
-                None => self.monitored.notes.lost(1),
+                Some(batch) => readings.extend(self.take(batch)),
+                None => self.lost(subscription, 1),
             }
         }
         Ok(readings)
     }
 
+    /// Reads what was not heard of. What has not changed, and most has not, is handed over again.
     async fn refresh(&mut self) -> Result<Vec<Reading>, SessionError> {
+        let mut samples: Vec<(usize, Sample)> = self.doubted.drain().collect();
         let mut places: Vec<usize> = self.unheard.drain().collect();
         places.sort_unstable();
-        Ok(vec![self.monitored.read_now(&places).await?])
+        for (place, sample) in self.monitored.read_now(&places).await? {
+            if sample.source_time.is_none() || self.intake.is_known(place, &sample) {
+                samples.push((place, sample));
+            } else {
+                self.doubted.insert(place, sample);
+            }
+        }
+        self.refresh_at = Instant::now() + 2 * self.monitored.publish_interval();
+        Ok(self.take(Batch::unasked(samples)).into_iter().collect())
+    }
+
+    /// Puts a value that was read before those that are newer, and forgets it where it was on its way.
+    fn sort_in_doubted(&mut self, arrived: Vec<Arrived>) -> Vec<Arrived> {
+        let mut sorted = Vec::with_capacity(arrived.len());
+        for arrived in arrived {
+            let place = arrived.place;
+            let newer = self.doubted.get(&place).is_some_and(|doubted| {
+                arrived.sample.source_time.is_none()
+                    || arrived.sample.source_time >= doubted.source_time
+            });
+            if newer && let Some(doubted) = self.doubted.remove(&place) {
+                let known = doubted.source_time == arrived.sample.source_time
+                    && doubted.value == arrived.sample.value;
+                sorted.extend((!known).then_some(Arrived {
+                    place,
+                    sample: doubted,
+                    overflowed: false,
+                }));
+            }
+            sorted.push(arrived);
+        }
+        sorted
     }
 
     async fn retry_refused(&mut self) -> Result<Vec<Reading>, SessionError> {
         self.retry_refused_at = Instant::now() + REFUSED_RETRY_INTERVAL;
         let places = std::mem::take(&mut self.monitored.refused);
         let samples = self.monitored.monitor(places).await?;
-        Ok(unasked(samples).into_iter().collect())
+        Ok(self.take(Batch::unasked(samples)).into_iter().collect())
     }
 }
 
-/// Samples that the server did not send, as a reading without a receipt.
-pub(super) fn unasked(samples: Vec<Sample>) -> Option<Reading> {
-    (!samples.is_empty()).then_some(Reading {
-        samples,
-        receipt: None,
-    })
-}
-
 /// The session may live on at the server, since only the way to it broke.
-fn is_connection_loss(status: StatusCode) -> bool {
+pub(super) fn is_connection_loss(status: StatusCode) -> bool {
     matches!(
         status,
         StatusCode::BadConnectionClosed
@@ -290,7 +398,7 @@ pub(super) async fn republish(
     acks: &Acks,
     subscription_id: u32,
     retransmit_sequence_number: u32,
-) -> Result<Option<Reading>, SessionError> {
+) -> Result<Option<Batch>, SessionError> {
     let channel = &monitored.channel;
     let request = RepublishRequest {
         request_header: channel.header(channel.timeout()),
@@ -311,28 +419,40 @@ pub(super) async fn republish(
     }
     monitored.notes.republished();
     let arrived = monitored.clock.now();
-    let reading = reading(monitored, acks, subscription_id, message, arrived);
-    reading.await.map(Some)
+    let batch = batch(monitored, acks, subscription_id, message, arrived);
+    batch.await.map(Some)
 }
 
 fn is_keep_alive(message: &NotificationMessage) -> bool {
     message.notification_data.as_ref().is_none_or(Vec::is_empty)
 }
 
-async fn reading(
+async fn batch(
     monitored: &Monitored,
     acks: &Acks,
     subscription: u32,
     message: NotificationMessage,
     arrived: Moment,
-) -> Result<Reading, SessionError> {
+) -> Result<Batch, SessionError> {
     let mut values = Vec::new();
     for notification in message.notification_data.into_iter().flatten() {
         take_notification(monitored, notification, &mut values)?;
     }
+    let overflows: Vec<bool> = values
+        .iter()
+        .map(|(_, data)| decode::overflowed(data))
+        .collect();
     let samples = decode::samples(monitored.origin(), values, arrived).await?;
+    let samples = samples.into_iter().zip(overflows);
+    let arrived = |((place, sample), overflowed)| Arrived {
+        place,
+        sample,
+        overflowed,
+    };
+    let mut samples: Vec<Arrived> = samples.map(arrived).collect();
+    suspect_full_queues(monitored, &mut samples);
     let receipt = acks.hand_out(subscription, message.sequence_number);
-    Ok(Reading {
+    Ok(Batch {
         samples,
         receipt: Some(receipt),
     })
@@ -353,10 +473,28 @@ fn take_notification(
         return Ok(());
     };
     for change in changes.monitored_items.into_iter().flatten() {
+        let place = change.client_handle as usize;
         if decode::overflowed(&change.value) {
             monitored.notes.overflowed(1);
         }
-        values.push((change.client_handle as usize, change.value));
+        if place < monitored.items.len() {
+            values.push((place, change.value));
+        }
     }
     Ok(())
+}
+
+/// Servers send the values of an item one after the other.
+fn suspect_full_queues(monitored: &Monitored, samples: &mut [Arrived]) {
+    for of_item in samples.chunk_by_mut(|one, other| one.place == other.place) {
+        let values = u32::try_from(of_item.len()).unwrap_or(u32::MAX);
+        let at = if monitored.discards_newest {
+            of_item.last_mut()
+        } else {
+            of_item.first_mut()
+        };
+        if let Some(arrived) = at {
+            arrived.overflowed |= monitored.fills_queue(arrived.place, values);
+        }
+    }
 }

@@ -6,16 +6,15 @@
 
 use std::sync::Arc;
 
-use millrace_tags::Reading;
-use opcua::types::{CloseSessionRequest, CloseSessionResponse};
-
 use super::acks::Acks;
 use super::channel::Channel;
+use super::intake::{Batch, Intake};
 use super::login::{Login, log_in_again};
 use super::notes::Notes;
 use super::own::OwnCertificate;
 use super::publish::republish;
 use super::sequence::Sequence;
+use super::session::close_session;
 use super::settings::Settings;
 use super::subscription::Monitored;
 use crate::SessionError;
@@ -23,13 +22,24 @@ use crate::SessionError;
 /// More than any server keeps; it bounds a server that always has one more.
 const CATCH_UP_MAX: usize = 10_000;
 
+/// What a session leaves to the next one.
+#[derive(Default)]
+pub(super) struct Left {
+    /// The session itself, where the server may still have it.
+    pub(super) session: Option<Retained>,
+    /// A session that nobody goes on with, to be closed before there is another one.
+    pub(super) orphan: Option<Login>,
+    /// What was handed over.
+    pub(super) intake: Intake,
+}
+
 /// What is left of a session whose connection was lost.
 pub(super) struct Retained {
     pub(super) login: Login,
     pub(super) monitored: Monitored,
     pub(super) acks: Acks,
     /// What had been sent and had not arrived, once it was asked for again.
-    pub(super) missed: Vec<Reading>,
+    pub(super) missed: Vec<Batch>,
 }
 
 /// How taking a session up ended.
@@ -37,7 +47,7 @@ pub(super) enum Outcome {
     /// It goes on.
     Resumed(Retained),
     /// The server does not have it any more; these readings could still be had.
-    Gone(Vec<Reading>),
+    Gone(Vec<Batch>),
     /// The new connection broke, too; the session may still be there.
     Broken(SessionError, Retained),
 }
@@ -61,20 +71,16 @@ pub(super) async fn resume(
             let outcome = stopped(channel, error, retained);
             if matches!(outcome, Outcome::Gone(_)) {
                 // The session is there, its subscriptions are not. One session at a time: this one goes first.
-                let _: Result<CloseSessionResponse, _> = channel
-                    .request("CloseSession", |request_header| CloseSessionRequest {
-                        request_header,
-                        delete_subscriptions: true,
-                    })
-                    .await;
+                close_session(channel).await;
             }
             outcome
         }
     }
 }
 
+/// A server that refuses the user keeps the session: it goes on when somebody has seen to the password.
 fn stopped(channel: &Channel, error: SessionError, retained: Retained) -> Outcome {
-    if channel.is_cut() || matches!(error, SessionError::Timeout { .. }) {
+    if channel.is_cut() || error.is_refusal() || matches!(error, SessionError::Timeout { .. }) {
         Outcome::Broken(error, retained)
     } else {
         Outcome::Gone(retained.missed)
@@ -84,15 +90,15 @@ fn stopped(channel: &Channel, error: SessionError, retained: Retained) -> Outcom
 async fn catch_up(retained: &mut Retained) -> Result<(), SessionError> {
     let subscriptions: Vec<u32> = retained.monitored.sequences.keys().copied().collect();
     for id in subscriptions {
-        while let Some(reading) = next_missed(retained, id).await? {
-            retained.missed.push(reading);
+        while let Some(batch) = next_missed(retained, id).await? {
+            retained.missed.push(batch);
         }
     }
     Ok(())
 }
 
 /// The notification that should have come next in this subscription, if the server has it.
-async fn next_missed(retained: &mut Retained, id: u32) -> Result<Option<Reading>, SessionError> {
+async fn next_missed(retained: &mut Retained, id: u32) -> Result<Option<Batch>, SessionError> {
     let Retained {
         monitored, acks, ..
     } = retained;
@@ -102,9 +108,9 @@ async fn next_missed(retained: &mut Retained, id: u32) -> Result<Option<Reading>
     if retained.missed.len() >= CATCH_UP_MAX {
         return Ok(None);
     }
-    let reading = republish(monitored, acks, id, number).await?;
-    if let (Some(_), Some(sequence)) = (&reading, monitored.sequences.get_mut(&id)) {
+    let batch = republish(monitored, acks, id, number).await?;
+    if let (Some(_), Some(sequence)) = (&batch, monitored.sequences.get_mut(&id)) {
         sequence.notified(number);
     }
-    Ok(reading)
+    Ok(batch)
 }

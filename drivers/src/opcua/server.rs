@@ -12,6 +12,12 @@ use crate::SessionError;
 /// message size that servers commonly take.
 const NODES_DEFAULT: usize = 1000;
 
+/// A subscription of more items brings nothing that two would not.
+const SUBSCRIPTION_ITEMS_MAX: usize = 100_000;
+
+/// Each may answer with a thousand values.
+const HISTORIES_MAX: usize = 50;
+
 /// What we need to know of a server before we read or subscribe.
 pub(super) struct Server {
     /// The namespace URIs, by index; empty where nobody asked.
@@ -20,6 +26,10 @@ pub(super) struct Server {
     pub(super) reads_max: usize,
     /// Items in one CreateMonitoredItems.
     pub(super) items_max: usize,
+    /// Items in one subscription.
+    pub(super) subscription_items_max: usize,
+    /// Nodes in one HistoryRead.
+    pub(super) histories_max: usize,
 }
 
 impl Server {
@@ -29,6 +39,8 @@ impl Server {
         let limits = [
             VariableId::Server_ServerCapabilities_OperationLimits_MaxNodesPerRead,
             VariableId::Server_ServerCapabilities_OperationLimits_MaxMonitoredItemsPerCall,
+            VariableId::Server_ServerCapabilities_MaxMonitoredItemsPerSubscription,
+            VariableId::Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData,
         ];
         let mut nodes: Vec<NodeId> = limits.map(NodeId::from).to_vec();
         if namespaces {
@@ -37,18 +49,20 @@ impl Server {
         let mut values = read(channel, nodes).await?.into_iter();
         let mut next = || values.next().and_then(|data| data.value);
         Ok(Self {
-            reads_max: limit(next()),
-            items_max: limit(next()),
+            reads_max: limit(next(), NODES_DEFAULT),
+            items_max: limit(next(), NODES_DEFAULT),
+            subscription_items_max: limit(next(), SUBSCRIPTION_ITEMS_MAX),
+            histories_max: limit(next(), HISTORIES_MAX),
             namespaces: texts(next()),
         })
     }
 }
 
-/// Zero means that there is no limit.
-fn limit(value: Option<Variant>) -> usize {
+/// The server's limit or ours, whichever is lower. Zero means that the server has none.
+fn limit(value: Option<Variant>, ours: usize) -> usize {
     match value {
-        Some(Variant::UInt32(max)) if max > 0 => (max as usize).min(NODES_DEFAULT),
-        _ => NODES_DEFAULT,
+        Some(Variant::UInt32(max)) if max > 0 => (max as usize).min(ours),
+        _ => ours,
     }
 }
 
@@ -78,7 +92,20 @@ pub(super) async fn try_read(
     try_read_values(channel, nodes.into_iter().map(value_of).collect(), times).await
 }
 
-async fn try_read_values(
+/// Another attribute than the value, which has no time.
+pub(super) async fn try_read_attribute(
+    channel: &Channel,
+    nodes: Vec<NodeId>,
+    attribute: AttributeId,
+) -> Result<Vec<DataValue>, Error> {
+    let nodes = nodes.into_iter().map(|node| ReadValueId {
+        attribute_id: attribute as u32,
+        ..value_of(node)
+    });
+    try_read_values(channel, nodes.collect(), TimestampsToReturn::Neither).await
+}
+
+pub(super) async fn try_read_values(
     channel: &Channel,
     nodes: Vec<ReadValueId>,
     times: TimestampsToReturn,

@@ -1,6 +1,6 @@
 //! A live session, subscribed or polled.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use millrace_tags::{Clock, Reading, Receipt, TagId, Value};
@@ -8,8 +8,11 @@ use opcua::types::{CloseSessionRequest, CloseSessionResponse, NodeId};
 
 use super::NodeAddress;
 use super::channel::Channel;
+use super::driver::lock;
+use super::login::Login;
 use super::notes::Notes;
 use super::poll::Polled;
+use super::resume::Left;
 use super::server::Server;
 use super::settings::Item;
 use super::subscription::Subscribed;
@@ -24,6 +27,19 @@ pub(super) struct OpcuaSession {
     clock: Arc<dyn Clock>,
     items: Arc<[Item]>,
     types: Types,
+    behind: Option<Behind>,
+}
+
+/// What a polled session leaves behind when its connection is lost.
+pub(super) struct Behind {
+    login: Login,
+    left: Arc<Mutex<Left>>,
+}
+
+impl Behind {
+    pub(super) fn new(login: Login, left: Arc<Mutex<Left>>) -> Self {
+        Self { login, left }
+    }
 }
 
 enum Collecting {
@@ -47,6 +63,7 @@ impl OpcuaSession {
             clock,
             items,
             types: Types::default(),
+            behind: None,
         }
     }
 
@@ -56,6 +73,7 @@ impl OpcuaSession {
         notes: Notes,
         clock: Arc<dyn Clock>,
         items: Arc<[Item]>,
+        behind: Behind,
     ) -> Self {
         Self {
             channel,
@@ -64,6 +82,7 @@ impl OpcuaSession {
             clock,
             items,
             types: Types::default(),
+            behind: Some(behind),
         }
     }
 }
@@ -118,7 +137,11 @@ impl Session for OpcuaSession {
 
     async fn close(&mut self) {
         self.collecting = Collecting::Closed;
-        say_goodbye(&self.channel).await;
+        if !say_goodbye(&self.channel).await
+            && let Some(behind) = self.behind.take()
+        {
+            lock(&behind.left).orphan = Some(behind.login);
+        }
     }
 }
 
@@ -134,15 +157,22 @@ pub(super) async fn resolved(
     Ok(address.resolve(&namespaces))
 }
 
-/// Closes session and channel. Failing is no error: the server notices in its own time.
-pub(super) async fn say_goodbye(channel: &Channel) {
+/// Closes session and channel, and says whether the server has heard it. Where not, it notices in its own time.
+pub(super) async fn say_goodbye(channel: &Channel) -> bool {
+    let closed = close_session(channel).await;
+    if closed {
+        channel.close().await;
+    }
+    closed
+}
+
+/// Closes the session, if the server hears it.
+pub(super) async fn close_session(channel: &Channel) -> bool {
     let closed: Result<CloseSessionResponse, _> = channel
         .request("CloseSession", |request_header| CloseSessionRequest {
             request_header,
             delete_subscriptions: true,
         })
         .await;
-    if closed.is_ok() {
-        channel.close().await;
-    }
+    closed.is_ok()
 }

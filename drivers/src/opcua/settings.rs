@@ -19,6 +19,9 @@ pub const PUBLISH_INTERVAL_DEFAULT: Duration = Duration::from_secs(1);
 /// times as often as it is published, and for ten publishings that come late. Servers revise it down.
 pub const QUEUE_SIZE_DEFAULT: u32 = 100;
 
+/// How often a subscribed server says that it has nothing to say, where nothing is written.
+pub const KEEP_ALIVE_DEFAULT: Duration = Duration::from_secs(5);
+
 /// Settings of one device, as meant.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -38,6 +41,13 @@ pub struct Settings {
     pub sampling_interval: Option<Duration>,
     /// How many values the server keeps for a node until it sends them.
     pub queue_size: u32,
+    /// Which values the server drops where more come between two publishings.
+    pub discard: Discard,
+    /// Whether values that were missed are read from the server's history.
+    pub history: bool,
+    /// How often a subscribed server says that it has nothing to say. Three of these without a word, and the session
+    /// counts as broken.
+    pub keep_alive: Duration,
     /// Bounds connecting and every request.
     pub timeout: Duration,
     /// Our certificate and key in `own/`, made at first use; trusted server certificates in `trusted/`.
@@ -63,6 +73,9 @@ impl Settings {
             publish_interval: PUBLISH_INTERVAL_DEFAULT,
             sampling_interval: None,
             queue_size: QUEUE_SIZE_DEFAULT,
+            discard: Discard::Oldest,
+            history: true,
+            keep_alive: KEEP_ALIVE_DEFAULT,
             timeout: TIMEOUT_DEFAULT,
             pki_dir: pki_dir.into(),
             server_cert_file: None,
@@ -283,6 +296,16 @@ pub enum Collect {
     Subscribe,
     /// Every tag is read at its interval.
     Poll,
+}
+
+/// Which values of a node a server drops when its queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Discard {
+    /// The newest values are kept.
+    #[default]
+    Oldest,
+    /// What came first is kept.
+    Newest,
 }
 
 /// One tag of the device.

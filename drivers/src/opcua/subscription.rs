@@ -8,21 +8,20 @@ use millrace_tags::{Clock, Reading, Receipt, Sample};
 use opcua::types::{
     CreateMonitoredItemsRequest, CreateMonitoredItemsResponse, CreateSubscriptionRequest,
     CreateSubscriptionResponse, ExtensionObject, MonitoredItemCreateRequest,
-    MonitoredItemCreateResult, MonitoringMode, MonitoringParameters, NodeId, StatusCode,
-    TimestampsToReturn,
+    MonitoredItemCreateResult, MonitoringMode, MonitoringParameters, NodeId, ReadValueId,
+    StatusCode, TimestampsToReturn,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::acks::Acks;
 use super::channel::Channel;
-use super::driver::KEEP_ALIVE;
 use super::notes::Notes;
 use super::publish::Publisher;
-use super::resume::Retained;
+use super::resume::Left;
 use super::sequence::Sequence;
 use super::server::{self, Server, value_of};
-use super::settings::{Item, Settings};
+use super::settings::{Discard, Item, Settings};
 use super::types::Types;
 use super::{decode, status};
 use crate::SessionError;
@@ -46,14 +45,14 @@ pub(super) struct Subscribed {
     task: JoinHandle<()>,
     device: String,
     /// Where the next session looks for what is left of this one.
-    left: Arc<Mutex<Option<Retained>>>,
+    left: Arc<Mutex<Left>>,
 }
 
 /// The end of publishing.
 pub(super) struct Ended {
     pub(super) error: SessionError,
-    /// What another connection can go on with.
-    pub(super) retained: Option<Retained>,
+    /// What the next session begins with.
+    pub(super) left: Left,
 }
 
 impl Drop for Subscribed {
@@ -68,7 +67,7 @@ impl Subscribed {
         publisher: Publisher,
         acks: Acks,
         device: &str,
-        left: Arc<Mutex<Option<Retained>>>,
+        left: Arc<Mutex<Left>>,
     ) -> Self {
         let (sender, readings) = mpsc::channel(READINGS_WAITING_MAX);
         Self {
@@ -86,7 +85,7 @@ impl Subscribed {
             Some(Ok(reading)) => Ok(reading),
             Some(Err(ended)) => {
                 // Only now: everything that came before the end has been taken.
-                *self.left.lock().unwrap_or_else(PoisonError::into_inner) = ended.retained;
+                *self.left.lock().unwrap_or_else(PoisonError::into_inner) = ended.left;
                 Err(ended.error)
             }
             // The task has said why it ended, or panicked.
@@ -110,6 +109,9 @@ enum Refusal {
     Broken(SessionError),
 }
 
+/// The length of an item's queue, or why there is no item.
+type Granted = Result<u32, StatusCode>;
+
 /// Items of a session and what has become of them.
 pub(super) struct Monitored {
     pub(super) channel: Arc<Channel>,
@@ -120,8 +122,18 @@ pub(super) struct Monitored {
     sampling_interval: Option<Duration>,
     publish_interval: Duration,
     queue_size: u32,
+    keep_alive: Duration,
     items_max: usize,
+    subscription_items_max: usize,
     reads_max: usize,
+    /// Nodes in one HistoryRead.
+    pub(super) histories_max: usize,
+    /// Where the server's queue of an item is full, it keeps the oldest.
+    pub(super) discards_newest: bool,
+    /// The subscription of each item; zero where it has none.
+    subscriptions: Vec<u32>,
+    /// The length of each item's queue, as the server granted it.
+    queues: Vec<u32>,
     pub(super) sequences: HashMap<u32, Sequence>,
     /// Places of the items that the server does not monitor; tried again now and then.
     pub(super) refused: Vec<usize>,
@@ -141,7 +153,7 @@ impl Monitored {
         notes: Notes,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let nodes = items.iter();
+        let (nodes, count) = (items.iter(), items.len());
         Self {
             nodes: nodes
                 .map(|item| item.node.resolve(&server.namespaces))
@@ -152,11 +164,17 @@ impl Monitored {
             sampling_interval: settings.sampling_interval,
             publish_interval: settings.publish_interval.max(PUBLISH_INTERVAL_MIN),
             queue_size: settings.queue_size.max(1),
+            keep_alive: settings.keep_alive,
             items_max: server.items_max,
+            subscription_items_max: server.subscription_items_max,
             reads_max: server.reads_max,
+            histories_max: server.histories_max,
+            discards_newest: settings.discard == Discard::Newest,
+            subscriptions: vec![0; count],
+            queues: vec![0; count],
             sequences: HashMap::new(),
             refused: Vec::new(),
-            silence_max: 3 * KEEP_ALIVE,
+            silence_max: 3 * settings.keep_alive,
             notes,
             clock,
         }
@@ -191,8 +209,32 @@ impl Monitored {
             .collect()
     }
 
+    /// The places of the items that one of the subscriptions monitors.
+    pub(super) fn places_in(&self, subscription: u32) -> Vec<usize> {
+        let places = self.subscriptions.iter().enumerate();
+        places
+            .filter(|&(_, &id)| id == subscription)
+            .map(|(place, _)| place)
+            .collect()
+    }
+
+    /// Whether so many values of an item in one notification fill its queue, so that more may have been there.
+    /// Not every server says when a queue runs over. A queue of one is meant to forget.
+    pub(super) fn fills_queue(&self, place: usize, values: u32) -> bool {
+        let queue = self.queues.get(place).copied().unwrap_or(0);
+        queue > 1 && values >= queue
+    }
+
+    /// What is read of an item; `None` where the server does not have its node.
+    pub(super) fn value_id(&self, place: usize) -> Option<ReadValueId> {
+        self.nodes[place].clone().map(value_of)
+    }
+
     /// The values of these items as they are now, without waiting for a change.
-    pub(super) async fn read_now(&self, places: &[usize]) -> Result<Reading, SessionError> {
+    pub(super) async fn read_now(
+        &self,
+        places: &[usize],
+    ) -> Result<Vec<(usize, Sample)>, SessionError> {
         let mut samples = Vec::with_capacity(places.len());
         for chunk in places.chunks(self.reads_max.max(1)) {
             let nodes = chunk
@@ -204,10 +246,7 @@ impl Monitored {
             let values = chunk.iter().copied().zip(values).collect();
             samples.extend(decode::samples(self.origin(), values, now).await?);
         }
-        Ok(Reading {
-            samples,
-            receipt: None,
-        })
+        Ok(samples)
     }
 
     /// Monitors these items, in as many subscriptions as the server needs. Returns a bad sample for each
@@ -215,7 +254,7 @@ impl Monitored {
     pub(super) async fn monitor(
         &mut self,
         places: Vec<usize>,
-    ) -> Result<Vec<Sample>, SessionError> {
+    ) -> Result<Vec<(usize, Sample)>, SessionError> {
         let (mut waiting, unknown): (Vec<usize>, Vec<usize>) = places
             .into_iter()
             .partition(|&place| self.nodes[place].is_some());
@@ -230,8 +269,12 @@ impl Monitored {
                 None => (self.create_subscription().await?, true),
             };
             let before = waiting.len();
+            let taken = self.subscriptions.iter().filter(|&&of| of == id).count();
+            let room = self.subscription_items_max.saturating_sub(taken);
+            let beyond = waiting.split_off(room.min(before));
             let results = self.create_items(id, &waiting).await?;
-            waiting = sort_out(results, &mut failed);
+            waiting = self.sort_out(id, results, &mut failed);
+            waiting.extend(beyond);
             let stuck = fresh && waiting.len() == before;
             if stuck || self.sequences.len() >= SUBSCRIPTIONS_MAX {
                 let full = StatusCode::BadTooManyMonitoredItems;
@@ -244,7 +287,7 @@ impl Monitored {
 
     async fn create_subscription(&mut self) -> Result<u32, SessionError> {
         let asked = self.publish_interval;
-        let keep_alive_count = intervals(KEEP_ALIVE, asked);
+        let keep_alive_count = intervals(self.keep_alive, asked);
         let created: CreateSubscriptionResponse = self
             .channel
             .request("CreateSubscription", |request_header| {
@@ -285,7 +328,7 @@ impl Monitored {
         &self,
         subscription_id: u32,
         places: &[usize],
-    ) -> Result<Vec<(usize, StatusCode)>, SessionError> {
+    ) -> Result<Vec<(usize, Granted)>, SessionError> {
         let mut results = Vec::with_capacity(places.len());
         let mut rest = places;
         let mut size = self.items_max.max(1);
@@ -298,7 +341,7 @@ impl Monitored {
                 }
                 Err(Refusal::TooMany(_)) if chunk.len() > 1 => size = chunk.len() / 2,
                 Err(Refusal::TooMany(code)) => {
-                    results.extend(rest.iter().map(|&place| (place, code)));
+                    results.extend(rest.iter().map(|&place| (place, Err(code))));
                     break;
                 }
                 Err(Refusal::Broken(error)) => return Err(error),
@@ -311,7 +354,7 @@ impl Monitored {
         &self,
         subscription_id: u32,
         places: &[usize],
-    ) -> Result<Vec<StatusCode>, Refusal> {
+    ) -> Result<Vec<Granted>, Refusal> {
         let items = places.iter().filter_map(|&place| self.item(place));
         let timeout = self.channel.timeout();
         let request = CreateMonitoredItemsRequest {
@@ -336,7 +379,7 @@ impl Monitored {
         };
         self.check_count(places.len(), &created)
             .map_err(Refusal::Broken)?;
-        Ok(created.iter().map(|result| result.status_code).collect())
+        Ok(created.iter().map(granted).collect())
     }
 
     fn check_count(
@@ -353,22 +396,42 @@ impl Monitored {
 
     /// The client handle of an item is its place.
     fn item(&self, place: usize) -> Option<MonitoredItemCreateRequest> {
-        let node = self.nodes[place].clone()?;
         let sampling = self.sampling_interval.unwrap_or(self.items[place].interval);
         Some(MonitoredItemCreateRequest {
-            item_to_monitor: value_of(node),
+            item_to_monitor: self.value_id(place)?,
             monitoring_mode: MonitoringMode::Reporting,
             requested_parameters: MonitoringParameters {
                 client_handle: u32::try_from(place).ok()?,
                 sampling_interval: milliseconds(sampling),
                 filter: ExtensionObject::null(),
                 queue_size: self.queue_size,
-                discard_oldest: true,
+                discard_oldest: !self.discards_newest,
             },
         })
     }
 
-    fn refuse(&mut self, failed: Vec<(usize, StatusCode)>) -> Vec<Sample> {
+    /// Good ones are done, those that the subscription has no room for go on, the others failed.
+    fn sort_out(
+        &mut self,
+        subscription: u32,
+        results: Vec<(usize, Granted)>,
+        failed: &mut Vec<(usize, StatusCode)>,
+    ) -> Vec<usize> {
+        let mut waiting = Vec::new();
+        for (place, granted) in results {
+            match granted {
+                Err(StatusCode::BadTooManyMonitoredItems) => waiting.push(place),
+                Err(code) => failed.push((place, code)),
+                Ok(queue) => {
+                    self.subscriptions[place] = subscription;
+                    self.queues[place] = queue;
+                }
+            }
+        }
+        waiting
+    }
+
+    fn refuse(&mut self, failed: Vec<(usize, StatusCode)>) -> Vec<(usize, Sample)> {
         let now = self.clock.now();
         self.refused = failed.iter().map(|&(place, _)| place).collect();
         self.notes.only_refused(&self.refused);
@@ -377,26 +440,17 @@ impl Monitored {
             .map(|(place, code)| {
                 let item = &self.items[place];
                 self.notes.refused(place, item, &code.to_string());
-                Sample::bad(item.tag, status::reason(code), now)
+                (place, Sample::bad(item.tag, status::reason(code), now))
             })
             .collect()
     }
 }
 
-/// Good ones are done, those that the subscription has no room for go on, the others failed.
-fn sort_out(
-    results: Vec<(usize, StatusCode)>,
-    failed: &mut Vec<(usize, StatusCode)>,
-) -> Vec<usize> {
-    let mut waiting = Vec::new();
-    for (place, code) in results {
-        match code {
-            StatusCode::BadTooManyMonitoredItems => waiting.push(place),
-            code if code.is_bad() => failed.push((place, code)),
-            _ => {}
-        }
+fn granted(result: &MonitoredItemCreateResult) -> Granted {
+    match result.status_code {
+        code if code.is_bad() => Err(code),
+        _ => Ok(result.revised_queue_size),
     }
-    waiting
 }
 
 /// How many intervals cover the time; at least one.

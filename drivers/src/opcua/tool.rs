@@ -1,12 +1,13 @@
 //! A session for a person at a terminal: opened for one question, closed after it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_tags::{Clock, Quality, Reason, Sample, SystemClock, TagId, Timestamp, Value};
 use opcua::types::{AttributeId, DataValue, NodeId, StatusCode};
 
 use super::channel::Channel;
-use super::driver::{KEEP_ALIVE, Line};
+use super::driver::Line;
 use super::server::{Server, attributes};
 use super::settings::{Item, Settings};
 use super::types::Types;
@@ -46,7 +47,7 @@ impl OpcuaTool {
     pub async fn open(settings: Settings) -> Result<Self, SessionError> {
         let settings = Arc::new(settings);
         let line = Line::open(&settings, &SystemClock::new()).await?;
-        line.log_in(&settings, KEEP_ALIVE).await?;
+        line.log_in(&settings, settings.keep_alive).await?;
         let server = Server::ask(&line.channel, true).await?;
         Ok(Self {
             channel: line.channel,
@@ -72,7 +73,7 @@ impl OpcuaTool {
         let items: Vec<Item> = addresses
             .iter()
             .zip(0..)
-            .map(|(address, place)| Item::new(TagId(place), address.clone(), KEEP_ALIVE))
+            .map(|(address, place)| Item::new(TagId(place), address.clone(), Duration::ZERO))
             .collect();
         let samples = self.samples(&items, &nodes, values).await?;
         let read = items.iter().map(|item| {
@@ -96,7 +97,8 @@ impl OpcuaTool {
             items,
             nodes,
         };
-        decode::samples(origin, values, SystemClock::new().now()).await
+        let read = decode::samples(origin, values, SystemClock::new().now()).await?;
+        Ok(read.into_iter().map(|(_, sample)| sample).collect())
     }
 
     /// Writes what was typed, as the type of the node has it, and reads it back.

@@ -1,6 +1,7 @@
 //! A connection that can be cut, or go silent.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::net::{TcpListener, TcpStream};
@@ -12,6 +13,7 @@ pub(crate) struct Link {
     address: SocketAddr,
     connections: Arc<Mutex<JoinSet<()>>>,
     silent: watch::Sender<bool>,
+    down: Arc<AtomicBool>,
 }
 
 impl Link {
@@ -21,9 +23,13 @@ impl Link {
         let target = authority(url);
         let connections: Arc<Mutex<JoinSet<()>>> = Arc::default();
         let silent = watch::Sender::new(false);
-        let (spawned, silence) = (connections.clone(), silent.subscribe());
+        let down: Arc<AtomicBool> = Arc::default();
+        let (spawned, silence, closed) = (connections.clone(), silent.subscribe(), down.clone());
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
+                if closed.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let connection = carry(near, target.clone(), silence.clone());
                 spawned.lock().expect("connections").spawn(connection);
             }
@@ -32,6 +38,7 @@ impl Link {
             address,
             connections,
             silent,
+            down,
         }
     }
 
@@ -43,6 +50,12 @@ impl Link {
     /// Breaks every connection that there is; new ones can be made.
     pub(crate) fn cut(&self) {
         self.connections.lock().expect("connections").abort_all();
+    }
+
+    /// Breaks every connection and takes no new ones, or takes them again.
+    pub(crate) fn down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
+        self.cut();
     }
 
     /// Keeps every connection and carries nothing, or carries again on new ones.

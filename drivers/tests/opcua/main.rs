@@ -1,9 +1,12 @@
 //! OPC UA sessions against servers: our simulated one, and asyncua and node-opcua as foreign ones.
 
 mod asyncua;
+mod comes_back;
+mod follow;
 mod link;
 mod matrix;
 mod peer;
+mod plant;
 mod session;
 
 #[cfg(feature = "sim")]
