@@ -131,6 +131,11 @@ impl Config {
         self.devices.iter().filter(|device| device.enabled)
     }
 
+    /// The certificates of this gateway, and those that it trusts.
+    pub(crate) fn pki_dir(&self) -> PathBuf {
+        self.gateway.data_dir.join("pki")
+    }
+
     /// The files that it was read from, CSVs of tags included.
     pub(crate) fn files(&self) -> &[PathBuf] {
         &self.files

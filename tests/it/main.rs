@@ -16,6 +16,7 @@ mod ledger;
 mod live;
 mod meanings;
 mod opcua_tools;
+mod opcua_trust;
 mod opcua_values;
 mod outage;
 mod plant;

@@ -82,12 +82,15 @@ impl Channel {
         pki_dir: &Path,
         timeout: Duration,
     ) -> Result<Self, SessionError> {
+        let is_clear = endpoint.security_mode == MessageSecurityMode::None;
         let asked = Asked {
             device,
-            request: "OpenSecureChannel",
+            request: match is_clear {
+                true => "the first word of OPC UA (is this the right port?)",
+                false => "OpenSecureChannel",
+            },
             timeout,
         };
-        let is_clear = endpoint.security_mode == MessageSecurityMode::None;
         let opening = async {
             let stream = connect_tcp(url).await?;
             let inner = Arc::new(secure_channel(endpoint, pki_dir));
@@ -267,10 +270,12 @@ replies! {
 /// What a channel that was not opened means. Servers cut a secured one here, without a word, when they do not trust our
 /// certificate; one in clear opens at any OPC UA server.
 fn open_failed(asked: Asked<'_>, address: &str, is_clear: bool, error: &Error) -> SessionError {
-    let is_closed = matches!(
-        error.status(),
-        StatusCode::BadConnectionClosed | StatusCode::BadCommunicationError
-    );
+    // The library says "good" of a connection that the other side closed in an orderly way.
+    let is_closed = error.status().is_good()
+        || matches!(
+            error.status(),
+            StatusCode::BadConnectionClosed | StatusCode::BadCommunicationError
+        );
     let is_strange = matches!(
         error.status(),
         StatusCode::BadTcpMessageTypeInvalid
