@@ -101,9 +101,12 @@ impl Global {
             .unwrap_or_else(|| Path::new(crate::config::DATA_DIR))
     }
 
-    /// Certificates of this gateway, and those that it trusts.
+    /// Certificates of this gateway, and those that it trusts: the agent's, where there is a configuration.
     fn pki_dir(&self) -> PathBuf {
-        self.data_dir().join("pki")
+        match crate::config::load(self.config.as_deref(), self.data_dir.as_deref()) {
+            Ok(loaded) => loaded.config.pki_dir(),
+            Err(_) => self.data_dir().join("pki"),
+        }
     }
 }
 

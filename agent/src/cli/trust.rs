@@ -51,7 +51,7 @@ pub(crate) struct TrustArgs {
 impl TrustArgs {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let Some(endpoint) = &self.endpoint else {
-            return own::run(self.renew, &pki_dir(global), global.json);
+            return own::run(self.renew, &global.pki_dir(), global.json);
         };
         let asked = Asked::find(endpoint, self.timeout, global)?;
         let mut inspection = inspect(&asked.settings)?;
@@ -193,14 +193,6 @@ fn configured(config: &Config, endpoint: &str) -> Option<(String, Settings)> {
             }
             _ => None,
         })
-}
-
-/// Where the agent keeps its certificates.
-fn pki_dir(global: &Global) -> std::path::PathBuf {
-    match config::load(global.config.as_deref(), global.data_dir.as_deref()) {
-        Ok(loaded) => loaded.config.pki_dir(),
-        Err(_) => global.pki_dir(),
-    }
 }
 
 fn inspect(settings: &Settings) -> Result<Inspection, Failure> {
