@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 
-.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-opcua-recovery soak-demo deb help
+.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-opcua soak-opcua-recovery soak-demo deb help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -45,7 +45,7 @@ bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk
 # One seed repeats a run: make soak MILLRACE_SEED=7 (tests/README.md). Without one it is drawn, and printed with the figures.
 soak-%: export MILLRACE_SEED := $(or $(MILLRACE_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
-soak: soak-modbus soak-fuzz soak-buffer soak-agent soak-opcua-recovery soak-demo ## the fault tests with their full figures, then the demo for an hour
+soak: soak-modbus soak-fuzz soak-buffer soak-agent soak-opcua-recovery soak-opcua soak-demo ## the fault tests with their full figures, then the demo for an hour
 
 soak-modbus: ## a million exchanges with Modbus devices that do everything wrong
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
@@ -81,6 +81,11 @@ soak-agent: setup ## kill -9 of the agent, its ledger against the subscriber's c
 soak-opcua-recovery: setup ## eight troubles of two foreign OPC UA servers, with their history and without, each at its full length
 	MILLRACE_OPCUA_FULL=1 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" \
 		$(CARGO) test --locked -p millrace-drivers --features sim --test opcua comes_back:: -- --nocapture --test-threads=4
+
+soak-opcua: ## two hours with an OPC UA server that is restarted each minute: flat memory, one session, nothing lost
+	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
+	MILLRACE_CHURN_SECONDS=7200 MILLRACE_CHURN_EVERY=60 \
+		$(CARGO) test --release --locked -p millrace-drivers --test opcua_churn -- --nocapture
 
 soak-demo: ## the demo for an hour: outages, faults, the verdict at the end
 	$(CARGO) run --release --quiet --locked -p millrace-agent --bin millrace -- demo --seconds $(or $(SOAK_SECONDS),3600)

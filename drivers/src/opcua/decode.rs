@@ -115,13 +115,10 @@ fn meant(
     })
 }
 
-/// `None` for the null time and for times that do not fit into nanoseconds of 1970.
+/// `None` for times that do not fit into nanoseconds of 1970, such as the null time of 1601.
 fn timestamp(time: &DateTime) -> Option<Timestamp> {
-    if time.is_null() {
-        return None;
-    }
-    let ticks = time.ticks().checked_sub(TICKS_TO_UNIX)?;
-    ticks.checked_mul(100).map(Timestamp)
+    // The library's own way, by ticks, takes several times as long.
+    time.as_chrono().timestamp_nanos_opt().map(Timestamp)
 }
 
 /// The time as servers write it.

@@ -32,6 +32,10 @@ const READINGS_WAITING_MAX: usize = 16;
 /// A server that takes fewer items per subscription than needed gets further ones, up to this.
 const SUBSCRIPTIONS_MAX: usize = 50;
 
+/// Values in one message: about a megabyte of numbers. A server that has queued more than either side takes in one message
+/// would have to end the session.
+const NOTIFICATIONS_MAX: u32 = 20_000;
+
 /// How long a server keeps a subscription that nobody publishes from.
 const LIFETIME: Duration = Duration::from_secs(60);
 
@@ -296,7 +300,7 @@ impl Monitored {
                     requested_publishing_interval: milliseconds(asked),
                     requested_lifetime_count: intervals(LIFETIME, asked).max(3 * keep_alive_count),
                     requested_max_keep_alive_count: keep_alive_count,
-                    max_notifications_per_publish: 0,
+                    max_notifications_per_publish: NOTIFICATIONS_MAX,
                     publishing_enabled: true,
                     priority: 0,
                 }
