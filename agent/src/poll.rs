@@ -29,7 +29,7 @@ use crate::events::EventLog;
 use crate::pipeline::Pipeline;
 use crate::report::DeviceState;
 use crate::write::WriteOrder;
-use receipts::Receipts;
+use receipts::{Receipts, Tickets};
 use schedule::{Schedule, Step};
 
 /// A stopping agent takes the samples of a read that is under way, but has 30 s in all.
@@ -223,8 +223,11 @@ impl Poller {
                     match notified {
                         Ok(reading) => {
                             subscribed = true;
-                            let ticket = self.pipeline.accept_held(reading.samples);
-                            self.taken(session, ticket, reading.receipt, memory);
+                            let tickets = Tickets {
+                                samples: self.pipeline.accept_held(reading.samples),
+                                events: self.tell(reading.events),
+                            };
+                            self.taken(session, tickets, reading.receipt, memory);
                         }
                         Err(error) => return Served::Broken(error),
                     }
@@ -260,8 +263,21 @@ impl Poller {
 
     /// Hands a reading to the pipeline and keeps its receipt until the commit.
     fn take(&mut self, session: &mut dyn Session, reading: Reading, memory: &mut Memory) {
-        let ticket = self.pipeline.accept(reading.samples);
-        self.taken(session, ticket, reading.receipt, memory);
+        let tickets = Tickets {
+            samples: self.pipeline.accept(reading.samples),
+            events: self.tell(reading.events),
+        };
+        self.taken(session, tickets, reading.receipt, memory);
+    }
+
+    /// Keeps what the device told of by itself; the ticket of the last.
+    fn tell(&self, events: Vec<Event>) -> Option<Ticket> {
+        let mut last = None;
+        for event in events {
+            self.events.record(&self.device.name, &event);
+            last = Some(self.buffer.append_event(self.source, event));
+        }
+        last
     }
 
     /// Says whether the device is left waiting for the buffer.
@@ -276,12 +292,12 @@ impl Poller {
     fn taken(
         &mut self,
         session: &mut dyn Session,
-        ticket: Option<Ticket>,
+        tickets: Tickets,
         receipt: Option<Receipt>,
         memory: &mut Memory,
     ) {
-        if let Some(receipt) = receipt {
-            memory.receipts.keep(ticket, receipt);
+        if receipt.is_some() || tickets.events.is_some() {
+            memory.receipts.keep(tickets, receipt);
             memory.receipts.settle(&self.buffer, session);
         }
         self.device.heed(session);

@@ -163,7 +163,9 @@ impl Buffer {
 
     /// Takes an event of one source over. Never waits for the disk.
     pub fn append_event(&self, source: SourceId, mut event: Event) -> Ticket {
-        if let EventDetail::Comms { message } | EventDetail::Alarm { message } = &mut event.detail {
+        if let EventDetail::Comms { message } | EventDetail::Alarm { message, .. } =
+            &mut event.detail
+        {
             cut(message);
         }
         let bytes = size_of::<Event>() + MESSAGE_BYTES_MAX / 64;

@@ -171,7 +171,7 @@ fn the_alarm_log_has_limits_of_its_own() {
                 at: Moment(1),
                 start: Moment(1),
                 end: None,
-                detail: EventDetail::Alarm { message },
+                detail: EventDetail::alarm(message),
             },
         );
         buffer.commit().unwrap();
@@ -188,9 +188,7 @@ fn the_alarm_log_has_limits_of_its_own() {
         at: Moment(1),
         start: Moment(1),
         end: None,
-        detail: EventDetail::Alarm {
-            message: "hot".into(),
-        },
+        detail: EventDetail::alarm("hot".into()),
     };
     buffer.append_event(source, event);
     buffer.append(source, samples(tag, 1, 10));

@@ -5,7 +5,7 @@
 //! certificate against what is pinned ([`inspect`], [`pin`]), logs in, and subscribes. `README.md` beside
 //! these files draws the way of a value.
 //!
-//! Left out today: deadbands at the server, events.
+//! A person asks through an [`OpcuaTool`]. Left out today: deadbands at the server.
 
 /// Prefixes of log targets of the OPC UA library. It reports as errors what is ordinary here (a connection
 /// that ends, a server that refuses), and everything that matters comes back as a
@@ -30,6 +30,7 @@ mod delivered;
 mod driver;
 mod encode;
 mod endpoint;
+mod events;
 mod fault;
 mod filling;
 mod history;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::Moment;
+use crate::{Moment, Timestamp};
 
 /// Something that began, changed or ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -58,11 +58,36 @@ pub enum EventDetail {
         /// What the session said.
         message: String,
     },
-    /// Something that an operator should know.
+    /// Something that an operator should know: of this gateway, or an event or alarm of a device.
     Alarm {
         /// What happened.
         message: String,
+        /// What the device says of it, where it comes from one.
+        #[serde(flatten)]
+        told: Option<Box<DeviceAlarm>>,
     },
+}
+
+/// An event or alarm as a device tells it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceAlarm {
+    /// How bad it is, 1 to 1000.
+    pub severity: u16,
+    /// The node that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The name of the condition, where it is one, which begins and ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<String>,
+    /// Whether somebody has acknowledged it at the device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acked: Option<bool>,
+    /// When it happened, as the device says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_time: Option<Timestamp>,
 }
 
 /// An input's share in a score.
@@ -75,12 +100,52 @@ pub struct Share {
 }
 
 impl EventDetail {
+    /// An alarm of the gateway itself.
+    pub fn alarm(message: String) -> Self {
+        EventDetail::Alarm {
+            message,
+            told: None,
+        }
+    }
+
     /// `anomaly`, `comms` or `alarm`.
     pub fn kind(&self) -> &'static str {
         match self {
             EventDetail::Anomaly { .. } => "anomaly",
             EventDetail::Comms { .. } => "comms",
             EventDetail::Alarm { .. } => "alarm",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_of_every_kind_survive_being_stored() {
+        let told = DeviceAlarm {
+            severity: 700,
+            node: Some("ns=2;s=Tank".to_owned()),
+            name: None,
+            condition: Some("high level".to_owned()),
+            acked: Some(false),
+            source_time: Some(Timestamp(1)),
+        };
+        let device = EventDetail::Alarm {
+            message: "high".to_owned(),
+            told: Some(Box::new(told)),
+        };
+        for detail in [device, EventDetail::alarm("full".to_owned())] {
+            let event = Event {
+                state: EventState::Begin,
+                at: Moment(2),
+                start: Moment(1),
+                end: None,
+                detail,
+            };
+            let json = serde_json::to_string(&event).expect("JSON");
+            assert_eq!(serde_json::from_str::<Event>(&json).expect(&json), event);
         }
     }
 }

@@ -18,7 +18,7 @@ mod time;
 mod value;
 
 pub use command::{Command, Reply, ReplyStatus};
-pub use event::{Event, EventDetail, EventState, Share};
+pub use event::{DeviceAlarm, Event, EventDetail, EventState, Share};
 pub use gap::{DropReason, Gap, Hole};
 pub use parcel::{Lane, LogKind, Parcel, Records, StreamId};
 pub use quality::{Quality, Reason};

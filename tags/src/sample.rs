@@ -1,6 +1,6 @@
 //! Samples, and what a session hands over.
 
-use crate::{Moment, Quality, TagId, Timestamp, Value};
+use crate::{Event, Moment, Quality, TagId, Timestamp, Value};
 
 /// One observed value of a tag.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +46,8 @@ impl Sample {
 pub struct Reading {
     /// The samples, in order of arrival.
     pub samples: Vec<Sample>,
+    /// Events and alarms that the device told of.
+    pub events: Vec<Event>,
     /// To be settled with the session when the samples are committed, if the session asks for it.
     pub receipt: Option<Receipt>,
 }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use millrace_tests::agent::Gateway;
 use millrace_tests::broker::Broker;
 use millrace_tests::commander::Commander;
+use millrace_tests::subscriber::Subscriber;
 use millrace_tests::wait::{STEP, wait_for};
 use serde_json::{Value, json};
 
@@ -139,6 +140,67 @@ fn methods_are_called_with_checked_arguments() -> Result<()> {
         .lines()
         .find(|line| line.contains("audit") && line.contains("2:mix"));
     assert!(audited.is_some_and(|line| line.contains("uid")), "{log}");
+    Ok(())
+}
+
+#[test]
+fn alarms_begin_are_updated_and_end() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let broker = Broker::start(directory.path())?;
+    let subscriber = Subscriber::start(broker.port)?;
+    let (_server, port) = start(directory.path())?;
+    let mut gateway = Gateway::new(directory.path());
+    let events =
+        format!("publish_interval = \"100ms\"\nevents = [\"{PLANT}\"]\nevents_severity = 100");
+    let device = device(port, "subscribe").replace("publish_interval = \"100ms\"", &events);
+    gateway.configure(&(plant::uplink_config(broker.port) + &device + &tags()))?;
+    gateway.start()?;
+    wait_for("good values", STEP, || {
+        let status = gateway.json(&["status"]).ok()?;
+        (status["devices"][0]["tags_good"] == 5).then_some(())
+    })?;
+    let call = |args: &[&str]| gateway.json(&[&["call", "types", PLANT][..], args].concat());
+    for (active, severity, message) in [
+        ("true", "700", "high"),
+        ("true", "900", "higher"),
+        ("false", "1", "well"),
+    ] {
+        call(&["alarm", active, severity, message])?;
+    }
+    call(&["event", "99", "quiet"])?;
+    call(&["event", "100", "started"])?;
+    subscriber.wait("four events", STEP, |got| {
+        got.events_of("types")
+            .filter(|event| event["kind"] == "alarm")
+            .count()
+            >= 4
+    })?;
+    let got = subscriber.stop();
+    assert_eq!(got.violations, Vec::<String>::new());
+    let alarms: Vec<&Value> = got
+        .events_of("types")
+        .filter(|event| event["kind"] == "alarm")
+        .collect();
+    let told = |event: &&Value| {
+        let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        (text("state"), event["severity"].as_u64(), text("message"))
+    };
+    let told: Vec<_> = alarms.iter().map(told).collect();
+    let expected = [
+        ("begin", 700, "high"),
+        ("update", 900, "higher"),
+        ("end", 1, "well"),
+        ("end", 100, "started"),
+    ];
+    let expected = expected
+        .map(|(state, severity, message)| (state.to_owned(), Some(severity), message.to_owned()));
+    assert_eq!(told, expected, "{alarms:?}");
+    assert_eq!(alarms[0]["node"], PLANT);
+    assert_eq!(alarms[0]["condition"], "high level");
+    assert!(alarms[0]["st"].as_f64().is_some(), "{alarms:?}");
+    assert_eq!(alarms[2]["start"], alarms[0]["start"]);
+    let rows = gateway.json(&["events"])?;
+    assert!(rows.to_string().contains("higher"), "{rows}");
     Ok(())
 }
 

@@ -164,7 +164,7 @@ async def old_structure(server, index):
 
 @uamethod
 def mix(parent, parts, ratio, label):
-    return [ua.Variant(parts * ratio, T.Double), ua.Variant(label.upper(), T.String)]
+    return ua.Variant(parts * ratio, T.Double), ua.Variant(label.upper(), T.String)
 
 
 def argument(name, kind, text):

@@ -247,6 +247,22 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
         .default("10")
         .only(&[OPCUA]),
         KeyDoc::new(
+            "events",
+            Kind::Texts,
+            "Nodes whose events and alarms are taken, for example `i=2253`, the server's own object, which has those of all \
+             nodes at most servers. They come as events of kind `alarm`: a condition begins, is updated and ends, any other \
+             event is over at once. Only with `collect = \"subscribe\"`.",
+        )
+        .means("none")
+        .only(&[OPCUA]),
+        KeyDoc::new(
+            "events_severity",
+            Kind::Integer { min: 1, max: 1000 },
+            "Events of a lower severity are left out.",
+        )
+        .default("1")
+        .only(&[OPCUA]),
+        KeyDoc::new(
             "discard",
             Kind::Choice {
                 now: &["oldest", "newest"],

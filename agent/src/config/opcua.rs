@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use millrace_drivers::opcua::{
-    Auth, Collect, Discard, Security, SecurityError, Settings, Tolerance,
+    Auth, Collect, Discard, NodeAddress, Security, SecurityError, Settings, Tolerance,
 };
 use millrace_uplink::SecretSource;
 
@@ -33,6 +33,8 @@ pub(super) fn read(section: &Section<'_>, device: &str, pki_dir: &Path) -> Optio
     let discard = section.choice("discard");
     let history = section.bool("history");
     let keep_alive = section.duration("keep_alive");
+    let events = read_events(section);
+    let events_severity = section.integer("events_severity");
     let timeout = section.duration("timeout");
     let server_cert_file = section.file("server_cert_file", FileUse::Certificate);
     let check_host = section.bool("check_host");
@@ -47,6 +49,8 @@ pub(super) fn read(section: &Section<'_>, device: &str, pki_dir: &Path) -> Optio
     settings.publish_interval = publish_interval?;
     settings.queue_size = queue_size?;
     settings.sampling_interval = sampling_interval;
+    settings.events = events?;
+    settings.events_severity = events_severity?;
     settings.discard = match discard? {
         "newest" => Discard::Newest,
         _ => Discard::Oldest,
@@ -60,6 +64,29 @@ pub(super) fn read(section: &Section<'_>, device: &str, pki_dir: &Path) -> Optio
         settings.timeout = timeout;
     }
     Some(settings)
+}
+
+fn read_events(section: &Section<'_>) -> Option<Vec<NodeAddress>> {
+    if !section.has("events") {
+        return Some(Vec::new());
+    }
+    if section.choice("collect") == Some("poll") {
+        let complaint = Complaint::new("events come by a subscription, and collect is \"poll\"");
+        section.complain("events", complaint.hint("remove one of the two"));
+        return None;
+    }
+    let (mut nodes, mut fine) = (Vec::new(), true);
+    for (text, place) in section.texts("events")? {
+        match text.parse::<NodeAddress>() {
+            Ok(node) => nodes.push(node),
+            Err(error) => {
+                let complaint = Complaint::said(&error).hint(error.hint());
+                section.complain_at("events", &place, &text, complaint);
+                fine = false;
+            }
+        }
+    }
+    fine.then_some(nodes)
 }
 
 fn read_security(section: &Section<'_>) -> Option<Security> {

@@ -10,28 +10,45 @@ use millrace_tags::Receipt;
 /// samples, or drops them by its own limit.
 const RECEIPTS_WAITING_MAX: usize = 10_000;
 
-/// Receipts of samples that are not on disk yet, oldest first.
+/// Receipts of samples and events that are not on disk yet, oldest first.
 #[derive(Default)]
 pub(super) struct Receipts {
-    waiting: VecDeque<(Option<Ticket>, Receipt)>,
+    waiting: VecDeque<(Tickets, Option<Receipt>)>,
+}
+
+/// What one reading left in the two logs: its samples and its last event.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Tickets {
+    pub(super) samples: Option<Ticket>,
+    pub(super) events: Option<Ticket>,
+}
+
+impl Tickets {
+    fn durable(self, buffer: &Buffer) -> bool {
+        let mut tickets = [self.samples, self.events].into_iter().flatten();
+        tickets.all(|ticket| buffer.durable(ticket))
+    }
 }
 
 impl Receipts {
-    /// A reading without a ticket holds nothing to wait for, but its turn comes in order.
-    pub(super) fn keep(&mut self, ticket: Option<Ticket>, receipt: Receipt) {
+    /// A reading without a ticket holds nothing to wait for, but its turn comes in order. Events without a receipt
+    /// have theirs in a later reading, which waits for them here.
+    pub(super) fn keep(&mut self, tickets: Tickets, receipt: Option<Receipt>) {
         if self.waiting.len() == RECEIPTS_WAITING_MAX {
             self.waiting.pop_front();
         }
-        self.waiting.push_back((ticket, receipt));
+        self.waiting.push_back((tickets, receipt));
     }
 
     /// Tells the session of those that are on disk by now.
     pub(super) fn settle(&mut self, buffer: &Buffer, session: &mut dyn Session) {
-        while let Some((ticket, receipt)) = self.waiting.front() {
-            if ticket.is_some_and(|ticket| !buffer.durable(ticket)) {
+        while let Some((tickets, receipt)) = self.waiting.front() {
+            if !tickets.durable(buffer) {
                 return;
             }
-            session.settle(*receipt);
+            if let Some(receipt) = receipt {
+                session.settle(*receipt);
+            }
             self.waiting.pop_front();
         }
     }

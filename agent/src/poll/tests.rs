@@ -124,6 +124,7 @@ impl Session for ScriptedSession {
                 let good = |tag: &TagId| Sample::good(*tag, Value::U64(value), now);
                 Ok(Reading {
                     samples: self.tags.iter().map(good).collect(),
+                    events: Vec::new(),
                     receipt: Some(Receipt(value)),
                 })
             }
@@ -146,6 +147,7 @@ impl Session for ScriptedSession {
         let value = sent.map_or(0, |sent| sent + 1);
         *sent = Some(value);
         Ok(Reading {
+            events: Vec::new(),
             samples: vec![Sample::good(
                 self.tags[0],
                 Value::U64(value),

@@ -115,15 +115,23 @@ fn event_columns(text: &mut String, timebase: &Timebase, event: &Event) {
     }
     text.push(',');
     match &event.detail {
-        EventDetail::Comms { message } | EventDetail::Alarm { message } => {
+        EventDetail::Comms { message }
+        | EventDetail::Alarm {
+            message,
+            told: None,
+        } => {
             quoted(text, message);
             text.push(',');
         }
-        detail @ EventDetail::Anomaly { .. } => {
+        detail => {
+            if let EventDetail::Alarm { message, .. } = detail {
+                quoted(text, message);
+            }
             text.push(',');
             let mut detail = serde_json::to_value(detail).unwrap_or_default();
             if let Some(members) = detail.as_object_mut() {
                 members.remove("kind");
+                members.remove("message");
             }
             quoted(text, &detail.to_string());
         }

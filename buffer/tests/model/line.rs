@@ -154,8 +154,6 @@ pub(crate) fn event(nth: u64, now: Moment) -> Event {
         at: now,
         start: Moment(now.0 - nth as i64),
         end: None,
-        detail: EventDetail::Alarm {
-            message: format!("event {nth}"),
-        },
+        detail: EventDetail::alarm(format!("event {nth}")),
     }
 }

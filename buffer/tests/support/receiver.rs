@@ -78,15 +78,13 @@ pub(crate) fn event(number: u64) -> Event {
         at,
         start: at,
         end: None,
-        detail: EventDetail::Alarm {
-            message: number.to_string(),
-        },
+        detail: EventDetail::alarm(number.to_string()),
     }
 }
 
 fn number_of(event: &Event) -> Option<u64> {
     match &event.detail {
-        EventDetail::Alarm { message } => message.parse().ok(),
+        EventDetail::Alarm { message, .. } => message.parse().ok(),
         _ => None,
     }
 }

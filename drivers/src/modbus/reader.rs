@@ -129,6 +129,7 @@ impl GroupReader {
         }
         Ok(Reading {
             samples: cycle.samples,
+            events: Vec::new(),
             receipt: None,
         })
     }

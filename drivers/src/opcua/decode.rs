@@ -116,7 +116,7 @@ fn meant(
 }
 
 /// `None` for times that do not fit into nanoseconds of 1970, such as the null time of 1601.
-fn timestamp(time: &DateTime) -> Option<Timestamp> {
+pub(super) fn timestamp(time: &DateTime) -> Option<Timestamp> {
     // The library's own way, by ticks, takes several times as long.
     time.as_chrono().timestamp_nanos_opt().map(Timestamp)
 }

@@ -13,6 +13,7 @@ use super::acks::Acks;
 use super::certificate::CertificateTime;
 use super::channel::{Channel, connect_tcp};
 use super::endpoint::{Choice, choose, endpoint_name, refused, with_cause};
+use super::events::{Alarms, Watch};
 use super::intake::Batch;
 use super::login::{Login, log_in, log_in_again};
 use super::notes::Notes;
@@ -67,7 +68,10 @@ impl OpcuaDriver {
             members: by_interval.into_values().collect(),
             clock,
             receipts: Arc::new(AtomicU64::new(0)),
-            left: Arc::default(),
+            left: Arc::new(Mutex::new(Left {
+                alarms: Some(Alarms::default()),
+                ..Left::default()
+            })),
         }
     }
 
@@ -208,7 +212,7 @@ impl OpcuaDriver {
         left: &mut Left,
     ) -> Result<(Publisher, Acks), SessionError> {
         let login = self.log_in(line, left).await?;
-        let (monitored, refused) = match self.monitor(line).await {
+        let (monitored, refused) = match self.monitor(line, left.alarms.clone()).await {
             Ok(monitored) => monitored,
             Err(error) => {
                 abandon(&line.channel, login, left).await;
@@ -227,9 +231,11 @@ impl OpcuaDriver {
         Ok((publisher, acks))
     }
 
+    /// Of a session beside the first there are no `alarms`: events are told once.
     async fn monitor(
         &self,
         line: &Line,
+        alarms: Option<Alarms>,
     ) -> Result<(Monitored, Vec<(usize, Sample)>), SessionError> {
         let server = self.ask(line).await?;
         let mut monitored = Monitored::new(
@@ -241,6 +247,15 @@ impl OpcuaDriver {
             self.clock.clone(),
         );
         let refused = monitored.monitor((0..self.items.len()).collect()).await?;
+        if let Some(alarms) = alarms {
+            monitored.watch = Watch {
+                notifiers: self.settings.events.clone(),
+                severity_min: self.settings.events_severity,
+                namespaces: server.namespaces,
+                alarms,
+            };
+            monitored.watch_events().await?;
+        }
         Ok((monitored, refused))
     }
 
@@ -262,7 +277,8 @@ impl OpcuaDriver {
     }
 
     async fn ask(&self, line: &Line) -> Result<Server, SessionError> {
-        let with_uris = self.items.iter().any(|item| item.node.needs_namespaces());
+        let with_uris = self.items.iter().any(|item| item.node.needs_namespaces())
+            || !self.settings.events.is_empty();
         Server::ask(&line.channel, with_uris).await
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millrace_tags::{Reading, Reason, Receipt, Sample};
+use millrace_tags::{Event, Reading, Reason, Receipt, Sample};
 use opcua::types::ByteString;
 use tokio::time::Instant;
 
@@ -24,6 +24,7 @@ pub(super) struct Arrived {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) samples: Vec<Arrived>,
+    pub(super) events: Vec<Event>,
     pub(super) receipt: Option<Receipt>,
 }
 
@@ -37,6 +38,7 @@ impl Batch {
         };
         Self {
             samples: samples.into_iter().map(arrived).collect(),
+            events: Vec::new(),
             receipt: None,
         }
     }
@@ -109,7 +111,12 @@ impl Intake {
             self.release(&mut out, &mut samples, notes);
         }
         let receipt = batch.receipt.and_then(|receipt| self.gaps.receipt(receipt));
-        (receipt.is_some() || !samples.is_empty()).then_some(Reading { samples, receipt })
+        let empty = samples.is_empty() && batch.events.is_empty() && receipt.is_none();
+        (!empty).then_some(Reading {
+            samples,
+            events: batch.events,
+            receipt,
+        })
     }
 
     /// Receipts that have waited for held values: each a reading of its own, without samples.
@@ -117,6 +124,7 @@ impl Intake {
         let receipts = self.gaps.free_receipts().into_iter();
         let alone = |receipt| Reading {
             samples: Vec::new(),
+            events: Vec::new(),
             receipt: Some(receipt),
         };
         receipts.map(alone).collect()
@@ -222,6 +230,7 @@ impl Answers<'_> {
         self.intake.release(&mut self.out, &mut samples, notes);
         (!samples.is_empty()).then_some(Reading {
             samples,
+            events: Vec::new(),
             receipt: None,
         })
     }

@@ -82,6 +82,7 @@ impl Polled {
         }
         Ok(Reading {
             samples,
+            events: Vec::new(),
             receipt: None,
         })
     }

@@ -12,8 +12,9 @@ use std::time::Duration;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use millrace_tags::{Moment, Reading, Sample};
 use opcua::types::{
-    DataChangeNotification, DataValue, Error, ExtensionObject, NotificationMessage, PublishRequest,
-    PublishResponse, RepublishRequest, RepublishResponse, StatusChangeNotification, StatusCode,
+    DataChangeNotification, DataValue, Error, EventNotificationList, ExtensionObject,
+    NotificationMessage, PublishRequest, PublishResponse, RepublishRequest, RepublishResponse,
+    StatusChangeNotification, StatusCode,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -146,6 +147,7 @@ impl Publisher {
 
     fn end(self, error: SessionError) -> Ended {
         self.monitored.channel.cut();
+        let alarms = Some(self.monitored.watch.alarms.clone());
         let (session, orphan) = if self.resumable {
             let retained = Retained {
                 login: self.login,
@@ -163,6 +165,7 @@ impl Publisher {
                 session,
                 orphan,
                 intake: self.intake,
+                alarms,
             },
         }
     }
@@ -434,9 +437,12 @@ async fn batch(
     message: NotificationMessage,
     arrived: Moment,
 ) -> Result<Batch, SessionError> {
-    let mut values = Vec::new();
+    let (mut values, mut events) = (Vec::new(), Vec::new());
     for notification in message.notification_data.into_iter().flatten() {
-        take_notification(monitored, notification, &mut values)?;
+        match notification.inner_as::<EventNotificationList>() {
+            Some(list) => events.extend(monitored.told(list, arrived)),
+            None => take_notification(monitored, notification, &mut values)?,
+        }
     }
     let overflows: Vec<bool> = values
         .iter()
@@ -454,6 +460,7 @@ async fn batch(
     let receipt = acks.hand_out(subscription, message.sequence_number);
     Ok(Batch {
         samples,
+        events,
         receipt: Some(receipt),
     })
 }
@@ -468,7 +475,6 @@ fn take_notification(
         let asked = monitored.channel.asked("Publish");
         return Err(asked.status(change.status, &detail));
     }
-    // Events are not subscribed, so there is nothing else that could come.
     let Some(changes) = notification.into_inner_as::<DataChangeNotification>() else {
         return Ok(());
     };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::acks::Acks;
 use super::channel::Channel;
+use super::events::Alarms;
 use super::intake::{Batch, Intake};
 use super::login::{Login, log_in_again};
 use super::notes::Notes;
@@ -31,6 +32,8 @@ pub(super) struct Left {
     pub(super) orphan: Option<Login>,
     /// What was handed over.
     pub(super) intake: Intake,
+    /// Conditions that are active; `None` of a session beside the device's first, which watches none.
+    pub(super) alarms: Option<Alarms>,
 }
 
 /// What is left of a session whose connection was lost.

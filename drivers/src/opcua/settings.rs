@@ -48,6 +48,10 @@ pub struct Settings {
     /// How often a subscribed server says that it has nothing to say. Three of these without a word, and the session
     /// counts as broken.
     pub keep_alive: Duration,
+    /// Nodes whose events are taken; only with a subscription.
+    pub events: Vec<NodeAddress>,
+    /// Events of a lower severity are left out.
+    pub events_severity: u16,
     /// Bounds connecting and every request.
     pub timeout: Duration,
     /// Our certificate and key in `own/`, made at first use; trusted server certificates in `trusted/`.
@@ -76,6 +80,8 @@ impl Settings {
             discard: Discard::Oldest,
             history: true,
             keep_alive: KEEP_ALIVE_DEFAULT,
+            events: Vec::new(),
+            events_severity: 1,
             timeout: TIMEOUT_DEFAULT,
             pki_dir: pki_dir.into(),
             server_cert_file: None,

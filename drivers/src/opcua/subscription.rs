@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::acks::Acks;
 use super::channel::Channel;
+use super::events::Watch;
 use super::notes::Notes;
 use super::publish::Publisher;
 use super::resume::Left;
@@ -145,6 +146,8 @@ pub(super) struct Monitored {
     pub(super) silence_max: Duration,
     pub(super) notes: Notes,
     pub(super) clock: Arc<dyn Clock>,
+    /// The events that are asked for.
+    pub(super) watch: Watch,
 }
 
 impl Monitored {
@@ -181,6 +184,7 @@ impl Monitored {
             silence_max: 3 * settings.keep_alive,
             notes,
             clock,
+            watch: Watch::default(),
         }
     }
 
@@ -289,7 +293,7 @@ impl Monitored {
         Ok(self.refuse(failed))
     }
 
-    async fn create_subscription(&mut self) -> Result<u32, SessionError> {
+    pub(super) async fn create_subscription(&mut self) -> Result<u32, SessionError> {
         let asked = self.publish_interval;
         let keep_alive_count = intervals(self.keep_alive, asked);
         let created: CreateSubscriptionResponse = self

@@ -131,14 +131,7 @@ impl OpcuaTool {
 
     /// The address that means this node in every session: by the namespace's URI, where it has one.
     pub(super) fn address(&self, node: &NodeId) -> String {
-        let uri = self.namespaces.get(usize::from(node.namespace));
-        match uri {
-            Some(uri) if node.namespace != 0 && !uri.is_empty() => {
-                let uri = uri.replace('%', "%25").replace(';', "%3B");
-                format!("nsu={uri};{}", node.identifier)
-            }
-            _ => node.to_string(),
-        }
+        node_address(node, &self.namespaces)
     }
 
     /// The node of an address.
@@ -153,4 +146,15 @@ pub(super) const NO_NAMESPACE: &str = "the server does not have its namespace";
 /// The status of a value, where it is bad.
 pub(super) fn bad(data: &DataValue) -> Option<StatusCode> {
     data.status.filter(|status| status.is_bad())
+}
+
+/// The address that means this node in every session: by the namespace's URI, where it has one.
+pub(super) fn node_address(node: &NodeId, namespaces: &[String]) -> String {
+    match namespaces.get(usize::from(node.namespace)) {
+        Some(uri) if node.namespace != 0 && !uri.is_empty() => {
+            let uri = uri.replace('%', "%25").replace(';', "%3B");
+            format!("nsu={uri};{}", node.identifier)
+        }
+        _ => node.to_string(),
+    }
 }

@@ -175,7 +175,7 @@ mod tests {
                 at: millrace_tags::Moment(1),
                 start: millrace_tags::Moment(1),
                 end: None,
-                detail: millrace_tags::EventDetail::Alarm { message },
+                detail: millrace_tags::EventDetail::alarm(message),
             },
         );
         buffer.close().unwrap();

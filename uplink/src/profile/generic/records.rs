@@ -1,8 +1,8 @@
 //! Samples, events and gaps as JSON.
 
 use millrace_tags::{
-    Event, EventDetail, EventState, Gap, Hole, Moment, Parcel, Quality, Reason, Records, Sample,
-    Timebase,
+    DeviceAlarm, Event, EventDetail, EventState, Gap, Hole, Moment, Parcel, Quality, Reason,
+    Records, Sample, Timebase,
 };
 
 use super::json::{self, NoValue};
@@ -320,11 +320,41 @@ fn state_name(state: EventState) -> &'static str {
     }
 }
 
+fn write_told(out: &mut Vec<u8>, told: &DeviceAlarm) {
+    key(out, "severity");
+    json::unsigned(out, u64::from(told.severity));
+    for (name, text) in [
+        ("node", &told.node),
+        ("name", &told.name),
+        ("condition", &told.condition),
+    ] {
+        if let Some(text) = text {
+            key(out, name);
+            json::string(out, text);
+        }
+    }
+    if let Some(acked) = told.acked {
+        key(out, "acked");
+        raw(out, if acked { "true" } else { "false" });
+    }
+    if let Some(time) = told.source_time {
+        key(out, "st");
+        json::millis(out, time.0);
+    }
+}
+
 fn write_detail(out: &mut Vec<u8>, detail: &EventDetail) {
     match detail {
-        EventDetail::Comms { message } | EventDetail::Alarm { message } => {
+        EventDetail::Comms { message } => {
             key(out, "message");
             json::string(out, message);
+        }
+        EventDetail::Alarm { message, told } => {
+            key(out, "message");
+            json::string(out, message);
+            if let Some(told) = told {
+                write_told(out, told);
+            }
         }
         EventDetail::Anomaly {
             version,
