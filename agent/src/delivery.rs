@@ -16,7 +16,7 @@ use millrace_buffer::{Budget, Item, Offer, OfferId, Outbox};
 use millrace_tags::{Clock, Lane, Reply, Timebase};
 use millrace_uplink::profile::EncodeError;
 use millrace_uplink::{
-    Consignment, Feed, Generic, Message, Refusal, SessionCounters, SessionState, Window,
+    Consignment, Feed, Message, Profile, Refusal, SessionCounters, SessionState, Window,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -46,7 +46,7 @@ impl Uplink {
         let status = UplinkStatus {
             name: settings.name.clone(),
             url: settings.endpoint.to_string(),
-            profile: settings.profile.to_owned(),
+            profile: settings.profile.definition().name.clone(),
             state: "connecting".to_owned(),
             ..UplinkStatus::default()
         };
@@ -68,8 +68,8 @@ impl Uplink {
         status
     }
 
-    /// Its tasks ended by a mistake in this program.
-    pub(crate) fn crashed(&self, error: String) {
+    /// There is no session, for this reason.
+    pub(crate) fn down(&self, error: String) {
         self.update(|status| {
             status.state = "down".to_owned();
             status.error = Some(error);
@@ -84,8 +84,7 @@ impl Uplink {
 /// The feed of one uplink's session.
 pub(crate) struct Delivery {
     outbox: Outbox,
-    profile: Arc<Generic>,
-    command_topic: String,
+    profile: Arc<Profile>,
     settings: config::Uplink,
     uplink: Arc<Uplink>,
     clock: Arc<dyn Clock>,
@@ -143,7 +142,6 @@ impl Delivery {
     /// Joins `outbox` to a session.
     pub(crate) fn new(
         outbox: Outbox,
-        profile: Arc<Generic>,
         settings: config::Uplink,
         uplink: Arc<Uplink>,
         clock: Arc<dyn Clock>,
@@ -161,8 +159,7 @@ impl Delivery {
             outbox,
             barred,
             message_max: settings.max_message,
-            command_topic: profile.command_topic(),
-            profile,
+            profile: settings.profile.clone(),
             suspects: Suspects::new(settings.poison_after),
             settings,
             uplink,
@@ -191,7 +188,7 @@ impl Delivery {
             Some((message, timebase)) => (message, InFlight::Clock(timebase)),
             None => {
                 let reply = self.commands.next_reply()?;
-                (self.profile.reply(&reply), InFlight::Reply(reply))
+                (self.profile.reply(&reply)?, InFlight::Reply(reply))
             }
         };
         Some(Consignment {
@@ -305,13 +302,14 @@ impl Delivery {
         }
     }
 
-    /// The status once more; see [`InFlight::Probe`].
+    /// The status once more; see [`InFlight::Probe`]. A profile without one has nothing to probe with: the
+    /// connection counts as good then.
     fn probe(&mut self) -> Consignment {
-        let message = self.online();
+        let messages = self.profile.status(true, &self.facts());
         Consignment {
             token: self.token(InFlight::Probe),
             lane: Lane::Alarm,
-            messages: vec![message],
+            messages: messages.into_iter().collect(),
         }
     }
 
@@ -353,11 +351,15 @@ impl Delivery {
         }
     }
 
-    fn online(&self) -> Message {
-        let facts =
-            json!({"version": env!("CARGO_PKG_VERSION"), "boot": self.clock.timebase().boot});
-        self.profile
-            .status(true, facts.as_object().unwrap_or(&serde_json::Map::new()))
+    /// What the agent tells about itself.
+    fn facts(&self) -> serde_json::Map<String, serde_json::Value> {
+        let boot = self.clock.timebase().boot;
+        [
+            ("version".to_owned(), json!(env!("CARGO_PKG_VERSION"))),
+            ("boot".to_owned(), json!(boot)),
+        ]
+        .into_iter()
+        .collect()
     }
 
     fn encode(&self, offer: &Offer) -> Result<Vec<Message>, EncodeError> {
@@ -383,7 +385,7 @@ impl Feed for Delivery {
             // It may have become known just before the program ended: rather told twice than never.
             self.clocks = self.outbox.late_clocks();
         }
-        vec![self.online()]
+        self.profile.greeting(&self.facts())
     }
 
     fn next(&mut self, window: Window) -> Option<Consignment> {
@@ -478,14 +480,14 @@ impl Feed for Delivery {
     }
 
     fn received(&mut self, topic: &str, payload: &[u8], retained: bool) {
-        if topic != self.command_topic {
+        if self.profile.command_topic() != Some(topic) {
             return;
         }
         if retained {
             tracing::warn!("a retained command was ignored: commands must not be retained");
             return;
         }
-        self.commands.take(Generic::parse_command(payload));
+        self.commands.take(Profile::parse_command(payload));
     }
 
     fn searches(&self) -> bool {

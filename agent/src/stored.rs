@@ -10,7 +10,7 @@ use std::io::{self, Write};
 
 use millrace_buffer::{Archive, Order, Piece, Progress, Selection};
 use millrace_tags::{LogKind, Moment, Records, Timestamp};
-use millrace_uplink::Generic;
+use millrace_uplink::codec;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Pattern;
@@ -204,7 +204,7 @@ fn rows(
 fn write_line(line: &mut Vec<u8>, format: Format, piece: &Piece, at: usize) {
     match format {
         Format::Csv => csv::line(line, &piece.parcel, at),
-        Format::Jsonl => Generic::json_line(line, &piece.parcel, at),
+        Format::Jsonl => codec::json::line(line, &piece.parcel, at),
     }
     line.push(b'\n');
 }

@@ -20,6 +20,7 @@ mod opcua_trust;
 mod opcua_values;
 mod outage;
 mod plant;
+mod profiles;
 mod reload;
 mod replay;
 mod serial_line;

@@ -222,10 +222,15 @@ fn introduction(
     password: Option<&Secret>,
     will: Option<&Message>,
 ) -> Result<Packet, ConnectError> {
+    let password = password.map(Secret::expose);
+    let (username, password) = match settings.token_as_username {
+        true => (password, None),
+        false => (settings.username.as_deref(), password),
+    };
     packet::connect(&Introduction {
         client_id: &settings.client_id,
-        username: settings.username.as_deref(),
-        password: password.map(Secret::expose),
+        username,
+        password,
         keep_alive_s: u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX),
         will,
     })

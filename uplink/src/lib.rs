@@ -1,7 +1,7 @@
 //! The MQTT session, cloud profiles, codecs and bootstrap providers.
 //!
 //! [`session`] is one connection to a broker that never loses or falsely settles a message; what it
-//! sends comes from a [`session::Feed`]. A [`profile`] turns parcels, events and gaps into messages
+//! sends comes from a [`session::Feed`]. A [`profile`] and its [`codec`] turn parcels, events and gaps into messages
 //! and commands back into [`millrace_tags::Command`]. [`bootstrap`] is the first contact with a core:
 //! a key in, credentials and configuration out. With the feature `sim` there is a small
 //! [broker](sim::Broker) for demonstrations and tests.
@@ -11,6 +11,7 @@
 
 mod backoff;
 pub mod bootstrap;
+pub mod codec;
 mod connect;
 mod endpoint;
 mod link;
@@ -29,7 +30,7 @@ pub use connect::{ConnectError, ConnectionReport, test_connection};
 pub use endpoint::{Endpoint, EndpointError, PORT_PLAIN, PORT_TLS, Scheme};
 pub use message::{Message, PUBLISH_OVERHEAD, STRING_BYTES_MAX};
 pub use packet::PacketError;
-pub use profile::{CommandError, EncodeError, Generic};
+pub use profile::{CommandError, Definition, EncodeError, Profile, ProfileError, SetupError};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use session::{
     Consignment, Feed, Refusal, SessionCounters, SessionSettings, SessionState, Window, run,

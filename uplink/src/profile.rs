@@ -1,5 +1,477 @@
-//! Presets for kinds of cloud cores: topics, codec and commands.
+//! Presets for kinds of cloud cores: topics, codec, login, limits and commands.
+//!
+//! A [`Definition`] is data, a TOML file: those that come with the program are built in, a person may add their own
+//! in a directory, so that a new core needs no release. Joined to a gateway and the variables of an uplink it is
+//! a [`Profile`], which turns parcels, events and gaps into messages and messages into commands.
+//!
+//! Names become topic parts as [`crate::topic`] says. A topic that breaks a rule of the core is never
+//! published: the record is refused, with the rule.
 
-pub mod generic;
+mod builtin;
+mod command;
+mod definition;
+mod packing;
+mod reader;
+#[cfg(test)]
+mod tests;
 
-pub use generic::{CommandError, EncodeError, Generic};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use millrace_tags::{Gap, Parcel, Records, Reply, StreamId, Timebase};
+use serde_json::{Map, Value};
+
+use crate::codec::template::{TemplateTexts, Templates};
+use crate::codec::{Codec, Piece, Room, Sheet, json, payload_limit};
+use crate::message::Message;
+use crate::secret::Secret;
+use crate::topic::BoundTopic;
+
+pub use crate::codec::{BACKLOG_MESSAGE_BYTES, EncodeError};
+pub use builtin::{builtin_names, find};
+pub use command::{COMMAND_BYTES_MAX, CommandError};
+pub use definition::{Compression, Definition, DeliveryClass, Need, Sequence, Variable, parse};
+pub use packing::SealError;
+pub use reader::{ProfileError, ProfileProblem};
+
+use definition::CodecName;
+use packing::{SEAL_BYTES, Sealer};
+
+/// What an uplink says that does not fit its profile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// A variable is missing. Add it.
+    #[error("the profile {profile} needs the variable {name}: {about}")]
+    Missing {
+        /// Which profile.
+        profile: String,
+        /// Which variable.
+        name: String,
+        /// What it means.
+        about: String,
+    },
+    /// The profile knows no such variable. Correct or remove it.
+    #[error("the profile {profile} has no variable {name}; it has {known}")]
+    Unknown {
+        /// Which profile.
+        profile: String,
+        /// Which variable.
+        name: String,
+        /// Those that it has.
+        known: String,
+    },
+    /// With these variables a topic is none that the core takes. Correct the variable.
+    #[error("the topic {key} would be `{topic}`: {problem}")]
+    Topic {
+        /// Which topic.
+        key: &'static str,
+        /// The topic.
+        topic: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// A profile, for one gateway and one uplink.
+#[derive(Debug)]
+pub struct Profile {
+    definition: Arc<Definition>,
+    gateway: String,
+    vars: BTreeMap<String, String>,
+    codec: Codec,
+    topics: Topics,
+    /// Topic and payload of each message of the greeting, before compression and seal.
+    greeting: Vec<Piece>,
+    compression: Option<Compression>,
+    /// Payloads are sealed; without a key none leaves.
+    sealed: bool,
+    sealer: OnceLock<Sealer>,
+}
+
+#[derive(Debug)]
+struct Topics {
+    data: BoundTopic,
+    event: Option<BoundTopic>,
+    gap: Option<String>,
+    status: Option<String>,
+    clock: Option<String>,
+    commands: Option<String>,
+    reply: Option<BoundTopic>,
+}
+
+impl Profile {
+    /// The profile `generic` for the gateway of this id.
+    pub fn generic(gateway: impl Into<String>) -> Self {
+        let definition = find("generic", None).map(Arc::new);
+        definition
+            .ok()
+            .and_then(|definition| {
+                Self::new(definition, gateway.into(), &BTreeMap::new(), &[]).ok()
+            })
+            .expect("the built-in profile is checked by a test")
+    }
+
+    /// Joins a profile to a gateway, the variables of an uplink, and the names of the devices and models that
+    /// it sends.
+    ///
+    /// # Errors
+    /// When the variables do not fit.
+    pub fn new(
+        definition: Arc<Definition>,
+        gateway: impl Into<String>,
+        vars: &BTreeMap<String, String>,
+        sources: &[&str],
+    ) -> Result<Self, SetupError> {
+        let gateway = gateway.into();
+        let vars = all_vars(&definition, vars)?;
+        let bind = |key: &'static str, template: &crate::topic::TopicTemplate| {
+            let bound = template.bind(&gateway, &vars, &definition.rules);
+            match bound.problem(false) {
+                None => Ok(bound),
+                Some(problem) => Err(SetupError::Topic {
+                    key,
+                    topic: bound.render("source", "tag", "id"),
+                    problem,
+                }),
+            }
+        };
+        let optional = |key, template: &Option<crate::topic::TopicTemplate>| {
+            template
+                .as_ref()
+                .map(|template| bind(key, template))
+                .transpose()
+        };
+        let fixed = |key, template: &Option<crate::topic::TopicTemplate>| {
+            let bound = optional(key, template)?;
+            Ok(bound.map(|bound| bound.render("", "", "")))
+        };
+        let written = &definition.topics;
+        let topics = Topics {
+            data: match &written.data {
+                Some(template) => bind("data", template)?,
+                None => unreachable!("a definition without a topic for data is refused"),
+            },
+            event: optional("event", &written.event)?,
+            gap: fixed("gap", &written.gap)?,
+            status: fixed("status", &written.status)?,
+            clock: fixed("clock", &written.clock)?,
+            commands: fixed("commands", &written.commands)?,
+            reply: optional("reply", &written.reply)?,
+        };
+        let greeting = greeting(&definition, &gateway, &vars, sources);
+        Ok(Self {
+            codec: codec(&definition),
+            greeting,
+            topics,
+            vars,
+            gateway,
+            definition,
+            compression: None,
+            sealed: false,
+            sealer: OnceLock::new(),
+        })
+    }
+
+    /// The same with payloads compressed and sealed. Sealing needs [`Profile::unlock`] before the first message.
+    #[must_use]
+    pub fn packed(mut self, compression: Option<Compression>, sealed: bool) -> Self {
+        self.compression = compression;
+        self.sealed = sealed;
+        self
+    }
+
+    /// Gives the key that payloads are sealed with: 32 bytes as hexadecimal digits or base64. The first one stays.
+    ///
+    /// # Errors
+    /// When it is no key.
+    pub fn unlock(&self, key: &Secret) -> Result<(), SealError> {
+        if self.sealer.get().is_none() {
+            let sealer = Sealer::new(key)?;
+            // Another task was faster with the same key.
+            let _ = self.sealer.set(sealer);
+        }
+        Ok(())
+    }
+
+    /// Compresses and seals. `None`: it is to be sealed and cannot be.
+    fn pack(&self, piece: Piece, stream: Option<StreamId>) -> Option<Message> {
+        let mut payload = piece.payload;
+        if let Some(compression) = self.compression {
+            payload = packing::compress(compression, payload);
+        }
+        if self.sealed {
+            let sealer = self.sealer.get()?;
+            payload = sealer.seal(&piece.topic, stream, piece.range, payload)?;
+        }
+        Some(Message::new(piece.topic, payload))
+    }
+
+    /// A message without records.
+    fn message(&self, topic: &str, payload: Vec<u8>) -> Option<Message> {
+        let piece = Piece {
+            topic: topic.to_owned(),
+            payload,
+            range: (0, 0),
+        };
+        self.pack(piece, None)
+    }
+
+    /// What the codec may fill.
+    fn room(&self, max_message: usize) -> usize {
+        match self.sealed {
+            true => max_message.saturating_sub(SEAL_BYTES),
+            false => max_message,
+        }
+    }
+
+    /// What its file says.
+    pub fn definition(&self) -> &Definition {
+        &self.definition
+    }
+
+    /// The gateway's id, as it is.
+    pub fn gateway(&self) -> &str {
+        &self.gateway
+    }
+
+    /// The user to log in as, where the uplink names none.
+    pub fn username(&self) -> Option<String> {
+        let template = self.definition.username.as_ref()?;
+        let rules = crate::topic::TopicRules::default();
+        Some(
+            template
+                .bind(&self.gateway, &self.vars, &rules)
+                .render("", "", ""),
+        )
+    }
+
+    /// Where commands come from; all there is to subscribe.
+    pub fn command_topic(&self) -> Option<&str> {
+        self.topics.commands.as_deref()
+    }
+
+    /// The parcel as messages, each no larger on the wire than `max_message` (backlog:
+    /// [`BACKLOG_MESSAGE_BYTES`], unless one record alone takes more). A parcel of samples becomes as few messages as
+    /// the codec allows; the ranges of numbers that they carry follow each other without a hole. Of events
+    /// each gets its own message.
+    ///
+    /// # Errors
+    /// When a record cannot be encoded; it names the record.
+    pub fn encode_parcel(
+        &self,
+        parcel: &Parcel,
+        max_message: usize,
+    ) -> Result<Vec<Message>, EncodeError> {
+        let room = Room::of(parcel, self.room(max_message));
+        let pieces = match &parcel.records {
+            Records::Samples(_) => {
+                self.codec
+                    .samples(&self.sheet(&self.topics.data), parcel, room)?
+            }
+            Records::Events(_) => self.events(parcel, room.most)?,
+        };
+        let packed = pieces.into_iter().map(|piece| {
+            let seq = piece.range.0;
+            self.pack(piece, Some(parcel.stream))
+                .ok_or_else(|| EncodeError::Unsealed {
+                    source_name: parcel.source.to_string(),
+                    seq,
+                })
+        });
+        packed.collect()
+    }
+
+    fn sheet<'a>(&'a self, topic: &'a BoundTopic) -> Sheet<'a> {
+        Sheet {
+            gateway: &self.gateway,
+            topic,
+            time: self.definition.time,
+            vars: &self.vars,
+        }
+    }
+
+    fn events(&self, parcel: &Parcel, limit: usize) -> Result<Vec<Piece>, EncodeError> {
+        let (Some(topic), Records::Events(events)) = (&self.topics.event, &parcel.records) else {
+            return Ok(Vec::new());
+        };
+        let sheet = self.sheet(topic);
+        let mut pieces = Vec::with_capacity(events.len());
+        for (seq, event) in (parcel.first_seq..).zip(events) {
+            let Some(payload) = self.codec.event(&sheet, parcel, seq, event)? else {
+                continue;
+            };
+            let piece = Piece {
+                topic: topic.of_parcel(parcel, None)?,
+                payload,
+                range: (seq, seq),
+            };
+            if piece.wire_bytes() > limit {
+                return Err(EncodeError::TooLarge {
+                    source_name: parcel.source.to_string(),
+                    seq,
+                    bytes: piece.wire_bytes(),
+                    limit,
+                });
+            }
+            pieces.push(piece);
+        }
+        Ok(pieces)
+    }
+
+    /// The gap as messages, each no larger than `max_message`: it is split by holes where it must be. None where
+    /// the profile has no place for gaps.
+    pub fn encode_gap(&self, gap: &Gap, max_message: usize) -> Vec<Message> {
+        let Some(topic) = &self.topics.gap else {
+            return Vec::new();
+        };
+        let limit = payload_limit(topic, self.room(max_message));
+        self.codec
+            .gap(&self.sheet(&self.topics.data), gap, limit)
+            .into_iter()
+            .filter_map(|payload| self.message(topic, payload))
+            .collect()
+    }
+
+    /// Whether the gateway is there. `facts` is what the agent tells about itself, as far as the codec has
+    /// room for it; a key `online` in it is overwritten.
+    pub fn status(&self, online: bool, facts: &Map<String, Value>) -> Option<Message> {
+        let topic = self.topics.status.as_ref()?;
+        let payload = self
+            .codec
+            .status(&self.gateway, &self.vars, online, facts)?;
+        let mut message = self.message(topic, payload)?;
+        message.retain = self.definition.retain_status;
+        Some(message)
+    }
+
+    /// What the gateway says when it leaves.
+    pub fn offline(&self) -> Option<Message> {
+        self.status(false, &Map::new())
+    }
+
+    /// What the broker says for a gateway that vanished.
+    pub fn will(&self) -> Option<Message> {
+        self.definition.will.then(|| self.offline()).flatten()
+    }
+
+    /// What is sent at each connect ahead of all data: the status, then what the profile adds.
+    pub fn greeting(&self, facts: &Map<String, Value>) -> Vec<Message> {
+        self.status(true, facts)
+            .into_iter()
+            .chain(
+                self.greeting
+                    .iter()
+                    .filter_map(|piece| self.pack(piece.clone(), None)),
+            )
+            .collect()
+    }
+
+    /// Where the boot stands in UTC; `None` while that is not known, or where the profile has no place for it.
+    pub fn clock(&self, timebase: &Timebase) -> Option<Message> {
+        let topic = self.topics.clock.as_ref()?;
+        self.message(topic, json::clock(timebase)?)
+    }
+
+    /// The reply to a command; `None` where the profile has no commands.
+    pub fn reply(&self, reply: &Reply) -> Option<Message> {
+        let topic = self.topics.reply.as_ref()?;
+        // A `Reply` is plain data with text keys: serialising it cannot fail.
+        let payload = serde_json::to_vec(reply).unwrap_or_default();
+        self.message(&topic.render("", "", &reply.id), payload)
+    }
+
+    /// A command out of the payload of [`Profile::command_topic`].
+    ///
+    /// # Errors
+    /// Says what is wrong; [`CommandError::id`] is there when a reply can be addressed.
+    pub fn parse_command(payload: &[u8]) -> Result<millrace_tags::Command, CommandError> {
+        command::parse(payload)
+    }
+}
+
+/// The variables that were given, and the defaults of the others.
+fn all_vars(
+    definition: &Definition,
+    given: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, SetupError> {
+    if let Some(name) = given
+        .keys()
+        .find(|name| !definition.vars.contains_key(*name))
+    {
+        let known: Vec<&str> = definition.vars.keys().map(String::as_str).collect();
+        return Err(SetupError::Unknown {
+            profile: definition.name.clone(),
+            name: name.clone(),
+            known: match known.is_empty() {
+                true => "none".to_owned(),
+                false => known.join(", "),
+            },
+        });
+    }
+    let mut all = BTreeMap::new();
+    for (name, variable) in &definition.vars {
+        let value = given.get(name).or(variable.default.as_ref());
+        let value = value.ok_or_else(|| SetupError::Missing {
+            profile: definition.name.clone(),
+            name: name.clone(),
+            about: variable.about.clone(),
+        })?;
+        all.insert(name.clone(), value.clone());
+    }
+    Ok(all)
+}
+
+fn codec(definition: &Definition) -> Codec {
+    match definition.codec {
+        CodecName::Json => Codec::Json,
+        CodecName::SenmlJson => Codec::SenmlJson,
+        CodecName::SenmlCbor => Codec::SenmlCbor,
+        CodecName::ThingsBoard => Codec::ThingsBoard,
+        CodecName::InfluxLine => Codec::InfluxLine,
+        CodecName::SmartRest => Codec::SmartRest,
+        CodecName::Template => {
+            let texts = definition.template.clone().unwrap_or_default();
+            match Templates::compile(texts) {
+                Ok(templates) => Codec::Template(Box::new(templates)),
+                Err(_) => unreachable!("a definition with a wrong template is refused"),
+            }
+        }
+    }
+}
+
+/// The further messages of a connect. One whose template fails is left out; the log says so.
+fn greeting(
+    definition: &Definition,
+    gateway: &str,
+    vars: &BTreeMap<String, String>,
+    sources: &[&str],
+) -> Vec<Piece> {
+    let mut messages = Vec::new();
+    for step in &definition.greeting {
+        let topic = step.topic.bind(gateway, vars, &definition.rules);
+        let texts = TemplateTexts {
+            data: step.payload.clone(),
+            json: step.json,
+            ..TemplateTexts::default()
+        };
+        let Ok(templates) = Templates::compile(texts) else {
+            continue;
+        };
+        let each: &[&str] = if step.each_source { sources } else { &[""] };
+        for source in each {
+            match templates.greeting(gateway, source, vars, definition.rules.names) {
+                Ok(payload) => messages.push(Piece {
+                    topic: topic.render(source, "", ""),
+                    payload: payload.into_bytes(),
+                    range: (0, 0),
+                }),
+                Err(problem) => tracing::error!(
+                    profile = definition.name,
+                    problem,
+                    "a message of the profile's greeting fails"
+                ),
+            }
+        }
+    }
+    messages
+}

@@ -61,6 +61,8 @@ pub struct SessionSettings {
     pub username: Option<String>,
     /// Password; a file is read again at each connect. MQTT 3.1.1 has no password without a user name.
     pub password: Option<SecretSource>,
+    /// The password is a token that goes as user name, and nothing goes as password.
+    pub token_as_username: bool,
     /// Certificates; read again at each connect.
     pub tls: TlsFiles,
     /// Longest silence on the connection; at least [`KEEP_ALIVE_MIN`].
@@ -89,6 +91,7 @@ impl SessionSettings {
             client_id: client_id.into(),
             username: None,
             password: None,
+            token_as_username: false,
             tls: TlsFiles::default(),
             keep_alive: KEEP_ALIVE_DEFAULT,
             max_inflight: INFLIGHT_DEFAULT,

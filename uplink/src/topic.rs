@@ -6,33 +6,18 @@
 //! `line1/boiler` becomes two topic levels and `data/#` subscribes to all. In every other name `/` is
 //! encoded too.
 
-use std::fmt::Write;
+mod template;
+
+pub use template::{BoundTopic, Names, TopicRules, TopicTemplate};
 
 /// A name as exactly one topic level.
 pub fn level(name: &str) -> String {
-    encode(name, true)
+    Names::Level.clean(name)
 }
 
 /// A name as one or more topic levels: `/` separates them.
 pub fn levels(name: &str) -> String {
-    encode(name, false)
-}
-
-fn encode(name: &str, one_level: bool) -> String {
-    let mut out = String::with_capacity(name.len());
-    for c in name.chars() {
-        let forbidden = matches!(c, '+' | '#' | '%') || c.is_control() || (one_level && c == '/');
-        if forbidden {
-            let mut utf8 = [0; 4];
-            for byte in c.encode_utf8(&mut utf8).bytes() {
-                // Writing to a String cannot fail.
-                let _ = write!(out, "%{byte:02X}");
-            }
-        } else {
-            out.push(c);
-        }
-    }
-    out
+    Names::Percent.clean(name)
 }
 
 /// Whether a topic filter may be subscribed: wildcards fill whole levels, `#` only the last.

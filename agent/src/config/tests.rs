@@ -65,6 +65,8 @@ problem_cases! {
     lines_and_their_devices_are_checked: "lines",
     what_comes_later_is_refused_by_name: "later",
     uplinks_are_checked: "uplink",
+    profiles_say_what_they_miss: "profile",
+    what_is_compressed_and_sealed_is_checked: "packing",
     tls_and_bootstrap_are_checked: "tls",
     models_are_checked: "model",
     local_grants_are_checked: "local",
@@ -382,7 +384,7 @@ fn uplink_means_what_it_says() {
     assert_eq!(uplink.username.as_deref(), Some("gw-1"));
     assert_eq!(uplink.start, Some(Start::Now));
     assert!(uplink.routes("plant/boiler") && !uplink.routes("server"));
-    let session = uplink.session(&millrace_uplink::Generic::new("gw-1"));
+    let session = uplink.session();
     assert_eq!(session.subscribe, ["millrace/gw-1/cmd"]);
     assert_eq!(session.max_message, 65_536);
     assert_eq!(session.keep_alive, Duration::from_secs(60));

@@ -1,8 +1,11 @@
 //! `[[uplink]]`: the connection to a cloud core.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_uplink::profile::Generic;
+use millrace_uplink::profile::{self, Compression, Need, Profile};
 use millrace_uplink::session::{
     INFLIGHT_DEFAULT, INFLIGHT_MAX, KEEP_ALIVE_MIN, MESSAGE_BYTES_DEFAULT,
 };
@@ -17,7 +20,7 @@ use super::names::{self, Taken};
 use super::pattern::Pattern;
 use super::report::Report;
 use super::section::Section;
-use super::tree::Table;
+use super::tree::{Raw, Table};
 
 /// How many uplinks there may be: each holds back the store for itself, and takes a connection.
 pub(crate) const UPLINKS_MAX: usize = 8;
@@ -30,25 +33,20 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
             .required(),
         KeyDoc::new(
             "profile",
-            Kind::Choice {
-                now: &["generic"],
-                later: &[
-                    "mainflux",
-                    "magistrala",
-                    "sparkplug-b",
-                    "thingsboard",
-                    "aws-iot",
-                    "azure-iot-hub",
-                    "nats",
-                    "cumulocity",
-                    "umh",
-                    "proxus",
-                    "leverege",
-                ],
-            },
-            "The kind of core: topics, payload and limits.",
+            Kind::Form("the name of a profile"),
+            "The kind of core: topics, payload and limits. Built in: `generic`, `mainflux`, `magistrala`, \
+             `mainfluxlabs`, `thingsboard`, `influx-line`, `leverege`, `flowbox`, `aws-iot`, `azure-iot-hub`, `nats`, \
+             `umh`, `proxus`, `cumulocity`. The file `profiles/NAME.toml` \
+             beside the configuration adds one, or takes the place of a built-in one; see \
+             [profiles](profiles.md).",
         )
-        .default("generic"),
+        .means("`generic`"),
+        KeyDoc::new(
+            "vars",
+            Kind::Form("a table such as { channel = \"…\" }"),
+            "What the profile needs to know beside that, `vars = { channel = \"…\" }`; `check` names what is \
+             missing.",
+        ),
         KeyDoc::new(
             "url",
             Kind::Form("a URL such as mqtts://core.example:8883"),
@@ -66,8 +64,8 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
         KeyDoc::new(
             "password_file",
             Kind::Secret,
-            "The file that holds the password and nothing else, or `env:NAME`, or `credential:NAME` of \
-             systemd.",
+            "The file that holds the password (or the token, where the profile wants one) and nothing else, or \
+             `env:NAME`, or `credential:NAME` of systemd.",
         ),
         KeyDoc::new(
             "ca_file",
@@ -101,7 +99,7 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
             },
             "The largest message that the broker takes.",
         )
-        .default("128KiB"),
+        .means("`128KiB`, or what the profile knows of the core where that is less"),
         KeyDoc::new(
             "max_inflight",
             Kind::Integer {
@@ -132,10 +130,36 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
             Kind::Later,
             "How long samples may wait for others to share a message with.",
         ),
-        KeyDoc::new("seal", Kind::Later, "Encryption of the payload."),
-        KeyDoc::new("seal_key_file", Kind::Later, "Encryption of the payload."),
+        KeyDoc::new(
+            "compression",
+            Kind::Choice {
+                now: &["none", "zstd", "gzip"],
+                later: &[],
+            },
+            "Payloads are compressed, where the profile's receivers can undo it. One that does not get smaller \
+             stays as it is; zstd and gzip are known by their first bytes.",
+        )
+        .default("none"),
+        KeyDoc::new(
+            "seal",
+            Kind::Choice {
+                now: &["none", "aes-256-gcm"],
+                later: &[],
+            },
+            "Payloads are encrypted from end to end, whatever the codec: neither broker nor core reads them. See \
+             [profiles](profiles.md). Commands to the agent are not sealed.",
+        )
+        .default("none"),
+        KeyDoc::new(
+            "seal_key_file",
+            Kind::Secret,
+            "The key of `seal`: 32 bytes as 64 hexadecimal digits or as base64 (`openssl rand -hex 32`).",
+        ),
     ],
 };
+
+/// The profile of an uplink that names none.
+const DEFAULT_PROFILE: &str = "generic";
 
 // The text of the defaults above follows these.
 const _: () = assert!(MESSAGE_BYTES_DEFAULT == 128 << 10 && INFLIGHT_DEFAULT == 100);
@@ -146,7 +170,7 @@ pub(crate) struct Uplink {
     /// Its name, which its cursor is kept under.
     pub(crate) name: String,
     /// The kind of core.
-    pub(crate) profile: &'static str,
+    pub(crate) profile: Arc<Profile>,
     /// Where the broker is.
     pub(crate) endpoint: Endpoint,
     /// Our name at the broker.
@@ -170,6 +194,8 @@ pub(crate) struct Uplink {
     pub(crate) keep_alive: Duration,
     /// How often one message may end the connection before it is set aside.
     pub(crate) poison_after: u32,
+    /// The key that payloads are sealed with.
+    pub(crate) seal_key: Option<SecretSource>,
 }
 
 /// Where an uplink begins that is new to the store.
@@ -202,17 +228,23 @@ impl Uplink {
     }
 
     /// The settings of its session.
-    pub(crate) fn session(&self, profile: &Generic) -> SessionSettings {
+    pub(crate) fn session(&self) -> SessionSettings {
+        let profile = &self.profile;
         let mut session = SessionSettings::new(self.endpoint.clone(), self.client_id.as_str());
         session.username = self.username.clone();
         session.password = self.password.clone();
+        session.token_as_username = profile.definition().wants_token();
         session.tls = self.tls.clone();
         session.keep_alive = self.keep_alive;
         session.max_inflight = self.max_inflight;
         session.max_message = self.max_message;
-        session.will = Some(profile.offline());
-        session.subscribe = vec![profile.command_topic()];
-        session.farewell = vec![profile.offline()];
+        session.will = profile.will();
+        session.subscribe = profile
+            .command_topic()
+            .map(str::to_owned)
+            .into_iter()
+            .collect();
+        session.farewell = profile.offline().into_iter().collect();
         session
     }
 
@@ -231,17 +263,23 @@ impl Uplink {
         let section = Section::new(table, &UPLINK, path, report);
         section.finish(None);
         let name = names::plain_name(&section, "name");
-        let profile = section.choice("profile");
         let endpoint = section.form("url", endpoint);
         let client_id = read_client_id(&section, gateway);
-        let username = section
-            .text("username")
-            .map(|text| text.replace("{gateway}", gateway));
-        let password = read_password(&section);
         let tls = read_tls(&section, endpoint.as_ref());
         let start = read_start(&section);
         let route = read_route(&section, sources);
-        let max_message = section.size("max_message");
+        let packing = read_packing(&section);
+        let compression = packing.as_ref().and_then(|packing| packing.compression);
+        let sealed = packing
+            .as_ref()
+            .is_some_and(|packing| packing.seal_key.is_some());
+        let profile = read_profile(&section, gateway, sources, route.as_deref())
+            .and_then(|profile| read_compression(&section, profile, compression))
+            .map(|profile| Arc::new(profile.packed(compression, sealed)));
+        let max_message = read_max_message(&section, profile.as_deref());
+        let login = profile
+            .as_deref()
+            .and_then(|profile| read_login(&section, gateway, profile));
         let max_inflight = section.integer::<i32>("max_inflight");
         let keep_alive = section.duration("keep_alive");
         let poison_after = section.integer::<u32>("poison_after");
@@ -250,15 +288,16 @@ impl Uplink {
             profile: profile?,
             endpoint: endpoint?,
             client_id: client_id?,
-            username,
-            password: password?,
+            username: login.as_ref()?.username.clone(),
+            password: login?.password,
             tls: tls?,
             start: start?,
             route: route?,
-            max_message: usize::try_from(max_message?).ok()?,
+            max_message: max_message?,
             max_inflight: usize::try_from(max_inflight?).ok()?,
             keep_alive: keep_alive?,
             poison_after: poison_after?,
+            seal_key: packing?.seal_key,
         })
     }
 }
@@ -305,13 +344,170 @@ fn read_client_id(section: &Section<'_>, gateway: &str) -> Option<String> {
     })
 }
 
-/// Outer `None`: a problem, already reported.
-fn read_password(section: &Section<'_>) -> Option<Option<SecretSource>> {
-    if !section.has("password_file") {
-        return Some(None);
+/// The profile of that name, joined to the gateway and the variables.
+fn read_profile(
+    section: &Section<'_>,
+    gateway: &str,
+    sources: &Taken,
+    route: Option<&[Pattern]>,
+) -> Option<Profile> {
+    let name = match section.has("profile") {
+        true => section.text("profile")?,
+        false => DEFAULT_PROFILE,
+    };
+    let place = section.place();
+    // A profile is a person's, never the cloud's.
+    let local = section.report().cloud_bounds_at(place).is_none();
+    let directory = local.then(|| profiles_beside(&place.file));
+    let definition = match profile::find(name, directory.as_deref()) {
+        Ok(definition) => Arc::new(definition),
+        Err(error) => {
+            for problem in error.0 {
+                let (said, fix) = (problem.sentence(), problem.fix);
+                section.complain("profile", Complaint::whole(said).hint(fix));
+            }
+            return None;
+        }
+    };
+    let vars = read_vars(section)?;
+    let mut names: Vec<&str> = sources
+        .names()
+        .filter(|name| route.is_some_and(|route| route.iter().any(|to| to.matches(name))))
+        .collect();
+    names.sort_unstable();
+    match Profile::new(definition, gateway, &vars, &names) {
+        Ok(profile) => Some(profile),
+        Err(error) => {
+            let complaint = Complaint::said(&error).hint("write vars = { name = \"…\" }");
+            section.complain("vars", complaint);
+            None
+        }
     }
-    let password = section.secret("password_file")?;
-    if !section.has("username") {
+}
+
+/// What happens to payloads after the codec.
+struct Packing {
+    compression: Option<Compression>,
+    seal_key: Option<SecretSource>,
+}
+
+fn read_packing(section: &Section<'_>) -> Option<Packing> {
+    let compression = section.choice("compression")?;
+    let sealed = section.choice("seal")? != "none";
+    if sealed != section.has("seal_key_file") {
+        match sealed {
+            true => section.complain("seal_key_file", Complaint::new("seal needs its key")),
+            false => section.complain(
+                "seal",
+                Complaint::new("a key alone seals nothing").hint("seal = \"aes-256-gcm\""),
+            ),
+        }
+        return None;
+    }
+    let seal_key = match sealed {
+        true => Some(section.secret("seal_key_file")?),
+        false => None,
+    };
+    let words = Compression::WORDS;
+    let compression = words.iter().find(|(word, _)| *word == compression);
+    Some(Packing {
+        compression: compression.map(|(_, meaning)| *meaning),
+        seal_key,
+    })
+}
+
+/// The profile, where its receivers can undo the compression.
+fn read_compression(
+    section: &Section<'_>,
+    profile: Profile,
+    compression: Option<Compression>,
+) -> Option<Profile> {
+    let definition = profile.definition();
+    if compression.is_none_or(|compression| definition.compression.contains(&compression)) {
+        return Some(profile);
+    }
+    let complaint = Complaint::new(format!(
+        "the receivers of the profile {} cannot undo that",
+        definition.name
+    ));
+    section.complain("compression", complaint.hint("remove it"));
+    None
+}
+
+/// The directory of a person's own profiles: beside the main file, whichever file names the uplink.
+fn profiles_beside(file: &Path) -> std::path::PathBuf {
+    let mut directory = file.parent().unwrap_or(Path::new("."));
+    if directory.ends_with("conf.d") {
+        directory = directory.parent().unwrap_or(Path::new("."));
+    }
+    directory.join("profiles")
+}
+
+fn read_vars(section: &Section<'_>) -> Option<BTreeMap<String, String>> {
+    let mut vars = BTreeMap::new();
+    let Some(node) = section.node("vars") else {
+        return Some(vars);
+    };
+    let Raw::Table(table) = &node.raw else {
+        section.complain("vars", Complaint::new("a table of texts is expected"));
+        return None;
+    };
+    for entry in &table.entries {
+        let Some(text) = entry.node.as_text() else {
+            let key = format!("vars.{}", entry.key);
+            let complaint = Complaint::new("a text is expected");
+            section.complain_at(&key, &entry.node.place, &entry.node.shown(), complaint);
+            return None;
+        };
+        vars.insert(entry.key.clone(), text.to_owned());
+    }
+    Some(vars)
+}
+
+fn read_max_message(section: &Section<'_>, profile: Option<&Profile>) -> Option<usize> {
+    let most = profile?.definition().max_message.unwrap_or(usize::MAX);
+    if !section.has("max_message") {
+        return Some(MESSAGE_BYTES_DEFAULT.min(most));
+    }
+    let written = usize::try_from(section.size("max_message")?).ok()?;
+    if written > most {
+        let complaint = Complaint::new(format!("the core takes at most {most} bytes"));
+        section.complain("max_message", complaint.hint("remove it, or write less"));
+        return None;
+    }
+    Some(written)
+}
+
+/// How an uplink logs in.
+struct Login {
+    username: Option<String>,
+    password: Option<SecretSource>,
+}
+
+/// User name and password, or what else the profile wants.
+fn read_login(section: &Section<'_>, gateway: &str, profile: &Profile) -> Option<Login> {
+    let definition = profile.definition();
+    let written = section
+        .text("username")
+        .map(|text| text.replace("{gateway}", gateway));
+    let username = written.or_else(|| profile.username());
+    let password = match section.has("password_file") {
+        true => Some(section.secret("password_file")?),
+        false => None,
+    };
+    let token = definition.wants_token();
+    if token && section.has("username") {
+        section.complain(
+            "username",
+            Complaint::new(format!(
+                "the profile {} logs in by a token alone",
+                definition.name
+            ))
+            .hint("remove it; the token is the content of password_file"),
+        );
+        return None;
+    }
+    if password.is_some() && username.is_none() && !token {
         section.complain(
             "username",
             Complaint::new("MQTT has no password without a user name")
@@ -319,7 +515,21 @@ fn read_password(section: &Section<'_>) -> Option<Option<SecretSource>> {
         );
         return None;
     }
-    Some(Some(password))
+    let missing = definition.needs.iter().find_map(|need| match need {
+        Need::Username if username.is_none() => Some(("username", "a user name")),
+        Need::Password if password.is_none() => Some(("password_file", "a password")),
+        Need::Token if password.is_none() => Some(("password_file", "a token")),
+        Need::Certificate if !section.has("cert_file") => Some(("cert_file", "a certificate")),
+        _ => None,
+    });
+    if let Some((key, what)) = missing {
+        section.complain(
+            key,
+            Complaint::new(format!("the profile {} logs in by {what}", definition.name)),
+        );
+        return None;
+    }
+    Some(Login { username, password })
 }
 
 fn read_tls(section: &Section<'_>, endpoint: Option<&Endpoint>) -> Option<TlsFiles> {

@@ -94,10 +94,9 @@ fn bench_with(test_clock: TestClock) -> Bench {
     );
     let running = tokio::spawn(task.run(tokio_util::sync::CancellationToken::new()));
     let uplink = Uplink::new(&settings);
-    let profile = Arc::new(Generic::new("gw"));
     Bench {
         buffer,
-        delivery: Delivery::new(outbox, profile, settings, uplink, clock, commands),
+        delivery: Delivery::new(outbox, settings, uplink, clock, commands),
         clock: test_clock,
         _commands: running,
         _dir: dir,
@@ -285,10 +284,10 @@ async fn the_core_is_told_where_the_boot_stands_once_that_is_known() {
 async fn a_reply_on_its_way_is_sent_again_after_a_reconnect() {
     let mut bench = bench();
     bench.delivery.greeting();
-    let topic = bench.delivery.command_topic.clone();
+    let topic = "millrace/gw/cmd";
     bench
         .delivery
-        .received(&topic, br#"{"id":"7","op":"read"}"#, false);
+        .received(topic, br#"{"id":"7","op":"read"}"#, false);
     let reply = |consignment: Consignment| consignment.messages[0].topic.clone();
     let first = loop {
         match bench.delivery.next(WINDOW).map(reply) {
@@ -304,10 +303,10 @@ async fn a_reply_on_its_way_is_sent_again_after_a_reconnect() {
 async fn a_reply_that_is_too_large_becomes_a_short_one() {
     let mut bench = bench();
     bench.delivery.greeting();
-    let topic = bench.delivery.command_topic.clone();
+    let topic = "millrace/gw/cmd";
     bench
         .delivery
-        .received(&topic, br#"{"id":"8","op":"read"}"#, false);
+        .received(topic, br#"{"id":"8","op":"read"}"#, false);
     let token = loop {
         match bench.delivery.next(WINDOW) {
             Some(consignment) if consignment.messages[0].topic.contains("/cmd/") => {
@@ -317,7 +316,7 @@ async fn a_reply_that_is_too_large_becomes_a_short_one() {
         }
     };
     let why = Refusal::TooLarge {
-        topic,
+        topic: topic.to_owned(),
         bytes: 2000,
         limit: 1000,
     };

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use millrace_buffer::{Buffer, Outbox, Start};
-use millrace_uplink::{Generic, SessionSettings};
+use millrace_uplink::SessionSettings;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::command::{Commands, Journal};
 use crate::config;
 use crate::delivery::{Delivery, Uplink};
+use crate::device::chain;
 use crate::gateway::Gateway;
 use crate::remote::Remote;
 
@@ -79,7 +80,6 @@ impl UplinkTask {
     /// A session and its commands, until `shutdown`.
     fn live(&self, outbox: Outbox, shutdown: CancellationToken) -> impl Future<Output = ()> + Send {
         let gateway = &self.gateway;
-        let profile = Arc::new(Generic::new(&*gateway.config.gateway.id));
         let (commands, task) = Commands::channel(
             &self.settings.name,
             gateway.config.local.commands.clone(),
@@ -90,21 +90,48 @@ impl UplinkTask {
                 uplink: self.settings.name.clone(),
             },
         );
-        let session = SessionSettings {
-            counters: self.shown.counters.clone(),
-            ..self.settings.session(&profile)
-        };
+        let (settings, shown) = (self.settings.clone(), self.shown.clone());
         let delivery = Delivery::new(
             outbox,
-            profile,
             self.settings.clone(),
             self.shown.clone(),
             gateway.clock.clone(),
             commands,
         );
         async move {
+            // Will and farewell are sealed, too: without the key there is no session.
+            if !unlock(&settings, &shown, &shutdown).await {
+                return;
+            }
+            let session = SessionSettings {
+                counters: shown.counters.clone(),
+                ..settings.session()
+            };
             let session = millrace_uplink::run(session, delivery, shutdown.clone());
             tokio::join!(session, task.run(shutdown));
+        }
+    }
+}
+
+/// Gives the profile the key that it seals with; waits for a key that can be used. Whether there is one before
+/// `shutdown`.
+async fn unlock(settings: &config::Uplink, shown: &Uplink, shutdown: &CancellationToken) -> bool {
+    let Some(source) = &settings.seal_key else {
+        return true;
+    };
+    loop {
+        let error = match source.load() {
+            Ok(key) => match settings.profile.unlock(&key) {
+                Ok(()) => return true,
+                Err(error) => error.to_string(),
+            },
+            Err(error) => chain(&error),
+        };
+        tracing::error!(uplink = %settings.name, error, "there is no key to seal with");
+        shown.down(format!("there is no key to seal with: {error}"));
+        tokio::select! {
+            () = tokio::time::sleep(PAUSE_LONGEST) => {}
+            () = shutdown.cancelled() => return false,
         }
     }
 }
@@ -128,7 +155,7 @@ async fn keep_alive<L: Future<Output = ()> + Send>(
             pause_s = pause.as_secs(),
             "an uplink ended by a mistake in this program"
         );
-        shown.crashed(format!(
+        shown.down(format!(
             "it ended by a mistake in this program, see the log; it starts again {} s later",
             pause.as_secs()
         ));

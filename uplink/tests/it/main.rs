@@ -5,8 +5,11 @@
 
 mod bootstrap;
 mod broker;
+mod codecs;
 mod log_feed;
 mod mosquitto;
 mod pki;
 mod session;
+mod sparkplug;
 mod subscriber;
+mod zoo;

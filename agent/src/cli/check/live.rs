@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream};
 use millrace_drivers::modbus::{Point, TcpDriver, TcpSettings};
 use millrace_drivers::{Driver, PollGroup, Session, SessionError};
 use millrace_tags::{Clock, TagId};
-use millrace_uplink::{Generic, test_connection};
+use millrace_uplink::test_connection;
 
 use super::super::Global;
 use super::super::client::Client;
@@ -75,7 +75,7 @@ pub(super) async fn run(
         trials.push(trial);
     }
     for uplink in &config.uplinks {
-        let trial = held.try_uplink(uplink, config).await;
+        let trial = held.try_uplink(uplink).await;
         each(&trial)?;
         trials.push(trial);
     }
@@ -172,7 +172,7 @@ impl Held {
         trial.done(begun)
     }
 
-    async fn try_uplink(&self, uplink: &config::Uplink, config: &Config) -> Trial {
+    async fn try_uplink(&self, uplink: &config::Uplink) -> Trial {
         let begun = Instant::now();
         let mut trial = Trial::new("uplink", &uplink.name, uplink.endpoint.to_string());
         let of_agent = self.status.iter().flat_map(|status| &status.uplinks);
@@ -190,8 +190,7 @@ impl Held {
                 );
             }
         } else {
-            let profile = Generic::new(&*config.gateway.id);
-            match test_connection(&uplink.session(&profile)).await {
+            match test_connection(&uplink.session()).await {
                 Ok(report) => trial.remarks.extend(report.tls),
                 Err(error) => trial.fail(chain(&error), None),
             }

@@ -80,12 +80,11 @@ impl Scene {
         let journal = Arc::new(Journal::open(self.dir.path()));
         let (commands, _) = Commands::channel("cloud", Vec::new(), journal, clock.clone(), Echo);
         let uplink = Uplink::new(&settings);
-        let profile = Arc::new(Generic::new("gw"));
         let url = format!("mqtt://{}", self.broker.local_addr());
         let mut session = SessionSettings::new(url.parse().unwrap(), "gw");
         session.reconnect = RECONNECT;
         session.counters = uplink.counters.clone();
-        let delivery = Delivery::new(outbox, profile, settings, uplink.clone(), clock, commands);
+        let delivery = Delivery::new(outbox, settings, uplink.clone(), clock, commands);
         let shutdown = CancellationToken::new();
         let task = tokio::spawn(millrace_uplink::run(session, delivery, shutdown.clone()));
         Running {

@@ -5,9 +5,9 @@ use millrace_tags::{
     Records, Sample, Timebase,
 };
 
-use super::json::{self, NoValue};
-use super::{EncodeError, Generic, payload_limit};
-use crate::message::Message;
+use super::text as json;
+use super::text::NoValue;
+use crate::codec::{EncodeError, Piece, Room, Sheet, payload_limit};
 
 /// Appends text that is JSON already.
 fn raw(out: &mut Vec<u8>, json: &str) {
@@ -50,11 +50,11 @@ struct Envelope {
 const RANGE_BYTES: usize = 20 + 20 + 12 + 2;
 
 impl Envelope {
-    fn new(profile: &Generic, parcel: &Parcel, limit: usize) -> Self {
-        let topic = profile.data_topic(&parcel.source);
+    fn new(sheet: &Sheet<'_>, parcel: &Parcel, limit: usize) -> Result<Self, EncodeError> {
+        let topic = sheet.topic.of_parcel(parcel, None)?;
         let mut head = Vec::with_capacity(128);
         raw(&mut head, "{\"gateway\":");
-        json::string(&mut head, profile.gateway());
+        json::string(&mut head, sheet.gateway);
         key(&mut head, "source");
         json::string(&mut head, &parcel.source);
         key(&mut head, "stream");
@@ -67,15 +67,15 @@ impl Envelope {
         raw(&mut middle, ",\"samples\":[");
         let fixed = head.len() + middle.len() + RANGE_BYTES;
         let body_limit = payload_limit(&topic, limit).saturating_sub(fixed);
-        Self {
+        Ok(Self {
             topic,
             head,
             middle,
             body_limit,
-        }
+        })
     }
 
-    fn wrap(&self, first_seq: u64, count: u64, body: &[u8]) -> Message {
+    fn wrap(&self, first_seq: u64, count: u64, body: &[u8]) -> Piece {
         let bytes = self.head.len() + self.middle.len() + RANGE_BYTES + body.len();
         let mut payload = Vec::with_capacity(bytes);
         payload.extend_from_slice(&self.head);
@@ -85,20 +85,22 @@ impl Envelope {
         payload.extend_from_slice(&self.middle);
         payload.extend_from_slice(body);
         raw(&mut payload, "]}");
-        Message::new(self.topic.clone(), payload)
+        Piece {
+            topic: self.topic.clone(),
+            payload,
+            range: (first_seq, first_seq + count - 1),
+        }
     }
 }
 
-/// Samples, in as few messages as fit into `limit`; a sample that takes more goes alone, up to
-/// `max_message`.
-pub(super) fn samples(
-    profile: &Generic,
+/// Samples, in as few messages as fit; a sample that takes more goes alone.
+pub(in crate::codec) fn samples(
+    sheet: &Sheet<'_>,
     parcel: &Parcel,
     samples: &[Sample],
-    limit: usize,
-    max_message: usize,
-) -> Result<Vec<Message>, EncodeError> {
-    let envelope = Envelope::new(profile, parcel, limit);
+    room: Room,
+) -> Result<Vec<Piece>, EncodeError> {
+    let envelope = Envelope::new(sheet, parcel, room.wanted)?;
     let mut messages = Vec::new();
     let mut times = Times::new(&parcel.timebase);
     // A sample takes some 45 bytes.
@@ -121,7 +123,7 @@ pub(super) fn samples(
         }
         if body.len() > envelope.body_limit {
             let alone = envelope.wrap(seq, 1, &body);
-            if alone.wire_bytes() <= max_message {
+            if alone.wire_bytes() <= room.most {
                 messages.push(alone);
                 body.clear();
                 first_seq = seq + 1;
@@ -131,7 +133,7 @@ pub(super) fn samples(
                 source_name: parcel.source.to_string(),
                 seq,
                 bytes: alone.wire_bytes(),
-                limit: max_message,
+                limit: room.most,
             });
         }
     }
@@ -252,36 +254,12 @@ fn without_value(quality: Quality, problem: NoValue) -> Quality {
     }))
 }
 
-/// Events, one a message.
-pub(super) fn events(
-    profile: &Generic,
-    parcel: &Parcel,
-    events: &[Event],
-    limit: usize,
-) -> Result<Vec<Message>, EncodeError> {
-    let topic = profile.event_topic(&parcel.source);
-    let mut messages = Vec::with_capacity(events.len());
-    for (seq, event) in (parcel.first_seq..).zip(events) {
-        let payload = write_event(profile, parcel, seq, event);
-        let message = Message::new(topic.clone(), payload);
-        if message.wire_bytes() > limit {
-            return Err(EncodeError::TooLarge {
-                source_name: parcel.source.to_string(),
-                seq,
-                bytes: message.wire_bytes(),
-                limit,
-            });
-        }
-        messages.push(message);
-    }
-    Ok(messages)
-}
-
-fn write_event(profile: &Generic, parcel: &Parcel, seq: u64, event: &Event) -> Vec<u8> {
+/// One event.
+pub(in crate::codec) fn event(gateway: &str, parcel: &Parcel, seq: u64, event: &Event) -> Vec<u8> {
     let mut out = Vec::with_capacity(512);
     let out_ref = &mut out;
     raw(out_ref, "{\"gateway\":");
-    json::string(out_ref, profile.gateway());
+    json::string(out_ref, gateway);
     key(out_ref, "kind");
     json::string(out_ref, event.detail.kind());
     key(out_ref, "source");
@@ -312,7 +290,7 @@ fn event_members(out: &mut Vec<u8>, parcel: &Parcel, event: &Event) {
     write_detail(out, &event.detail);
 }
 
-fn state_name(state: EventState) -> &'static str {
+pub(in crate::codec) fn state_name(state: EventState) -> &'static str {
     match state {
         EventState::Begin => "begin",
         EventState::Update => "update",
@@ -393,7 +371,7 @@ fn write_detail(out: &mut Vec<u8>, detail: &EventDetail) {
 }
 
 /// A gap as payloads of at most `limit` bytes, as far as single holes allow.
-pub(super) fn gap(gateway: &str, gap: &Gap, limit: usize) -> Vec<Vec<u8>> {
+pub(in crate::codec) fn gap(gateway: &str, gap: &Gap, limit: usize) -> Vec<Vec<u8>> {
     let mut head = Vec::with_capacity(160);
     raw(&mut head, "{\"gateway\":");
     json::string(&mut head, gateway);

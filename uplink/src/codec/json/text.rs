@@ -10,16 +10,16 @@ use serde_json::ser::{CompactFormatter, Formatter};
 // Writing into a `Vec` cannot fail, so the results of the formatter are dropped in this file.
 
 /// An unsigned integer.
-pub(super) fn unsigned(out: &mut Vec<u8>, number: u64) {
+pub(in crate::codec) fn unsigned(out: &mut Vec<u8>, number: u64) {
     let _ = CompactFormatter.write_u64(out, number);
 }
 
-fn signed(out: &mut Vec<u8>, number: i64) {
+pub(in crate::codec) fn signed(out: &mut Vec<u8>, number: i64) {
     let _ = CompactFormatter.write_i64(out, number);
 }
 
 /// A float, or `null` where JSON has no word for it.
-pub(super) fn float(out: &mut Vec<u8>, number: f64) {
+pub(in crate::codec) fn float(out: &mut Vec<u8>, number: f64) {
     if number.is_finite() {
         let _ = CompactFormatter.write_f64(out, number);
     } else {
@@ -27,18 +27,33 @@ pub(super) fn float(out: &mut Vec<u8>, number: f64) {
     }
 }
 
+/// A finite `f32`: the shortest digits that give it back, not those of the `f64` it would widen to.
+pub(in crate::codec) fn float32(out: &mut Vec<u8>, number: f32) {
+    let _ = CompactFormatter.write_f32(out, number);
+}
+
 /// Nanoseconds as milliseconds, exactly: decimals only where there are any.
-pub(super) fn millis(out: &mut Vec<u8>, nanos: i64) {
-    if nanos < 0 {
+pub(crate) fn millis(out: &mut Vec<u8>, nanos: i64) {
+    decimal::<6>(out, nanos, 1_000_000);
+}
+
+/// Nanoseconds as seconds, exactly: decimals only where there are any.
+pub(in crate::codec) fn seconds(out: &mut Vec<u8>, nanos: i64) {
+    decimal::<9>(out, nanos, 1_000_000_000);
+}
+
+/// `number / one` with at most `DIGITS` decimals.
+fn decimal<const DIGITS: usize>(out: &mut Vec<u8>, number: i64, one: u64) {
+    if number < 0 {
         out.push(b'-');
     }
-    let nanos = nanos.unsigned_abs();
-    unsigned(out, nanos / 1_000_000);
-    let mut fraction = nanos % 1_000_000;
+    let number = number.unsigned_abs();
+    unsigned(out, number / one);
+    let mut fraction = number % one;
     if fraction == 0 {
         return;
     }
-    let mut digits = [b'0'; 6];
+    let mut digits = [b'0'; DIGITS];
     for digit in digits.iter_mut().rev() {
         *digit = b'0' + (fraction % 10) as u8;
         fraction /= 10;
@@ -52,7 +67,7 @@ pub(super) fn millis(out: &mut Vec<u8>, nanos: i64) {
 }
 
 /// A string with its quotes.
-pub(super) fn string(out: &mut Vec<u8>, text: &str) {
+pub(in crate::codec) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let plain = |byte: &u8| *byte >= 0x20 && *byte != b'"' && *byte != b'\\';
     if text.as_bytes().iter().all(plain) {
@@ -79,7 +94,7 @@ fn escaped(out: &mut Vec<u8>, text: &str) {
 }
 
 /// Bytes as base64 with its quotes.
-fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(in crate::codec) fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     out.extend_from_slice(STANDARD.encode(bytes).as_bytes());
     out.push(b'"');
@@ -87,7 +102,7 @@ fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Why a value is not written as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NoValue {
+pub(crate) enum NoValue {
     /// It is NaN or infinite.
     NotANumber,
     /// It says that it is JSON and is not.
@@ -95,7 +110,7 @@ pub(super) enum NoValue {
 }
 
 /// The member of a value: `"v":…`, or `"x":"…"` for bytes. What JSON cannot carry is `"v":null`.
-pub(super) fn value(out: &mut Vec<u8>, value: Option<&Value>) -> Result<(), NoValue> {
+pub(crate) fn value(out: &mut Vec<u8>, value: Option<&Value>) -> Result<(), NoValue> {
     if let Some(Value::Bytes(bytes)) = value {
         out.extend_from_slice(b"\"x\":");
         base64(out, bytes);
@@ -112,10 +127,7 @@ pub(super) fn value(out: &mut Vec<u8>, value: Option<&Value>) -> Result<(), NoVa
         Some(Value::F64(number)) if number.is_finite() => {
             let _ = CompactFormatter.write_f64(out, *number);
         }
-        // The shortest digits that give this f32 back, not those of the f64 it would widen to.
-        Some(Value::F32(number)) if number.is_finite() => {
-            let _ = CompactFormatter.write_f32(out, *number);
-        }
+        Some(Value::F32(number)) if number.is_finite() => float32(out, *number),
         Some(Value::F64(_) | Value::F32(_)) => {
             null(out);
             return Err(NoValue::NotANumber);

@@ -9,14 +9,15 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::codec::json::text as json;
 
 const STREAM: &str = "6f0c0000000000000000000000000001";
 const BOOT: u128 = 0xb007;
 /// Large enough for every test that is not about size.
 const ROOMY: usize = 128 * 1024;
 
-fn profile() -> Generic {
-    Generic::new("gw-1")
+fn profile() -> Profile {
+    Profile::generic("gw-1")
 }
 
 fn stream() -> StreamId {
@@ -402,14 +403,26 @@ fn gaps_are_split_by_holes() {
 
 #[test]
 fn names_that_mqtt_forbids() {
-    let profile = Generic::new("halle 3/#1");
-    assert_eq!(profile.command_topic(), "millrace/halle 3%2F%231/cmd");
+    let profile = Profile::generic("halle 3/#1");
+    assert_eq!(profile.command_topic(), Some("millrace/halle 3%2F%231/cmd"));
+    let mut parcel = parcel(
+        &["x"],
+        vec![Sample::good(TagId(0), Value::I64(1), Moment(0))],
+    );
+    parcel.source = "line1/boiler+".into();
+    let message = only(profile.encode_parcel(&parcel, ROOMY).unwrap());
     assert_eq!(
-        profile.data_topic("line1/boiler+"),
+        message.topic,
         "millrace/halle 3%2F%231/data/line1/boiler%2B"
     );
+    let reply = Reply {
+        id: "a/b".into(),
+        status: ReplyStatus::Done,
+        result: None,
+        error: None,
+    };
     assert_eq!(
-        profile.reply_topic("a/b"),
+        profile.reply(&reply).unwrap().topic,
         "millrace/halle 3%2F%231/cmd/a%2Fb"
     );
 }
@@ -417,28 +430,31 @@ fn names_that_mqtt_forbids() {
 #[test]
 fn status_is_retained() {
     let facts = json!({"version": "0.1.0", "online": "nonsense"});
-    let status = profile().status(true, facts.as_object().unwrap());
+    let status = profile().status(true, facts.as_object().unwrap()).unwrap();
     assert!(status.retain);
     assert_eq!(parsed(&status), json!({"online": true, "version": "0.1.0"}));
-    let offline = profile().offline();
+    let offline = profile().offline().unwrap();
+    assert_eq!(profile().will().unwrap(), offline);
     assert_eq!((offline.topic, offline.retain), (status.topic, true));
     assert_eq!(&offline.payload[..], br#"{"online":false}"#);
 }
 
 #[test]
 fn commands_and_replies() {
-    let command = Generic::parse_command(
+    let command = Profile::parse_command(
         br#"{"id":"7","op":"read","args":{"tags":["boiler/pressure"]},"expires":1763690000000.0,"new":1}"#,
     )
     .unwrap();
     assert_eq!(command.id, "7");
     assert_eq!(command.expires, Some(1_763_690_000_000));
-    let reply = profile().reply(&Reply {
-        id: "7".into(),
-        status: ReplyStatus::Done,
-        result: Some(json!([1])),
-        error: None,
-    });
+    let reply = profile()
+        .reply(&Reply {
+            id: "7".into(),
+            status: ReplyStatus::Done,
+            result: Some(json!([1])),
+            error: None,
+        })
+        .unwrap();
     assert_eq!(reply.topic, "millrace/gw-1/cmd/7");
     assert!(!reply.retain);
     assert_eq!(text(&reply), r#"{"id":"7","status":"done","result":[1]}"#);
@@ -446,7 +462,7 @@ fn commands_and_replies() {
 
 #[test]
 fn wrong_commands_say_what_is_wrong() {
-    let error = |payload: &str| Generic::parse_command(payload.as_bytes()).unwrap_err();
+    let error = |payload: &str| Profile::parse_command(payload.as_bytes()).unwrap_err();
     assert!(matches!(error("{"), CommandError::NotJson(_)));
     assert!(matches!(
         error("[]"),
@@ -634,4 +650,210 @@ fn encoding_speed() {
             bytes / (rounds as usize * 10_000)
         );
     }
+}
+
+fn example_vars(definition: &Definition) -> BTreeMap<String, String> {
+    let missing = definition
+        .vars
+        .iter()
+        .filter(|(_, var)| var.default.is_none());
+    missing
+        .map(|(name, _)| (name.clone(), format!("my-{name}")))
+        .collect()
+}
+
+#[test]
+fn every_built_in_profile_is_sound() {
+    for name in builtin_names() {
+        let definition = find(name, None).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!(definition.name, name);
+        let vars = example_vars(&definition);
+        let profile = Profile::new(Arc::new(definition), "gw-1", &vars, &["boiler"]);
+        let profile = profile.unwrap_or_else(|error| panic!("{name}: {error}"));
+        profile.greeting(&Map::new());
+    }
+}
+
+/// The profile `generic` with a change, and what is said of it.
+fn refused(change: impl Fn(String) -> String) -> Vec<ProfileProblem> {
+    let text = change(include_str!("builtin/generic.toml").to_owned());
+    parse("my.toml", &text).unwrap_err().0
+}
+
+#[test]
+fn bad_profiles_are_refused_with_place_value_expectation_and_fix() {
+    let with = |line: &'static str| move |text: String| format!("{line}\n{text}");
+    let instead = |old: &'static str, new: &'static str| {
+        move |text: String| {
+            assert!(text.contains(old), "{old}");
+            text.replace(old, new)
+        }
+    };
+    type Change = Box<dyn Fn(String) -> String>;
+    let cases: [(Change, &str, &str); 16] = [
+        (
+            Box::new(instead("codec = \"json\"", "codec = \"jsn\"")),
+            "codec",
+            "one of json, senml-json",
+        ),
+        (
+            Box::new(instead("delivery = \"acked\"", "delivery = 1")),
+            "delivery",
+            "one of acked",
+        ),
+        (
+            Box::new(instead("format = 1", "format = 2")),
+            "format",
+            "from 1 to 1",
+        ),
+        (
+            Box::new(instead("name = \"generic\"", "name = \"My Core\"")),
+            "name",
+            "small letters",
+        ),
+        (
+            Box::new(instead("sequence = \"payload\"", "")),
+            "sequence",
+            "to be there",
+        ),
+        (
+            Box::new(instead("{source}\"\nevent", "{device}\"\nevent")),
+            "topics.data",
+            "a topic",
+        ),
+        (Box::new(instead("/gap\"", "/+\"")), "topics.gap", "a topic"),
+        (
+            Box::new(instead("/gap\"", "/\\u0000\"")),
+            "topics.gap",
+            "a topic",
+        ),
+        (
+            Box::new(instead("reply =", "replies =")),
+            "topics.replies",
+            "one of the keys",
+        ),
+        (
+            Box::new(instead("reply = \"millrace/{gateway}/cmd/{id}\"", "")),
+            "topics.reply",
+            "beside `commands`",
+        ),
+        (
+            Box::new(instead("retain = true", "retain = \"yes\"")),
+            "status.retain",
+            "true or false",
+        ),
+        (
+            Box::new(instead("[\"zstd\", \"gzip\"]", "[\"lzma\"]")),
+            "compression",
+            "words out of",
+        ),
+        (
+            Box::new(instead(
+                "[status]",
+                "[limits]\nmax_message = \"1MiB\"\n[status]",
+            )),
+            "limits.max_message",
+            "a whole number",
+        ),
+        (
+            Box::new(instead("[status]", "[vars]\nsource = \"x\"\n[status]")),
+            "vars.source",
+            "no meaning yet",
+        ),
+        (
+            Box::new(instead("[status]", "[template]\ndata = \"x\"\n[status]")),
+            "template",
+            "nothing with this codec",
+        ),
+        (Box::new(with("= nonsense")), "", "a file of TOML"),
+    ];
+    for (change, key, expected) in cases {
+        let problems = refused(change);
+        let found = problems.iter().find(|problem| problem.key == key);
+        let found = found.unwrap_or_else(|| panic!("{key}: {problems:?}"));
+        assert!(found.expected.contains(expected), "{found:?}");
+        assert_eq!(found.file, "my.toml");
+        assert!(
+            !found.fix.is_empty() && !found.value.is_empty(),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn templates_of_a_profile_are_checked_when_it_is_read() {
+    let text = include_str!("builtin/flowbox.toml");
+    for (old, new, key) in [
+        ("\"ts\":{{ t_ms }}", "\"ts\":{{ t_ms", "template.data"),
+        ("{source}/metrics", "{tag}", "topics.data"),
+        ("status = '''", "stat = '''", "topics.status"),
+        ("each = \"instant\"", "each = \"hour\"", "template.each"),
+    ] {
+        assert!(text.contains(old), "{old}");
+        let problems = parse("my.toml", &text.replacen(old, new, 1)).unwrap_err().0;
+        assert!(
+            problems.iter().any(|problem| problem.key == key),
+            "{key}: {problems:?}"
+        );
+    }
+}
+
+#[test]
+fn a_profile_of_ones_own_wins_over_a_built_in_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    let generic = include_str!("builtin/generic.toml");
+    write("generic.toml", &generic.replace("millrace/", "mine/"));
+    let found = find("generic", Some(directory.path())).unwrap();
+    let profile = Profile::new(Arc::new(found), "gw", &BTreeMap::new(), &[]).unwrap();
+    assert_eq!(profile.command_topic(), Some("mine/gw/cmd"));
+    assert!(find("thingsboard", Some(directory.path())).is_ok());
+    write("other.toml", generic);
+    let error = find("other", Some(directory.path())).unwrap_err();
+    assert_eq!(error.0[0].key, "name");
+    for name in ["nothing", "../generic"] {
+        let error = find(name, Some(directory.path())).unwrap_err().to_string();
+        assert!(error.contains("one of generic, mainflux"), "{error}");
+    }
+}
+
+#[test]
+fn variables_must_fit() {
+    let mainflux = Arc::new(find("mainflux", None).unwrap());
+    let new = |vars: &[(&str, &str)]| {
+        let vars = vars
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Profile::new(mainflux.clone(), "gw-1", &vars, &[])
+    };
+    assert!(matches!(new(&[]), Err(SetupError::Missing { name, .. }) if name == "channel"));
+    let error = new(&[("channel", "1"), ("chanel", "1")]).unwrap_err();
+    assert!(matches!(error, SetupError::Unknown { known, .. } if known == "channel"));
+    for bad in ["a b", "a/#", "a+"] {
+        let error = new(&[("channel", bad)]).unwrap_err();
+        assert!(
+            matches!(error, SetupError::Topic { key: "data", .. }),
+            "{bad}"
+        );
+    }
+    assert!(new(&[("channel", "c-1")]).is_ok());
+}
+
+#[test]
+fn a_topic_that_the_core_does_not_take_is_refused_with_its_number() {
+    let text = include_str!("builtin/generic.toml")
+        .replace("[status]", "[limits]\nmax_topic = 40\n[status]");
+    let definition = Arc::new(parse("my.toml", &text).unwrap());
+    let profile = Profile::new(definition, "gw-1", &BTreeMap::new(), &[]).unwrap();
+    let mut parcel = parcel(
+        &["x"],
+        vec![Sample::good(TagId(0), Value::I64(1), Moment(0))],
+    );
+    parcel.source = "a".repeat(30).as_str().into();
+    let error = profile.encode_parcel(&parcel, ROOMY).unwrap_err();
+    assert!(
+        matches!(&error, EncodeError::Topic { seq: 1201, problem, .. } if problem.contains("at most 40")),
+        "{error}"
+    );
 }
