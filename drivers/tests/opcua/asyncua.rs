@@ -27,14 +27,20 @@ async fn an_untrusted_server_is_refused_with_its_thumbprint() {
     assert!(error.to_string().contains(&thumbprint), "{error}");
 }
 
-#[tokio::test]
-async fn values_of_every_type_arrive_as_they_are() {
-    let Some(peer) = Peer::start(Make::Asyncua) else {
+fn text(text: &str) -> Value {
+    Value::Text(text.into())
+}
+
+fn json(text: &str) -> Value {
+    Value::Json(text.into())
+}
+
+/// Those that both servers have, and these.
+async fn every_type_arrives(make: Make, further: &[(&str, Value)]) {
+    let Some(peer) = Peer::start(make) else {
         return;
     };
-    let text = |text: &str| Value::Text(text.into());
-    let json = |text: &str| Value::Json(text.into());
-    for (name, expected) in [
+    let common = [
         ("Boolean", Value::Bool(true)),
         ("SByte", Value::I64(-5)),
         ("Byte", Value::U64(250)),
@@ -53,14 +59,36 @@ async fn values_of_every_type_arrive_as_they_are() {
         ("LocalizedText", text("läuft")),
         ("Array", json("[1,-2,3]")),
         ("Range", json(r#"{"High":1.0,"Low":0.0}"#)),
-    ] {
+    ];
+    for (name, expected) in common.iter().chain(further) {
         let read = read_once(peer.settings(Security::None), &node(name)).await;
         let (value, quality, _) = read.expect(name);
-        assert_eq!((value, quality), (Some(expected), Quality::Good), "{name}");
+        let expected = (Some(expected.clone()), Quality::Good);
+        assert_eq!((value, quality), expected, "{name}");
     }
     let read = read_once(peer.settings(Security::None), &node("NaN")).await;
     let (value, quality, _) = read.expect("NaN");
     assert_eq!((value, quality), (None, Quality::Bad(Reason::NotANumber)));
+}
+
+#[tokio::test]
+async fn values_of_every_type_arrive_as_they_are() {
+    every_type_arrives(Make::Asyncua, &[]).await;
+}
+
+const RECIPE: &str = r#"{"Mode":"Cleaning","Name":"PUR-7","Steps":[{"Minutes":5,"Temperature":81.5},{"Minutes":12,"Temperature":20.0}]}"#;
+
+#[tokio::test]
+async fn values_of_every_type_of_node_opcua_arrive_as_they_are() {
+    let further = [
+        ("XmlElement", text("<pump/>")),
+        ("NodeId", text("i=2258")),
+        ("QualifiedName", text("Pump")),
+        ("StatusCode", Value::U64(0x808C_0000)),
+        ("PumpMode", text("Cleaning")),
+        ("Recipe", json(RECIPE)),
+    ];
+    every_type_arrives(Make::NodeOpcua, &further).await;
 }
 
 #[tokio::test]
