@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, bail};
 use millrace_tests::agent::Gateway;
 use millrace_tests::broker::Broker;
+use millrace_tests::certificates::Certificates;
 use millrace_tests::wait::{STEP, wait_for};
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 use serde_json::Value;
@@ -233,5 +234,62 @@ fn a_profile_of_ones_own_needs_no_release_and_a_bad_one_is_named() -> Result<()>
         }
     }
     assert_eq!(output.status.code(), Some(2));
+    Ok(())
+}
+
+#[test]
+fn cores_that_want_a_certificate_and_receivers_that_want_it_sealed() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let certificates = Certificates::make(directory.path())?;
+    let broker = Broker::start_tls(directory.path(), &certificates)?;
+    let tap = Tap::start(broker.port)?;
+    let (_pump, port) = plant::start_pump(directory.path(), &[])?;
+    let mut gateway = Gateway::new(directory.path());
+    let login = format!(
+        "ca_file = \"{}\"\ncert_file = \"{}\"\nkey_file = \"{}\"\n",
+        certificates.ca().display(),
+        certificates.client().display(),
+        certificates.client_key().display()
+    );
+    let by_certificate = |profile: &str, more: &str| {
+        let plain = format!("mqtt://127.0.0.1:{}", broker.port);
+        let tls = format!("mqtts://localhost:{}", broker.tls_port);
+        uplink(profile, broker.port, &format!("{more}{login}")).replace(&plain, &tls)
+    };
+    let hub = "vars = { hub = \"my-hub.example\", device = \"azure-iot-hub\" }\n";
+    gateway.write("seal.key", &"0f".repeat(32))?;
+    let sealed = "compression = \"zstd\"\nseal = \"aes-256-gcm\"\nseal_key_file = \"seal.key\"\n";
+    let uplinks = [
+        by_certificate("aws-iot", ""),
+        by_certificate("azure-iot-hub", hub),
+        uplink("cumulocity", broker.port, ""),
+        uplink("generic", broker.port, sealed),
+    ]
+    .concat();
+    let device = plant::small_pump_config(port, &[0, 7]);
+    gateway.configure(&format!("{uplinks}{device}"))?;
+    gateway.start()?;
+    let message = tap.wait_json("dt/millrace/gw-1/data/pump")?;
+    assert_eq!(message["samples"][0]["n"], "t0");
+    let topic =
+        "devices/azure-iot-hub/messages/events/$.ct=application%2Fjson&$.ce=utf-8&kind=data";
+    let message = tap.wait_json(topic)?;
+    assert_eq!(message["samples"][1]["n"], "t7");
+    let lines = String::from_utf8(tap.wait("s/us/gw-1:pump")?)?;
+    assert!(lines.starts_with("200,millrace,t0,"), "{lines}");
+    let data = tap.wait("millrace/gw-1/data/pump")?;
+    assert!(data.starts_with(b"MRS1"), "{data:?}");
+    let messages = tap.messages.lock().unwrap_or_else(PoisonError::into_inner);
+    for (topic, payloads) in messages
+        .iter()
+        .filter(|(topic, _)| topic.starts_with("millrace/"))
+    {
+        assert!(
+            payloads.iter().all(|payload| payload.starts_with(b"MRS1")),
+            "{topic}"
+        );
+    }
+    drop(messages);
+    gateway.terminate()?;
     Ok(())
 }

@@ -13,6 +13,8 @@ mod definition;
 mod packing;
 mod reader;
 #[cfg(test)]
+mod round_trip;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_uplink::profile::{self, Compression, Need, Profile};
+use millrace_uplink::profile::{self, Compression, DeliveryClass, Need, Profile};
 use millrace_uplink::session::{
     INFLIGHT_DEFAULT, INFLIGHT_MAX, KEEP_ALIVE_MIN, MESSAGE_BYTES_DEFAULT,
 };
@@ -369,6 +369,13 @@ fn read_profile(
             return None;
         }
     };
+    if definition.delivery == DeliveryClass::AckedUnverified {
+        section.note(
+            "profile",
+            format!("an acknowledgement of {name} does not prove that the core took the data"),
+            Some("look whether they arrive when the uplink is new".to_owned()),
+        );
+    }
     let vars = read_vars(section)?;
     let mut names: Vec<&str> = sources
         .names()

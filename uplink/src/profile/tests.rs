@@ -48,7 +48,7 @@ fn tags(names: &[&str]) -> Arc<TagTable> {
     Arc::new(table)
 }
 
-fn parcel(names: &[&str], samples: Vec<Sample>) -> Parcel {
+pub(super) fn parcel(names: &[&str], samples: Vec<Sample>) -> Parcel {
     Parcel {
         source: "boiler".into(),
         stream: stream(),
@@ -518,7 +518,7 @@ fn any_value() -> impl Strategy<Value = Option<Value>> {
     ]
 }
 
-fn any_sample() -> impl Strategy<Value = Sample> {
+pub(super) fn any_sample() -> impl Strategy<Value = Sample> {
     (
         0..3u32,
         any_value(),
@@ -652,7 +652,7 @@ fn encoding_speed() {
     }
 }
 
-fn example_vars(definition: &Definition) -> BTreeMap<String, String> {
+pub(super) fn example_vars(definition: &Definition) -> BTreeMap<String, String> {
     let missing = definition
         .vars
         .iter()
