@@ -78,9 +78,9 @@ soak-agent: setup ## kill -9 of the agent, its ledger against the subscriber's c
 	MILLRACE_AGENT_KILLS=500 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
 		$(CARGO) test --locked -p millrace-tests --test it store:: -- --nocapture
 
-soak-opcua-recovery: setup ## eight troubles of two foreign OPC UA servers, with their history and without, each at its full length
+soak-opcua-recovery: setup ## eight troubles of two foreign OPC UA servers, with history and without, at full length; 10,000 items
 	MILLRACE_OPCUA_FULL=1 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" \
-		$(CARGO) test --locked -p millrace-drivers --features sim --test opcua comes_back:: -- --nocapture --test-threads=4
+		$(CARGO) test --locked -p millrace-drivers --features sim --test opcua -- --nocapture --test-threads=4 comes_back:: items::
 
 soak-opcua: ## two hours with an OPC UA server that is restarted each minute: flat memory, one session, nothing lost
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"

@@ -150,11 +150,14 @@ impl Poller {
         }
     }
 
-    /// Until somebody listens again where nobody did: a pause that has grown while the device was away is not waited for.
-    /// For ever where somebody listens and fails for another reason.
+    /// Until somebody listens again where nobody did, or somebody has seen to what was refused: a pause that has grown
+    /// meanwhile is not waited for. For ever where somebody listens and fails for another reason.
     async fn returned(&self, error: &SessionError) {
         let mut away = matches!(error, SessionError::Connect { .. });
-        while !error.is_refusal() {
+        if error.is_refusal() {
+            return self.device.driver.remedied().await;
+        }
+        loop {
             tokio::time::sleep(LOOK_INTERVAL).await;
             match self.device.driver.listens().await {
                 Some(true) if away => return,

@@ -33,6 +33,12 @@ pub trait Driver: Send + Sync {
         None
     }
 
+    /// Until something of ours has changed that a refusal may hang on, such as a file with a password: then it is worth
+    /// trying again at once. For ever where there is nothing of the kind.
+    async fn remedied(&self) {
+        std::future::pending().await
+    }
+
     /// Connects. Bounded by the device's own timeout. It may take up what the session before it has left, so there is
     /// one of these at a time.
     async fn open(&self) -> Result<Box<dyn Session>, SessionError>;

@@ -5,7 +5,7 @@
 //! certificate against what is pinned ([`inspect`], [`pin`]), logs in, and subscribes. `README.md` beside
 //! these files draws the way of a value.
 //!
-//! A person asks through an [`OpcuaTool`]. Left out today: deadbands at the server.
+//! A person asks through an [`OpcuaTool`].
 
 /// Prefixes of log targets of the OPC UA library. It reports as errors what is ordinary here (a connection
 /// that ends, a server that refuses), and everything that matters comes back as a
@@ -25,12 +25,14 @@ mod browse;
 mod call;
 mod certificate;
 mod channel;
+mod clock;
 mod decode;
 mod delivered;
 mod driver;
 mod encode;
 mod endpoint;
 mod events;
+mod fallback;
 mod fault;
 mod filling;
 mod history;
@@ -39,12 +41,16 @@ mod inspect;
 mod intake;
 mod json;
 mod judge;
+mod locate;
 mod login;
 mod notes;
 mod own;
+mod path;
 mod poll;
 mod publish;
+mod range;
 mod references;
+mod remedy;
 mod resume;
 mod sequence;
 mod server;
@@ -67,7 +73,8 @@ pub use inspect::{CertificateReport, EndpointReport, Finding, Inspection, examin
 pub use own::{OwnReport, own_report, renew_own};
 pub use settings::{
     Auth, Collect, Discard, Item, KEEP_ALIVE_DEFAULT, Mode, PUBLISH_INTERVAL_DEFAULT, Policy,
-    QUEUE_SIZE_DEFAULT, Security, SecurityError, Settings, TIMEOUT_DEFAULT, Tolerance,
+    QUEUE_SIZE_DEFAULT, Security, SecurityError, ServerDeadband, Settings, TIMEOUT_DEFAULT,
+    Tolerance,
 };
 pub use tool::{OpcuaTool, ReadOnce, read_once};
 pub use trust::{TrustError, pin};

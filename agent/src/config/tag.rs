@@ -30,7 +30,9 @@ pub(crate) const TAG: SectionDoc = SectionDoc {
             Kind::Form("an address such as holding:0, 40001 or nsu=http://vendor.example/plant;s=Name"),
             "Where the value is. Modbus: `coil:`, `discrete:`, `input:` or `holding:` with a zero-based \
              offset (`holding:12.3` is bit 3, `holding:12.0-3` the four lowest), or a Modicon number, `40001` or `400001`; a bare number \
-             below 10000 is refused, because it has two readings. OPC UA: `nsu=URI;s=Name`, `ns=2;i=17`.",
+             below 10000 is refused, because it has two readings. OPC UA: `nsu=URI;s=Name`, `ns=2;i=17`; or the way from the \
+             Objects folder by browse names, `nsu=URI;path=Plant/Pump/Flow` (`2:Flow` is of another namespace, `&/` a slash in a name); \
+             `index=3;` or `index=2:5;` before it is a part of an array.",
         )
         .required(),
         KeyDoc::new(
@@ -132,6 +134,14 @@ pub(crate) const TAG: SectionDoc = SectionDoc {
              value.",
         ),
         KeyDoc::new(
+            "server_deadband",
+            Kind::Form("a number, or a percentage such as \"1%\""),
+            "Changes up to this size the server does not send at all: a number in the node's own unit, or a percentage of its \
+             `EURange`. Nobody sees such changes, models and `millrace tags` neither. Where the server cannot do so for a \
+             node, `status` says it, and every change is sent.",
+        )
+        .only(&[OPCUA]),
+        KeyDoc::new(
             "report_at_least",
             Kind::Duration {
                 min: Duration::from_secs(1),
@@ -174,6 +184,8 @@ pub(crate) struct Tag {
     pub(crate) unit: Option<String>,
     /// Changes that are not worth sending.
     pub(crate) deadband: Option<Deadband>,
+    /// Changes that an OPC UA server need not send.
+    pub(crate) server_deadband: Option<Deadband>,
     /// A value now and then, although it did not leave the deadband.
     pub(crate) report_at_least: Option<Duration>,
     /// From one read to the next; the device's where the tag has none of its own.
@@ -237,7 +249,8 @@ impl Tag {
         let point = read_point(&section, inherited.driver);
         let scaling = read_scaling(&section);
         let unit = section.text("unit").map(str::to_owned);
-        let deadband = read_deadband(&section);
+        let deadband = read_deadband(&section, "deadband");
+        let server_deadband = read_deadband(&section, "server_deadband");
         let report_at_least = section.duration("report_at_least");
         let own_interval = section.duration("poll_interval");
         let writable = section.bool("writable");
@@ -267,6 +280,7 @@ impl Tag {
             scaling: scaling?,
             unit,
             deadband,
+            server_deadband,
             report_at_least,
             poll_interval: own_interval.or(inherited.poll_interval)?,
             writable: writable?,
@@ -375,11 +389,11 @@ fn read_scaling(section: &Section<'_>) -> Option<Option<Scaling>> {
     Some((scale != 1.0 || offset != 0.0).then_some(Scaling { scale, offset }))
 }
 
-fn read_deadband(section: &Section<'_>) -> Option<Deadband> {
-    let node = section.node("deadband")?;
+fn read_deadband(section: &Section<'_>, key: &'static str) -> Option<Deadband> {
+    let node = section.node(key)?;
     let wrong = |expected: &str| {
         let complaint = Complaint::new(expected);
-        section.complain("deadband", complaint.hint("for example 0.1, or \"1%\""));
+        section.complain(key, complaint.hint("for example 0.1, or \"1%\""));
         None
     };
     let percent = node

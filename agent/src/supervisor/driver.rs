@@ -201,6 +201,10 @@ fn items(device: &config::Device, tags: &[TagId]) -> Vec<opcua::Item> {
         TagPoint::Opcua(node) => Some(opcua::Item {
             // Whoever writes a type of numbers wants numbers.
             named: matches!(tag.value_type, ValueType::Any | ValueType::Text),
+            deadband: tag.server_deadband.map(|deadband| match deadband {
+                config::Deadband::Absolute(size) => opcua::ServerDeadband::Absolute(size),
+                config::Deadband::Percent(size) => opcua::ServerDeadband::Percent(size),
+            }),
             ..opcua::Item::new(*id, node.clone(), tag.poll_interval)
         }),
         TagPoint::Modbus(_) => None,

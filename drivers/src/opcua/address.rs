@@ -1,16 +1,27 @@
-//! Where a tag's value is in an OPC UA server: namespace and identifier.
+//! Where a tag's value is in an OPC UA server: namespace and identifier, or the way to it; all of it, or a part.
 
 use std::fmt;
 use std::str::FromStr;
 
-use opcua::types::{ByteString, Guid, Identifier, NodeId, UAString};
+use opcua::types::{BrowsePath, ByteString, Guid, Identifier, NodeId, NumericRange, UAString};
+
+use super::path::Path;
+use super::range::IndexRange;
 
 /// The address of a node. The namespace is best given by its URI, which a server keeps over a restart;
 /// an index may come to mean another namespace then.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct NodeAddress {
     namespace: Namespace,
-    identifier: Identifier,
+    target: Target,
+    range: Option<IndexRange>,
+}
+
+/// How the node is named in its namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Target {
+    Node(Identifier),
+    Path(Path),
 }
 
 /// How the address names its namespace.
@@ -42,6 +53,17 @@ pub enum NodeAddressError {
     /// The namespace URI is empty or has a broken escape.
     #[error("node address \"{0}\" has no readable namespace URI")]
     NamespaceUri(String),
+    /// The part of an array is no range.
+    #[error("node address \"{text}\" has index range \"{found}\", which is no range")]
+    Range {
+        /// The whole address.
+        text: String,
+        /// What stands after `index=`.
+        found: String,
+    },
+    /// The path has an empty name.
+    #[error("node address \"{0}\" has a path with an empty name")]
+    Path(String),
     /// The identifier has a letter other than i, s, g and b, or none.
     #[error("node address \"{text}\" has identifier \"{found}\" of no known kind")]
     IdentifierKind {
@@ -73,6 +95,13 @@ impl NodeAddressError {
             NodeAddressError::MissingIdentifier(_) | NodeAddressError::IdentifierKind { .. } => {
                 "the identifier comes last: i=2258 (number), s=Name (text), g=<GUID> or b=<base64>"
             }
+            NodeAddressError::Range { .. } => {
+                "write index=3;nsu=…;s=Name for one element, index=2:5;… for a part, index=1:2,0:1;… of a matrix"
+            }
+            NodeAddressError::Path(_) => {
+                "the browse names from the Objects folder on, for example nsu=http://vendor.example/plant;path=Plant/Pump/Flow; \
+                 a name of another namespace is 2:Name, and / in a name is &/"
+            }
             NodeAddressError::Identifier { .. } => {
                 "i= takes a number up to 4294967295, g= a GUID such as 72962B91-FA75-4AE6-8D28-B404DC7DAF63, b= base64"
             }
@@ -80,21 +109,41 @@ impl NodeAddressError {
     }
 }
 
-/// `ns=` or `nsu=` is the first part, and only the first `;` ends it: identifiers may hold further ones.
+/// `index=` comes first, then `ns=` or `nsu=`, and only the first `;` ends it: identifiers may hold further ones.
 impl FromStr for NodeAddress {
     type Err = NodeAddressError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let text = text.trim();
-        let (namespace, identifier) = match namespace_part(text) {
+        let (range, rest) = match text.strip_prefix("index=") {
+            Some(rest) => {
+                let (range, rest) = rest
+                    .split_once(';')
+                    .ok_or_else(|| NodeAddressError::MissingIdentifier(text.to_owned()))?;
+                let parsed = IndexRange::parse(range).ok_or_else(|| NodeAddressError::Range {
+                    text: text.to_owned(),
+                    found: range.to_owned(),
+                })?;
+                (Some(parsed), rest)
+            }
+            None => (None, text),
+        };
+        let (namespace, identifier) = match namespace_part(rest) {
             Some(rest) => rest
                 .split_once(';')
                 .ok_or_else(|| NodeAddressError::MissingIdentifier(text.to_owned()))?,
-            None => ("", text),
+            None => ("", rest),
+        };
+        let target = match identifier.strip_prefix("path=") {
+            Some(path) => {
+                Target::Path(Path::parse(path).ok_or(NodeAddressError::Path(text.to_owned()))?)
+            }
+            None => Target::Node(parse_identifier(text, identifier)?),
         };
         Ok(Self {
             namespace: parse_namespace(text, namespace)?,
-            identifier: parse_identifier(text, identifier)?,
+            target,
+            range,
         })
     }
 }
@@ -173,6 +222,9 @@ fn unescape(uri: &str) -> Option<String> {
 
 impl fmt::Display for NodeAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(range) = &self.range {
+            write!(f, "index={range};")?;
+        }
         match &self.namespace {
             Namespace::Index(0) => {}
             Namespace::Index(index) => write!(f, "ns={index};")?,
@@ -180,11 +232,12 @@ impl fmt::Display for NodeAddress {
                 write!(f, "nsu={};", uri.replace('%', "%25").replace(';', "%3B"))?;
             }
         }
-        match &self.identifier {
-            Identifier::Numeric(number) => write!(f, "i={number}"),
-            Identifier::String(name) => write!(f, "s={name}"),
-            Identifier::Guid(guid) => write!(f, "g={guid}"),
-            Identifier::ByteString(bytes) => write!(f, "b={}", bytes.as_base64()),
+        match &self.target {
+            Target::Path(path) => write!(f, "path={path}"),
+            Target::Node(Identifier::Numeric(number)) => write!(f, "i={number}"),
+            Target::Node(Identifier::String(name)) => write!(f, "s={name}"),
+            Target::Node(Identifier::Guid(guid)) => write!(f, "g={guid}"),
+            Target::Node(Identifier::ByteString(bytes)) => write!(f, "b={}", bytes.as_base64()),
         }
     }
 }
@@ -194,7 +247,8 @@ impl NodeAddress {
     pub fn named(namespace_uri: &str, name: &str) -> Self {
         Self {
             namespace: Namespace::Uri(namespace_uri.to_owned()),
-            identifier: Identifier::String(UAString::from(name)),
+            target: Target::Node(Identifier::String(UAString::from(name))),
+            range: None,
         }
     }
 
@@ -203,18 +257,45 @@ impl NodeAddress {
         matches!(self.namespace, Namespace::Uri(_))
     }
 
-    /// The node in a server whose namespace table is `namespaces`; `None` where it lacks the URI.
-    pub(super) fn resolve(&self, namespaces: &[String]) -> Option<NodeId> {
-        let index = match &self.namespace {
-            Namespace::Index(index) => *index,
+    fn index(&self, namespaces: &[String]) -> Option<u16> {
+        match &self.namespace {
+            Namespace::Index(index) => Some(*index),
             Namespace::Uri(uri) => {
-                u16::try_from(namespaces.iter().position(|known| known == uri)?).ok()?
+                u16::try_from(namespaces.iter().position(|known| known == uri)?).ok()
             }
-        };
-        Some(NodeId {
-            namespace: index,
-            identifier: self.identifier.clone(),
-        })
+        }
+    }
+
+    /// The node in a server whose namespace table is `namespaces`; `None` where it lacks the URI, or where only a
+    /// path leads to the node.
+    pub(super) fn resolve(&self, namespaces: &[String]) -> Option<NodeId> {
+        match &self.target {
+            Target::Node(identifier) => Some(NodeId {
+                namespace: self.index(namespaces)?,
+                identifier: identifier.clone(),
+            }),
+            Target::Path(_) => None,
+        }
+    }
+
+    /// The way to the node, where it is given by one and the server has its namespace.
+    pub(super) fn browse_path(&self, namespaces: &[String]) -> Option<BrowsePath> {
+        match &self.target {
+            Target::Path(path) => Some(path.browse_path(self.index(namespaces)?)),
+            Target::Node(_) => None,
+        }
+    }
+
+    /// The part of the value that is meant.
+    pub(super) fn range(&self) -> Option<&IndexRange> {
+        self.range.as_ref()
+    }
+
+    /// The part of the value that is meant, as a request says it.
+    pub(super) fn numeric_range(&self) -> NumericRange {
+        self.range
+            .as_ref()
+            .map_or(NumericRange::None, IndexRange::numeric)
     }
 }
 
@@ -237,6 +318,11 @@ mod tests {
             "nsu=urn:a%3Bb%25c;i=1",
             "ns=1;g=72962b91-fa75-4ae6-8d28-b404dc7daf63",
             "ns=1;b=AQID",
+            "index=3;ns=2;s=Temperatures",
+            "index=2:5;nsu=urn:plant;s=Temperatures",
+            "index=1:2,0:1;i=17",
+            "nsu=urn:plant;path=Plant/Pump 7/Flow",
+            "ns=2;path=Plant/0:Server&/x/3:Flow&:raw",
         ] {
             assert_eq!(parsed(text).to_string(), text);
         }
@@ -269,6 +355,11 @@ mod tests {
             ("g=12", "no GUID"),
             ("ns=1;x=3", "no known kind"),
             ("holding:0", "no known kind"),
+            ("index=5:2;i=1", "no range"),
+            ("index=x;i=1", "no range"),
+            ("index=1", "no identifier"),
+            ("ns=2;path=", "empty name"),
+            ("ns=2;path=a//b", "empty name"),
         ] {
             let error = text.parse::<NodeAddress>().expect_err(text);
             assert!(error.to_string().contains(said), "{text}: {error}");

@@ -265,6 +265,7 @@ replies! {
     Publish: PublishResponse <- PublishRequest,
     Republish: RepublishResponse <- RepublishRequest,
     HistoryRead: HistoryReadResponse <- HistoryReadRequest,
+    TranslateBrowsePathsToNodeIds: TranslateBrowsePathsToNodeIdsResponse <- TranslateBrowsePathsToNodeIdsRequest,
 }
 
 /// What a channel that was not opened means. Servers cut a secured one here, without a word, when they do not trust our

@@ -49,6 +49,10 @@ pub(super) async fn samples(
     let sample = |(place, data): (usize, DataValue)| {
         let names = known.names(place).map(|names| &**names);
         let item = origin.items.get(place)?;
+        let data = match item.node.range() {
+            Some(range) => range.cut(data),
+            None => data,
+        };
         let sample = sample(item.tag, data, gateway_time, names, &lexicon);
         Some((place, sample))
     };

@@ -7,19 +7,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millrace_tags::{Clock, Sample, TagId};
-use opcua::types::{MessageSecurityMode, TimestampsToReturn};
+use opcua::types::{MessageSecurityMode, StatusCode, TimestampsToReturn};
 
+use super::NodeAddress;
 use super::acks::Acks;
 use super::certificate::CertificateTime;
 use super::channel::{Channel, connect_tcp};
 use super::endpoint::{Choice, choose, endpoint_name, refused, with_cause};
 use super::events::{Alarms, Watch};
+use super::fallback::Fallback;
 use super::intake::Batch;
+use super::locate::locate;
 use super::login::{Login, log_in, log_in_again};
 use super::notes::Notes;
 use super::own::{self, OwnCertificate};
 use super::poll::Polled;
 use super::publish::Publisher;
+use super::remedy;
 use super::resume::{Left, Outcome, resume};
 use super::server::Server;
 use super::session::{Behind, OpcuaSession, close_session};
@@ -48,12 +52,10 @@ pub struct OpcuaDriver {
 impl OpcuaDriver {
     /// A driver of these items. Touches nothing outside.
     pub fn new(settings: Settings, items: Vec<Item>, clock: Arc<dyn Clock>) -> Self {
-        let mut by_interval: BTreeMap<Duration, Vec<usize>> = BTreeMap::new();
-        if settings.collect == Collect::Poll {
-            for (place, item) in items.iter().enumerate() {
-                by_interval.entry(item.interval).or_default().push(place);
-            }
-        }
+        let by_interval = match settings.collect {
+            Collect::Poll => by_interval(&items),
+            Collect::Subscribe => BTreeMap::new(),
+        };
         let groups = by_interval
             .iter()
             .map(|(&interval, places)| PollGroup {
@@ -98,6 +100,10 @@ impl Driver for OpcuaDriver {
         Some(looked.await.is_ok_and(|connected| connected.is_ok()))
     }
 
+    async fn remedied(&self) {
+        remedy::changed(&self.settings).await;
+    }
+
     async fn open(&self) -> Result<Box<dyn Session>, SessionError> {
         self.open_with(&self.left).await
     }
@@ -114,18 +120,7 @@ impl OpcuaDriver {
         login: Login,
         left: &Arc<Mutex<Left>>,
     ) -> Result<OpcuaSession, SessionError> {
-        let server = self.ask(&line).await?;
-        let items = self.items.iter();
-        let polled = Polled {
-            items: self.items.clone(),
-            nodes: items
-                .map(|item| item.node.resolve(&server.namespaces))
-                .collect(),
-            members: self.members.clone(),
-            reads_max: server.reads_max,
-            times: TimestampsToReturn::Source,
-            types: Types::default(),
-        };
+        let polled = self.polled(&line, self.members.clone()).await?;
         let clock = self.clock.clone();
         Ok(OpcuaSession::polled(
             line.channel,
@@ -135,6 +130,19 @@ impl OpcuaDriver {
             self.items.clone(),
             Behind::new(login, left.clone()),
         ))
+    }
+
+    async fn polled(&self, line: &Line, members: Vec<Vec<usize>>) -> Result<Polled, SessionError> {
+        let server = self.ask(line).await?;
+        let addresses: Vec<&NodeAddress> = self.items.iter().map(|item| &item.node).collect();
+        Ok(Polled {
+            items: self.items.clone(),
+            nodes: locate(&line.channel, &server.namespaces, &addresses).await?,
+            members,
+            reads_max: server.reads_max,
+            times: TimestampsToReturn::Source,
+            types: Types::default(),
+        })
     }
 
     /// Takes up what the session before this one has left in `left`, and leaves there what the next one needs.
@@ -170,10 +178,18 @@ impl OpcuaDriver {
         left: &Arc<Mutex<Left>>,
     ) -> Result<OpcuaSession, SessionError> {
         let mut taken = Taken::from(left);
-        let (publisher, acks) = self.go_on(&line, &mut taken).await?;
+        let begun = self.go_on(&line, &mut taken).await?;
         drop(taken);
-        let device = &self.settings.device;
-        let subscribed = Subscribed::begin(publisher, acks, device, left.clone());
+        let (device, left) = (&self.settings.device, left.clone());
+        let subscribed = match begun {
+            Begun::Publishing(publisher, acks) => {
+                Subscribed::begin(|readings| publisher.run(readings), acks, device, left)
+            }
+            Begun::Polling(fallback) => {
+                let acks = Acks::new(self.receipts.clone());
+                Subscribed::begin(|readings| fallback.run(readings), acks, device, left)
+            }
+        };
         let clock = self.clock.clone();
         Ok(OpcuaSession::subscribed(
             line.channel,
@@ -185,7 +201,7 @@ impl OpcuaDriver {
     }
 
     /// Goes on with the session before this one, or begins anew where the server does not have it any more.
-    async fn go_on(&self, line: &Line, left: &mut Left) -> Result<(Publisher, Acks), SessionError> {
+    async fn go_on(&self, line: &Line, left: &mut Left) -> Result<Begun, SessionError> {
         let Some(retained) = left.session.take() else {
             return self.begin(line, Vec::new(), left).await;
         };
@@ -194,7 +210,10 @@ impl OpcuaDriver {
             Outcome::Resumed(retained) => {
                 let acks = retained.acks.clone();
                 let intake = std::mem::take(&mut left.intake);
-                Ok((Publisher::resumed(retained, intake), acks))
+                Ok(Begun::Publishing(
+                    Box::new(Publisher::resumed(retained, intake)),
+                    acks,
+                ))
             }
             Outcome::Gone(missed) => self.begin(line, missed, left).await,
             Outcome::Broken(error, retained) => {
@@ -210,11 +229,14 @@ impl OpcuaDriver {
         line: &Line,
         missed: Vec<Batch>,
         left: &mut Left,
-    ) -> Result<(Publisher, Acks), SessionError> {
+    ) -> Result<Begun, SessionError> {
         let login = self.log_in(line, left).await?;
         let (monitored, refused) = match self.monitor(line, left.alarms.clone()).await {
             Ok(monitored) => monitored,
-            Err(error) => {
+            Err(Unmonitored::Refused(code)) => {
+                return self.fall_back(line, login, code, left).await;
+            }
+            Err(Unmonitored::Broken(error)) => {
                 abandon(&line.channel, login, left).await;
                 return Err(error);
             }
@@ -228,7 +250,37 @@ impl OpcuaDriver {
         let acks = Acks::new(self.receipts.clone());
         let mut publisher = Publisher::new(login, monitored, acks.clone(), intake, first);
         publisher.take_first(Batch::unasked(refused));
-        Ok((publisher, acks))
+        Ok(Begun::Publishing(Box::new(publisher), acks))
+    }
+
+    /// Reads where nothing can be subscribed.
+    async fn fall_back(
+        &self,
+        line: &Line,
+        login: Login,
+        code: StatusCode,
+        left: &mut Left,
+    ) -> Result<Begun, SessionError> {
+        line.notes.warn(&format!(
+            "the server makes no subscription ({code}): each node is read at its interval"
+        ));
+        let by_interval = by_interval(&self.items);
+        let intervals = by_interval.keys().copied().collect();
+        match self.polled(line, by_interval.into_values().collect()).await {
+            Ok(polled) => Ok(Begun::Polling(Fallback {
+                login,
+                alarms: left.alarms.clone(),
+                polled,
+                intervals,
+                channel: line.channel.clone(),
+                notes: line.notes.clone(),
+                clock: self.clock.clone(),
+            })),
+            Err(error) => {
+                abandon(&line.channel, login, left).await;
+                Err(error)
+            }
+        }
     }
 
     /// Of a session beside the first there are no `alarms`: events are told once.
@@ -236,8 +288,8 @@ impl OpcuaDriver {
         &self,
         line: &Line,
         alarms: Option<Alarms>,
-    ) -> Result<(Monitored, Vec<(usize, Sample)>), SessionError> {
-        let server = self.ask(line).await?;
+    ) -> Result<(Monitored, Vec<(usize, Sample)>), Unmonitored> {
+        let server = self.ask(line).await.map_err(Unmonitored::Broken)?;
         let mut monitored = Monitored::new(
             line.channel.clone(),
             &self.settings,
@@ -246,7 +298,11 @@ impl OpcuaDriver {
             line.notes.clone(),
             self.clock.clone(),
         );
-        let refused = monitored.monitor((0..self.items.len()).collect()).await?;
+        let monitoring = monitored.monitor((0..self.items.len()).collect()).await;
+        let refused = monitoring.map_err(|error| match monitored.unsupported {
+            Some(code) => Unmonitored::Refused(code),
+            None => Unmonitored::Broken(error),
+        })?;
         if let Some(alarms) = alarms {
             monitored.watch = Watch {
                 notifiers: self.settings.events.clone(),
@@ -254,7 +310,8 @@ impl OpcuaDriver {
                 namespaces: server.namespaces,
                 alarms,
             };
-            monitored.watch_events().await?;
+            let watched = monitored.watch_events().await;
+            watched.map_err(Unmonitored::Broken)?;
         }
         Ok((monitored, refused))
     }
@@ -279,8 +336,34 @@ impl OpcuaDriver {
     async fn ask(&self, line: &Line) -> Result<Server, SessionError> {
         let with_uris = self.items.iter().any(|item| item.node.needs_namespaces())
             || !self.settings.events.is_empty();
-        Server::ask(&line.channel, with_uris).await
+        let server = Server::ask(&line.channel, with_uris).await?;
+        if let Some((time, took)) = &server.clock {
+            line.notes.clock(time, *took);
+        }
+        Ok(server)
     }
+}
+
+/// How values come in.
+enum Begun {
+    Publishing(Box<Publisher>, Acks),
+    Polling(Fallback),
+}
+
+/// Why nothing is monitored.
+enum Unmonitored {
+    /// The server makes no subscription.
+    Refused(StatusCode),
+    /// The session is broken.
+    Broken(SessionError),
+}
+
+fn by_interval(items: &[Item]) -> BTreeMap<Duration, Vec<usize>> {
+    let mut by_interval: BTreeMap<Duration, Vec<usize>> = BTreeMap::new();
+    for (place, item) in items.iter().enumerate() {
+        by_interval.entry(item.interval).or_default().push(place);
+    }
+    by_interval
 }
 
 /// The session that was begun on this channel serves nobody.

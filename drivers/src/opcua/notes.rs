@@ -3,7 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::Item;
+use std::time::Duration;
+
+use opcua::types::DateTime;
+
+use super::{Item, clock};
 
 /// More refused nodes than this are counted, not named.
 const NAMED_MAX: usize = 100;
@@ -19,11 +23,14 @@ struct Content {
     revised: Option<String>,
     /// Place of the item, and why the server does not give its value.
     refused: BTreeMap<usize, String>,
+    /// Place of the item, and why the server does not apply its deadband.
+    unfiltered: BTreeMap<usize, String>,
     overflows: u64,
     republished: u64,
     lost: u64,
     filled: u64,
     holes: u64,
+    clock: Option<String>,
 }
 
 impl Notes {
@@ -57,6 +64,15 @@ impl Notes {
         !self.content().refused.is_empty()
     }
 
+    /// The server does not apply the item's deadband.
+    pub(super) fn unfiltered(&self, place: usize, item: &Item, why: &str) {
+        let text = format!(
+            "node {} has no deadband at the server ({why}): every change is sent",
+            item.node
+        );
+        self.content().unfiltered.insert(place, text);
+    }
+
     pub(super) fn accepted(&self, place: usize) {
         self.content().refused.remove(&place);
     }
@@ -74,11 +90,18 @@ impl Notes {
         let mut to = to.content();
         to.revised.clone_from(&from.revised);
         to.refused.clone_from(&from.refused);
+        to.unfiltered.clone_from(&from.unfiltered);
         to.overflows = from.overflows;
         to.republished = from.republished;
         to.lost = from.lost;
         to.filled = from.filled;
         to.holes = from.holes;
+        to.clock.clone_from(&from.clock);
+    }
+
+    /// What the server's clock showed while an answer took so long.
+    pub(super) fn clock(&self, time: &DateTime, took: Duration) {
+        self.content().clock = clock::off(time, &DateTime::now(), took);
     }
 
     /// So many values came from the server's history.
@@ -109,6 +132,7 @@ impl Notes {
         let mut lines = vec![format!("security {}", content.security)];
         lines.extend(content.warnings.iter().cloned());
         lines.extend(content.revised.iter().cloned());
+        lines.extend(content.clock.iter().cloned());
         if content.lost > 0 {
             lines.push(format!(
                 "{} notifications were lost: the server did not have them any more",
@@ -139,6 +163,7 @@ impl Notes {
                 content.overflows
             ));
         }
+        lines.extend(content.unfiltered.values().take(NAMED_MAX).cloned());
         lines.extend(content.refused.values().take(NAMED_MAX).cloned());
         if content.refused.len() > NAMED_MAX {
             let more = content.refused.len() - NAMED_MAX;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use millrace_tags::{Clock, Reading, Reason, Sample};
-use opcua::types::{DataValue, NodeId, TimestampsToReturn};
+use opcua::types::{DataValue, NodeId, ReadValueId, TimestampsToReturn};
 
 use super::channel::Channel;
 use super::notes::Notes;
@@ -42,11 +42,14 @@ impl Polled {
         let mut rest = known.as_slice();
         while !rest.is_empty() {
             let (chunk, later) = rest.split_at(self.reads_max.clamp(1, rest.len()));
-            let nodes = chunk
-                .iter()
-                .filter_map(|&place| self.nodes[place].clone())
-                .collect();
-            let values = match server::try_read(channel, nodes, self.times).await {
+            let wanted = chunk.iter().filter_map(|&place| {
+                Some(ReadValueId {
+                    index_range: self.items[place].node.numeric_range(),
+                    ..server::value_of(self.nodes[place].clone()?)
+                })
+            });
+            let read = server::try_read_values(channel, wanted.collect(), self.times);
+            let values = match read.await {
                 Ok(values) if self.times == TimestampsToReturn::Source && lack_time(&values) => {
                     self.times = TimestampsToReturn::Both;
                     continue;
@@ -77,7 +80,11 @@ impl Polled {
         }
         for place in unknown {
             let item = &self.items[place];
-            notes.refused(place, item, "the server does not have its namespace");
+            notes.refused(
+                place,
+                item,
+                "the server does not have its namespace, or nothing at its path",
+            );
             samples.push(Sample::bad(item.tag, Reason::IllegalAddress, clock.now()));
         }
         Ok(Reading {

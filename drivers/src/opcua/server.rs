@@ -1,9 +1,11 @@
 //! What a server says of itself, and the Read service.
 
 use opcua::types::{
-    AttributeId, DataValue, Error, NodeId, NumericRange, QualifiedName, ReadRequest, ReadResponse,
-    ReadValueId, StatusCode, TimestampsToReturn, VariableId, Variant,
+    AttributeId, DataValue, DateTime, Error, NodeId, NumericRange, QualifiedName, ReadRequest,
+    ReadResponse, ReadValueId, StatusCode, TimestampsToReturn, VariableId, Variant,
 };
+
+use std::time::{Duration, Instant};
 
 use super::channel::Channel;
 use crate::SessionError;
@@ -30,6 +32,8 @@ pub(super) struct Server {
     pub(super) subscription_items_max: usize,
     /// Nodes in one HistoryRead.
     pub(super) histories_max: usize,
+    /// What its clock showed, and how long the answer took.
+    pub(super) clock: Option<(DateTime, Duration)>,
 }
 
 impl Server {
@@ -43,16 +47,23 @@ impl Server {
             VariableId::Server_ServerCapabilities_OperationLimits_MaxNodesPerHistoryReadData,
         ];
         let mut nodes: Vec<NodeId> = limits.map(NodeId::from).to_vec();
+        nodes.push(VariableId::Server_ServerStatus_CurrentTime.into());
         if namespaces {
             nodes.push(VariableId::Server_NamespaceArray.into());
         }
+        let asked = Instant::now();
         let mut values = read(channel, nodes).await?.into_iter();
+        let took = asked.elapsed();
         let mut next = || values.next().and_then(|data| data.value);
         Ok(Self {
             reads_max: limit(next(), NODES_DEFAULT),
             items_max: limit(next(), NODES_DEFAULT),
             subscription_items_max: limit(next(), SUBSCRIPTION_ITEMS_MAX),
             histories_max: limit(next(), HISTORIES_MAX),
+            clock: match next() {
+                Some(Variant::DateTime(time)) => Some((*time, took)),
+                _ => None,
+            },
             namespaces: texts(next()),
         })
     }
@@ -78,18 +89,9 @@ pub(super) async fn read(
     channel: &Channel,
     nodes: Vec<NodeId>,
 ) -> Result<Vec<DataValue>, SessionError> {
-    let values = try_read(channel, nodes, TimestampsToReturn::Both).await;
+    let nodes = nodes.into_iter().map(value_of).collect();
+    let values = try_read_values(channel, nodes, TimestampsToReturn::Both).await;
     values.map_err(|error| channel.asked("Read").failed(&error))
-}
-
-/// Like [`read`], for a caller that wants to look at the error: a server fails the whole request where
-/// it is one node too many.
-pub(super) async fn try_read(
-    channel: &Channel,
-    nodes: Vec<NodeId>,
-    times: TimestampsToReturn,
-) -> Result<Vec<DataValue>, Error> {
-    try_read_values(channel, nodes.into_iter().map(value_of).collect(), times).await
 }
 
 /// Another attribute than the value, which has no time.
@@ -105,6 +107,8 @@ pub(super) async fn try_read_attribute(
     try_read_values(channel, nodes.collect(), TimestampsToReturn::Neither).await
 }
 
+/// What is named, one value for each. For a caller that wants to look at the error: a server fails the whole request
+/// where it is one node too many.
 pub(super) async fn try_read_values(
     channel: &Channel,
     nodes: Vec<ReadValueId>,

@@ -9,6 +9,7 @@ use opcua::types::{CloseSessionRequest, CloseSessionResponse, NodeId};
 use super::NodeAddress;
 use super::channel::Channel;
 use super::driver::lock;
+use super::locate::locate;
 use super::login::Login;
 use super::notes::Notes;
 use super::poll::Polled;
@@ -154,7 +155,8 @@ pub(super) async fn resolved(
         true => Server::ask(channel, true).await?.namespaces,
         false => Vec::new(),
     };
-    Ok(address.resolve(&namespaces))
+    let nodes = locate(channel, &namespaces, &[address]).await?;
+    Ok(nodes.into_iter().next().flatten())
 }
 
 /// Closes session and channel, and says whether the server has heard it. Where not, it notices in its own time.

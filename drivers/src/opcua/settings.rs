@@ -314,6 +314,15 @@ pub enum Discard {
     Newest,
 }
 
+/// Changes that a server does not send.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ServerDeadband {
+    /// Up to this size, in the unit of the node.
+    Absolute(f64),
+    /// Up to this percentage of the node's EURange.
+    Percent(f64),
+}
+
 /// One tag of the device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
@@ -323,6 +332,8 @@ pub struct Item {
     pub node: NodeAddress,
     /// How often the tag is sampled by the server, or polled.
     pub interval: Duration,
+    /// What the server keeps back; a server that cannot do so sends everything.
+    pub deadband: Option<ServerDeadband>,
     /// Whether a number of an enumeration is shown by its name.
     pub named: bool,
 }
@@ -335,6 +346,7 @@ impl Item {
             node,
             interval,
             named: true,
+            deadband: None,
         }
     }
 }

@@ -1,28 +1,29 @@
 //! Subscriptions and their monitored items.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use millrace_tags::{Clock, Reading, Receipt, Sample};
 use opcua::types::{
     CreateMonitoredItemsRequest, CreateMonitoredItemsResponse, CreateSubscriptionRequest,
-    CreateSubscriptionResponse, ExtensionObject, MonitoredItemCreateRequest,
-    MonitoredItemCreateResult, MonitoringMode, MonitoringParameters, NodeId, ReadValueId,
-    StatusCode, TimestampsToReturn,
+    CreateSubscriptionResponse, DataChangeFilter, DataChangeTrigger, DeadbandType, ExtensionObject,
+    MonitoredItemCreateRequest, MonitoredItemCreateResult, MonitoringMode, MonitoringParameters,
+    NodeId, ReadValueId, StatusCode, TimestampsToReturn,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::NodeAddress;
 use super::acks::Acks;
 use super::channel::Channel;
 use super::events::Watch;
+use super::locate::locate;
 use super::notes::Notes;
-use super::publish::Publisher;
 use super::resume::Left;
 use super::sequence::Sequence;
 use super::server::{self, Server, value_of};
-use super::settings::{Discard, Item, Settings};
+use super::settings::{Discard, Item, ServerDeadband, Settings};
 use super::types::Types;
 use super::{decode, status};
 use crate::SessionError;
@@ -67,18 +68,21 @@ impl Drop for Subscribed {
 }
 
 impl Subscribed {
-    /// Begins to publish.
-    pub(super) fn begin(
-        publisher: Publisher,
+    /// Begins to publish, or to read instead.
+    pub(super) fn begin<Task>(
+        run: impl FnOnce(mpsc::Sender<Result<Reading, Ended>>) -> Task,
         acks: Acks,
         device: &str,
         left: Arc<Mutex<Left>>,
-    ) -> Self {
+    ) -> Self
+    where
+        Task: Future<Output = ()> + Send + 'static,
+    {
         let (sender, readings) = mpsc::channel(READINGS_WAITING_MAX);
         Self {
             readings,
             acks,
-            task: tokio::spawn(publisher.run(sender)),
+            task: tokio::spawn(run(sender)),
             device: device.to_owned(),
             left,
         }
@@ -106,8 +110,10 @@ impl Subscribed {
     }
 }
 
-/// Why a call created no items.
+/// Why a call created nothing.
 enum Refusal {
+    /// There is no subscription, or no further one.
+    Subscription(StatusCode),
     /// Fewer may do.
     TooMany(StatusCode),
     /// The session is broken.
@@ -123,6 +129,7 @@ pub(super) struct Monitored {
     pub(super) items: Arc<[Item]>,
     /// `None` where the server lacks the item's namespace.
     nodes: Vec<Option<NodeId>>,
+    namespaces: Vec<String>,
     types: Types,
     sampling_interval: Option<Duration>,
     publish_interval: Duration,
@@ -139,6 +146,10 @@ pub(super) struct Monitored {
     subscriptions: Vec<u32>,
     /// The length of each item's queue, as the server granted it.
     queues: Vec<u32>,
+    /// Places of the items whose deadband the server does not take.
+    unfiltered: HashSet<usize>,
+    /// Why the server makes no subscription at all.
+    pub(super) unsupported: Option<StatusCode>,
     pub(super) sequences: HashMap<u32, Sequence>,
     /// Places of the items that the server does not monitor; tried again now and then.
     pub(super) refused: Vec<usize>,
@@ -160,11 +171,11 @@ impl Monitored {
         notes: Notes,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let (nodes, count) = (items.iter(), items.len());
+        let count = items.len();
         Self {
-            nodes: nodes
-                .map(|item| item.node.resolve(&server.namespaces))
-                .collect(),
+            // Looked for with the first items.
+            nodes: vec![None; count],
+            namespaces: server.namespaces.clone(),
             channel,
             items,
             types: Types::default(),
@@ -179,6 +190,8 @@ impl Monitored {
             discards_newest: settings.discard == Discard::Newest,
             subscriptions: vec![0; count],
             queues: vec![0; count],
+            unfiltered: HashSet::new(),
+            unsupported: None,
             sequences: HashMap::new(),
             refused: Vec::new(),
             silence_max: 3 * settings.keep_alive,
@@ -235,7 +248,11 @@ impl Monitored {
 
     /// What is read of an item; `None` where the server does not have its node.
     pub(super) fn value_id(&self, place: usize) -> Option<ReadValueId> {
-        self.nodes[place].clone().map(value_of)
+        let node = self.nodes[place].clone()?;
+        Some(ReadValueId {
+            index_range: self.items[place].node.numeric_range(),
+            ..value_of(node)
+        })
     }
 
     /// The values of these items as they are now, without waiting for a change.
@@ -245,11 +262,10 @@ impl Monitored {
     ) -> Result<Vec<(usize, Sample)>, SessionError> {
         let mut samples = Vec::with_capacity(places.len());
         for chunk in places.chunks(self.reads_max.max(1)) {
-            let nodes = chunk
-                .iter()
-                .filter_map(|&place| self.nodes[place].clone())
-                .collect();
-            let values = server::read(&self.channel, nodes).await?;
+            let wanted = chunk.iter().filter_map(|&place| self.value_id(place));
+            let times = TimestampsToReturn::Both;
+            let read = server::try_read_values(&self.channel, wanted.collect(), times).await;
+            let values = read.map_err(|error| self.channel.asked("Read").failed(&error))?;
             let now = self.clock.now();
             let values = chunk.iter().copied().zip(values).collect();
             samples.extend(decode::samples(self.origin(), values, now).await?);
@@ -263,6 +279,7 @@ impl Monitored {
         &mut self,
         places: Vec<usize>,
     ) -> Result<Vec<(usize, Sample)>, SessionError> {
+        self.look_again(&places).await?;
         let (mut waiting, unknown): (Vec<usize>, Vec<usize>) = places
             .into_iter()
             .partition(|&place| self.nodes[place].is_some());
@@ -274,42 +291,86 @@ impl Monitored {
         while !waiting.is_empty() || self.sequences.is_empty() {
             let (id, fresh) = match subscription {
                 Some(id) => (id, false),
-                None => (self.create_subscription().await?, true),
+                None => match self.try_create_subscription().await {
+                    Ok(id) => (id, true),
+                    Err(Refusal::Broken(error)) => return Err(error),
+                    Err(Refusal::Subscription(code) | Refusal::TooMany(code)) => {
+                        if self.sequences.is_empty() {
+                            self.unsupported = Some(code);
+                            let asked = self.channel.asked("CreateSubscription");
+                            return Err(asked.status(code, "refused"));
+                        }
+                        failed.extend(waiting.drain(..).map(|place| (place, code)));
+                        break;
+                    }
+                },
             };
-            let before = waiting.len();
+            let (before, unfiltered) = (waiting.len(), self.unfiltered.len());
             let taken = self.subscriptions.iter().filter(|&&of| of == id).count();
             let room = self.subscription_items_max.saturating_sub(taken);
             let beyond = waiting.split_off(room.min(before));
             let results = self.create_items(id, &waiting).await?;
             waiting = self.sort_out(id, results, &mut failed);
             waiting.extend(beyond);
-            let stuck = fresh && waiting.len() == before;
+            // Those whose deadband was refused are asked for without, in the same one.
+            let again = self.unfiltered.len() > unfiltered;
+            let stuck = fresh && !again && waiting.len() == before;
             if stuck || self.sequences.len() >= SUBSCRIPTIONS_MAX {
                 let full = StatusCode::BadTooManyMonitoredItems;
                 failed.extend(waiting.drain(..).map(|place| (place, full)));
             }
-            subscription = None;
+            subscription = again.then_some(id);
         }
         Ok(self.refuse(failed))
     }
 
+    /// Looks for the nodes at the end of paths that have led nowhere before.
+    async fn look_again(&mut self, places: &[usize]) -> Result<(), SessionError> {
+        let lost = places.iter().copied();
+        let lost = lost.filter(|&place| self.nodes[place].is_none());
+        let places: Vec<usize> = lost.collect();
+        let items = self.items.clone();
+        let addresses: Vec<&NodeAddress> = places.iter().map(|&at| &items[at].node).collect();
+        let nodes = locate(&self.channel, &self.namespaces, &addresses).await?;
+        for (place, node) in places.into_iter().zip(nodes) {
+            self.nodes[place] = node;
+        }
+        Ok(())
+    }
+
+    /// One more subscription.
     pub(super) async fn create_subscription(&mut self) -> Result<u32, SessionError> {
+        self.try_create_subscription().await.map_err(|refusal| {
+            let asked = self.channel.asked("CreateSubscription");
+            match refusal {
+                Refusal::Subscription(code) | Refusal::TooMany(code) => {
+                    asked.status(code, "refused")
+                }
+                Refusal::Broken(error) => error,
+            }
+        })
+    }
+
+    async fn try_create_subscription(&mut self) -> Result<u32, Refusal> {
         let asked = self.publish_interval;
         let keep_alive_count = intervals(self.keep_alive, asked);
-        let created: CreateSubscriptionResponse = self
+        let timeout = self.channel.timeout();
+        let request = CreateSubscriptionRequest {
+            request_header: self.channel.header(timeout),
+            requested_publishing_interval: milliseconds(asked),
+            requested_lifetime_count: intervals(LIFETIME, asked).max(3 * keep_alive_count),
+            requested_max_keep_alive_count: keep_alive_count,
+            max_notifications_per_publish: NOTIFICATIONS_MAX,
+            publishing_enabled: true,
+            priority: 0,
+        };
+        let sent = self
             .channel
-            .request("CreateSubscription", |request_header| {
-                CreateSubscriptionRequest {
-                    request_header,
-                    requested_publishing_interval: milliseconds(asked),
-                    requested_lifetime_count: intervals(LIFETIME, asked).max(3 * keep_alive_count),
-                    requested_max_keep_alive_count: keep_alive_count,
-                    max_notifications_per_publish: NOTIFICATIONS_MAX,
-                    publishing_enabled: true,
-                    priority: 0,
-                }
-            })
-            .await?;
+            .send::<CreateSubscriptionResponse>(request, timeout);
+        let created = sent.await.map_err(|error| match error.status() {
+            code if is_without_subscriptions(code) => Refusal::Subscription(code),
+            _ => Refusal::Broken(self.channel.asked("CreateSubscription").failed(&error)),
+        })?;
         let granted = Duration::try_from_secs_f64(created.revised_publishing_interval / 1000.0)
             .unwrap_or(asked)
             .max(PUBLISH_INTERVAL_MIN);
@@ -349,6 +410,10 @@ impl Monitored {
                 }
                 Err(Refusal::TooMany(_)) if chunk.len() > 1 => size = chunk.len() / 2,
                 Err(Refusal::TooMany(code)) => {
+                    results.extend(rest.iter().map(|&place| (place, Err(code))));
+                    break;
+                }
+                Err(Refusal::Subscription(code)) => {
                     results.extend(rest.iter().map(|&place| (place, Err(code))));
                     break;
                 }
@@ -411,7 +476,7 @@ impl Monitored {
             requested_parameters: MonitoringParameters {
                 client_handle: u32::try_from(place).ok()?,
                 sampling_interval: milliseconds(sampling),
-                filter: ExtensionObject::null(),
+                filter: self.filter(place),
                 queue_size: self.queue_size,
                 discard_oldest: !self.discards_newest,
             },
@@ -429,6 +494,12 @@ impl Monitored {
         for (place, granted) in results {
             match granted {
                 Err(StatusCode::BadTooManyMonitoredItems) => waiting.push(place),
+                Err(code) if self.has_filter(place) && is_about_filter(code) => {
+                    self.unfiltered.insert(place);
+                    self.notes
+                        .unfiltered(place, &self.items[place], &code.to_string());
+                    waiting.push(place);
+                }
                 Err(code) => failed.push((place, code)),
                 Ok(queue) => {
                     self.subscriptions[place] = subscription;
@@ -437,6 +508,26 @@ impl Monitored {
             }
         }
         waiting
+    }
+
+    fn has_filter(&self, place: usize) -> bool {
+        self.items[place].deadband.is_some() && !self.unfiltered.contains(&place)
+    }
+
+    fn filter(&self, place: usize) -> ExtensionObject {
+        let deadband = self.items[place]
+            .deadband
+            .filter(|_| self.has_filter(place));
+        let (kind, size) = match deadband {
+            None => return ExtensionObject::null(),
+            Some(ServerDeadband::Absolute(size)) => (DeadbandType::Absolute, size),
+            Some(ServerDeadband::Percent(size)) => (DeadbandType::Percent, size),
+        };
+        ExtensionObject::from_message(DataChangeFilter {
+            trigger: DataChangeTrigger::StatusValue,
+            deadband_type: kind as u32,
+            deadband_value: size,
+        })
     }
 
     fn refuse(&mut self, failed: Vec<(usize, StatusCode)>) -> Vec<(usize, Sample)> {
@@ -459,6 +550,27 @@ fn granted(result: &MonitoredItemCreateResult) -> Granted {
         code if code.is_bad() => Err(code),
         _ => Ok(result.revised_queue_size),
     }
+}
+
+/// The server, or this user there, gets no subscription; its nodes can still be read.
+fn is_without_subscriptions(code: StatusCode) -> bool {
+    matches!(
+        code,
+        StatusCode::BadServiceUnsupported
+            | StatusCode::BadNotSupported
+            | StatusCode::BadNotImplemented
+            | StatusCode::BadTooManySubscriptions
+    )
+}
+
+fn is_about_filter(code: StatusCode) -> bool {
+    matches!(
+        code,
+        StatusCode::BadMonitoredItemFilterInvalid
+            | StatusCode::BadMonitoredItemFilterUnsupported
+            | StatusCode::BadFilterNotAllowed
+            | StatusCode::BadDeadbandFilterInvalid
+    )
 }
 
 /// How many intervals cover the time; at least one.

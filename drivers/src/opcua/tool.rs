@@ -8,6 +8,7 @@ use opcua::types::{AttributeId, DataValue, NodeId, StatusCode};
 
 use super::channel::Channel;
 use super::driver::Line;
+use super::locate::locate;
 use super::server::{Server, attributes};
 use super::settings::{Item, Settings};
 use super::types::Types;
@@ -61,10 +62,8 @@ impl OpcuaTool {
     /// # Errors
     /// Where the session breaks.
     pub async fn read(&self, addresses: &[NodeAddress]) -> Result<Vec<ReadOnce>, SessionError> {
-        let nodes: Vec<Option<NodeId>> = addresses
-            .iter()
-            .map(|address| address.resolve(&self.namespaces))
-            .collect();
+        let named: Vec<&NodeAddress> = addresses.iter().collect();
+        let nodes = locate(&self.channel, &self.namespaces, &named).await?;
         let places: Vec<usize> = (0..nodes.len()).filter(|at| nodes[*at].is_some()).collect();
         let wanted = nodes.iter().flatten();
         let wanted = wanted.map(|node| (node.clone(), AttributeId::Value));
@@ -114,7 +113,8 @@ impl OpcuaTool {
             address: address.to_string(),
             message: NO_NAMESPACE.to_owned(),
         };
-        let node = address.resolve(&self.namespaces).ok_or_else(unknown)?;
+        let nodes = locate(&self.channel, &self.namespaces, &[address]).await?;
+        let node = nodes.into_iter().next().flatten().ok_or_else(unknown)?;
         let writing = Writing {
             channel: &self.channel,
             types: &self.types,

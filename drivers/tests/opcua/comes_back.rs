@@ -11,7 +11,7 @@ use millrace_drivers::opcua::{Mode, Policy, Security};
 
 use crate::follow::{Account, Followed, Step, account, follow};
 use crate::link::Link;
-use crate::plant::{Kind, Options, Plant};
+use crate::plant::{Kind, Options, Plant, is_full};
 
 const ENCRYPTED: Security = Security::Policy {
     policy: Policy::Basic256Sha256,
@@ -37,10 +37,6 @@ enum Trouble {
     Password,
     /// The link is down for longer than the server's queue lasts.
     Overrun,
-}
-
-fn is_full() -> bool {
-    std::env::var_os("MILLRACE_OPCUA_FULL").is_some()
 }
 
 /// What every run has time for: each trouble once with history, and what differs between servers or without it.

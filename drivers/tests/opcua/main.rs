@@ -3,6 +3,7 @@
 mod asyncua;
 mod comes_back;
 mod follow;
+mod items;
 mod link;
 mod matrix;
 mod peer;

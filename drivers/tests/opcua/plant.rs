@@ -13,6 +13,11 @@ use crate::peer::free_port;
 
 const NAMESPACE: &str = "urn:millrace:plant";
 
+/// Whether there is time for everything (`make soak-opcua-recovery`).
+pub(crate) fn is_full() -> bool {
+    std::env::var_os("MILLRACE_OPCUA_FULL").is_some()
+}
+
 /// The program that serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -131,6 +131,9 @@ async def furnish(server, journal, swapped, spare):
         await folder.add_variable(ua.NodeId(name, index), ua.QualifiedName(name, index), value)
     for count in range(spare):
         name = f"Spare{count}"
+        # Each new node is compared with all of its folder.
+        if count % 100 == 0:
+            folder = await server.nodes.objects.add_folder(index, f"Spare{count}to{count + 99}")
         await folder.add_variable(ua.NodeId(name, index), ua.QualifiedName(name, index), ua.Variant(count, T.UInt32))
     return counter
 
