@@ -198,7 +198,7 @@ mod simulated {
     #[tokio::test]
     async fn a_clock_that_is_off_is_told() {
         let faults = Faults {
-            clock_ahead_ms: -7_260_000,
+            clock_ahead_ms: -7_290_000,
             ..Faults::default()
         };
         let (sim, pki) = (sim(faults).await, tempfile::tempdir().expect("pki"));
