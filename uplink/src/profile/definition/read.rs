@@ -1,0 +1,396 @@
+//! From the tables of a profile's file to its definition.
+
+use std::collections::BTreeMap;
+
+use crate::codec::TimeChoice;
+use crate::codec::template::{TemplateTexts, Templates};
+use crate::topic::{Names, TopicRules, TopicTemplate};
+
+use super::super::reader::Reader;
+use super::{
+    CodecName, Compression, Definition, DeliveryClass, FORMAT, Greeting, Need, Sequence,
+    TopicTemplates, Variable,
+};
+
+pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
+    root.only(&[
+        "format",
+        "name",
+        "about",
+        "codec",
+        "delivery",
+        "sequence",
+        "time",
+        "compression",
+        "vars",
+        "auth",
+        "limits",
+        "topics",
+        "status",
+        "greeting",
+        "template",
+    ]);
+    for key in [
+        "format", "name", "about", "codec", "delivery", "sequence", "topics",
+    ] {
+        if !root.has(key) {
+            root.complain(
+                key,
+                "it to be there",
+                "see a built-in profile for an example",
+            );
+        }
+    }
+    root.number("format", FORMAT, FORMAT);
+    let vars = read_vars(root);
+    let known: Vec<&str> = vars.keys().map(String::as_str).collect();
+    let codec = root.word("codec", &CodecName::WORDS);
+    let rules = read_rules(root);
+    let topics = read_topics(root, &known, codec);
+    let template = read_template(root, codec);
+    check_topics(root, &topics, template.as_ref());
+    let auth = read_auth(root, &known);
+    let status = root.table("status");
+    if let Some(status) = &status {
+        status.only(&["retain", "will"]);
+    }
+    let flag = |key| status.as_ref().and_then(|status| status.flag(key));
+    let (retain_status, will) = (
+        flag("retain").unwrap_or(false),
+        flag("will").unwrap_or(false),
+    );
+    if will && topics.status.is_none() {
+        root.complain(
+            "topics",
+            "a topic `status` for the will",
+            "add status = \"…\", or remove will",
+        );
+    }
+    let limits = root.table("limits");
+    let max_message = limits
+        .as_ref()
+        .and_then(|limits| limits.number("max_message", 1024, 16 << 20));
+    Some(Definition {
+        file: file.to_owned(),
+        name: read_name(root)?,
+        about: root.text("about")?.to_owned(),
+        sequence: root.word(
+            "sequence",
+            &[
+                ("payload", Sequence::Payload),
+                ("property", Sequence::Property),
+                ("none", Sequence::None),
+            ],
+        )?,
+        delivery: root.word(
+            "delivery",
+            &[
+                ("acked", DeliveryClass::Acked),
+                ("acked-unverified", DeliveryClass::AckedUnverified),
+            ],
+        )?,
+        compression: root.words("compression", &Compression::WORDS),
+        needs: auth.needs,
+        username: auth.username,
+        max_message,
+        codec: codec?,
+        time: root
+            .word(
+                "time",
+                &[
+                    ("source", TimeChoice::Source),
+                    ("gateway", TimeChoice::Gateway),
+                ],
+            )
+            .unwrap_or_default(),
+        rules,
+        topics,
+        retain_status,
+        will,
+        greeting: read_greetings(root, &known),
+        template,
+        vars,
+    })
+}
+
+fn read_name(root: &Reader<'_>) -> Option<String> {
+    let name = root.text("name")?;
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if !name.chars().all(fits) {
+        root.complain("name", "small letters, digits and -", "name = \"my-core\"");
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+fn read_vars(root: &Reader<'_>) -> BTreeMap<String, Variable> {
+    let mut vars = BTreeMap::new();
+    let Some(table) = root.table("vars") else {
+        return vars;
+    };
+    for name in table.keys() {
+        let fits = name
+            .chars()
+            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+        if !fits || ["gateway", "source", "tag", "id"].contains(&name) {
+            table.complain(
+                name,
+                "a name of small letters, digits and _ that has no meaning yet",
+                "give the variable another name",
+            );
+            continue;
+        }
+        let variable = match table.is_text(name) {
+            true => table.text(name).map(|about| Variable {
+                about: about.to_owned(),
+                default: None,
+            }),
+            false => table.table(name).and_then(|inner| {
+                inner.only(&["about", "default"]);
+                for key in ["about", "default"] {
+                    if !inner.has(key) {
+                        inner.complain(
+                            key,
+                            "a text",
+                            "write a variable without a default as name = \"what it means\"",
+                        );
+                    }
+                }
+                Some(Variable {
+                    about: inner.text("about")?.to_owned(),
+                    default: Some(inner.text("default")?.to_owned()),
+                })
+            }),
+        };
+        if let Some(variable) = variable {
+            vars.insert(name.to_owned(), variable);
+        }
+    }
+    vars
+}
+
+fn read_rules(root: &Reader<'_>) -> TopicRules {
+    let mut rules = TopicRules::default();
+    if let Some(limits) = root.table("limits") {
+        limits.only(&["max_message", "max_topic", "max_levels", "forbidden"]);
+        if let Some(most) = limits.number("max_topic", 16, crate::message::STRING_BYTES_MAX) {
+            rules.bytes_max = most;
+        }
+        rules.levels_max = limits.number("max_levels", 1, 128);
+        if let Some(forbidden) = limits.has("forbidden").then(|| limits.text("forbidden")) {
+            rules.forbidden = forbidden.unwrap_or_default().to_owned();
+        }
+    }
+    if let Some(names) = root
+        .table("topics")
+        .filter(|topics| topics.has("names"))
+        .and_then(|topics| topics.word("names", &Names::WORDS))
+    {
+        rules.names = names;
+    }
+    rules
+}
+
+fn read_topics(root: &Reader<'_>, vars: &[&str], codec: Option<CodecName>) -> TopicTemplates {
+    let Some(table) = root.table("topics") else {
+        return TopicTemplates::default();
+    };
+    table.only(&[
+        "names", "data", "event", "gap", "status", "clock", "commands", "reply",
+    ]);
+    let read = |key: &str, places: &[&str]| {
+        let text = table.has(key).then(|| table.text(key))??;
+        TopicTemplate::parse(text, places, vars, false)
+            .map_err(|problem| table.complain(key, "a topic", problem))
+            .ok()
+    };
+    let data: &[&str] = match codec {
+        Some(CodecName::Template) => &["source", "tag"],
+        _ => &["source"],
+    };
+    TopicTemplates {
+        data: read("data", data),
+        event: read("event", &["source"]),
+        gap: read("gap", &[]),
+        status: read("status", &[]),
+        clock: read("clock", &[]),
+        commands: read("commands", &[]),
+        reply: read("reply", &["id"]),
+    }
+}
+
+/// What topics and template ask of each other.
+fn check_topics(root: &Reader<'_>, topics: &TopicTemplates, template: Option<&TemplateTexts>) {
+    let Some(table) = root.table("topics") else {
+        return;
+    };
+    if !table.has("data") {
+        table.complain("data", "where samples go", "data = \"…/{source}\"");
+    }
+    if topics.commands.is_some() != topics.reply.is_some() {
+        let (there, missing) = match topics.commands {
+            Some(_) => ("commands", "reply"),
+            None => ("reply", "commands"),
+        };
+        table.complain(
+            missing,
+            format!("it beside `{there}`"),
+            "every command is answered: give both, or none",
+        );
+    }
+    let Some(texts) = template else { return };
+    for (key, topic, text) in [
+        ("event", &topics.event, &texts.event),
+        ("gap", &topics.gap, &texts.gap),
+        ("status", &topics.status, &texts.status),
+    ] {
+        if topic.is_some() && text.is_none() {
+            table.complain(
+                key,
+                format!("a template.{key}"),
+                format!("add {key} to [template], or remove the topic"),
+            );
+        }
+    }
+    let by_tag = topics.data.as_ref().is_some_and(TopicTemplate::has_tag);
+    if by_tag && (texts.join.is_some() || texts.by_instant) {
+        table.complain(
+            "data",
+            "no {tag} where samples share a message",
+            "remove {tag}, or write each = \"sample\" without open, separator and close",
+        );
+    }
+}
+
+struct Auth {
+    username: Option<TopicTemplate>,
+    needs: Vec<Need>,
+}
+
+fn read_auth(root: &Reader<'_>, vars: &[&str]) -> Auth {
+    let mut auth = Auth {
+        username: None,
+        needs: Vec::new(),
+    };
+    let Some(table) = root.table("auth") else {
+        return auth;
+    };
+    table.only(&["username", "needs"]);
+    if let Some(text) = table
+        .has("username")
+        .then(|| table.text("username"))
+        .flatten()
+    {
+        // Not a topic, but the same places; what MQTT forbids in topics it may hold.
+        match TopicTemplate::parse(text, &[], vars, true) {
+            Ok(template) => auth.username = Some(template),
+            Err(problem) => table.complain("username", "a user name", problem),
+        }
+    }
+    auth.needs = table.words(
+        "needs",
+        &[
+            ("username", Need::Username),
+            ("password", Need::Password),
+            ("token", Need::Token),
+            ("certificate", Need::Certificate),
+        ],
+    );
+    auth
+}
+
+fn read_greetings(root: &Reader<'_>, vars: &[&str]) -> Vec<Greeting> {
+    let mut greetings = Vec::new();
+    for table in root.tables("greeting") {
+        table.only(&["topic", "each", "payload", "content"]);
+        let each_source = table.word("each", &[("source", ())]).is_some();
+        let places: &[&str] = if each_source { &["source"] } else { &[] };
+        let json = table
+            .word("content", &[("json", true), ("text", false)])
+            .unwrap_or(true);
+        for key in ["topic", "payload"] {
+            if !table.has(key) {
+                table.complain(key, "a text", format!("{key} = \"…\""));
+            }
+        }
+        let topic = table.text("topic").and_then(|text| {
+            TopicTemplate::parse(text, places, vars, false)
+                .map_err(|problem| table.complain("topic", "a topic", problem))
+                .ok()
+        });
+        let payload = table.text("payload").unwrap_or_default().to_owned();
+        if let Err(problem) = Templates::check(&payload) {
+            table.complain("payload", "a template", problem);
+        }
+        if let Some(topic) = topic {
+            greetings.push(Greeting {
+                topic,
+                each_source,
+                payload,
+                json,
+            });
+        }
+    }
+    greetings
+}
+
+fn read_template(root: &Reader<'_>, codec: Option<CodecName>) -> Option<TemplateTexts> {
+    let wanted = codec == Some(CodecName::Template);
+    if wanted != root.has("template") {
+        match wanted {
+            true => root.complain("template", "a table", "write [template] with data = '…'"),
+            false => root.complain(
+                "template",
+                "nothing with this codec",
+                "remove it, or write codec = \"template\"",
+            ),
+        }
+        return None;
+    }
+    let table = root.table("template")?;
+    table.only(&[
+        "each",
+        "content",
+        "undated",
+        "open",
+        "separator",
+        "close",
+        "data",
+        "event",
+        "gap",
+        "status",
+    ]);
+    let text = |key: &str| {
+        let text = table.has(key).then(|| table.text(key))??;
+        if let Err(problem) = Templates::check(text) {
+            table.complain(key, "a template", problem);
+        }
+        Some(text.to_owned())
+    };
+    if !table.has("data") {
+        table.complain("data", "a template", "data = '{\"value\":{{ value }}}'");
+    }
+    let parts = ["open", "separator", "close"].map(|key| table.has(key).then(|| table.text(key)));
+    let join = match parts {
+        [None, None, None] => None,
+        parts => {
+            let [open, separator, close] =
+                parts.map(|part| part.flatten().unwrap_or_default().to_owned());
+            Some((open, separator, close))
+        }
+    };
+    Some(TemplateTexts {
+        data: text("data").unwrap_or_default(),
+        event: text("event"),
+        gap: text("gap"),
+        status: text("status"),
+        by_instant: table
+            .word("each", &[("sample", false), ("instant", true)])
+            .unwrap_or(false),
+        json: table
+            .word("content", &[("json", true), ("text", false)])
+            .unwrap_or(true),
+        undated: table.flag("undated").unwrap_or(false),
+        join,
+    })
+}
