@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read as _};
+use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
-use millrace_tests::agent::Gateway;
+use millrace_tests::agent::{Gateway, program};
 use millrace_tests::checkout;
 use millrace_tests::peer::Peer;
 use millrace_tests::process::free_port;
@@ -287,6 +287,61 @@ fn what_a_server_refuses_has_its_own_sentence() -> Result<()> {
             ),
         ],
     )
+}
+
+/// Runs `trust` on a terminal, which `script` makes, and presses a key at its question; what it said.
+fn press(gateway: &Gateway, url: &str, key: &str) -> Result<String> {
+    let config = gateway.config_path();
+    let command = format!(
+        "{} trust {url} --timeout 1s --config {}",
+        program()?.display(),
+        config.display()
+    );
+    let mut child = Command::new("timeout")
+        .args(["60", "script", "-qfec", &command, "/dev/null"])
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut keyboard = child.stdin.take().context("a pipe")?;
+    let mut screen = child.stdout.take().context("a pipe")?;
+    let mut said = Vec::new();
+    let mut bytes = [0; 1024];
+    loop {
+        let length = screen.read(&mut bytes)?;
+        if length == 0 {
+            break;
+        }
+        said.extend_from_slice(&bytes[..length]);
+        let asks = String::from_utf8_lossy(&said).ends_with("any other key to leave it: ");
+        if asks {
+            keyboard.write_all(key.as_bytes())?;
+            keyboard.flush()?;
+        }
+    }
+    child.wait()?;
+    Ok(words(&said))
+}
+
+#[test]
+fn one_key_pins_and_every_other_one_does_not() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let gateway = Gateway::new(directory.path());
+    gateway.configure("")?;
+    let trusted = gateway.data_dir().join("pki/trusted");
+    let pki = gateway.data_dir().join("pki");
+    let pki = pki.to_str().context("a path in UTF-8")?;
+    let server = Peer::start("opcua_faults.py", &[pki], directory.path())?;
+    let url = format!("opc.tcp://127.0.0.1:{}/untrusted", server.ready["port"]);
+    let pins = || -> Result<usize> { Ok(std::fs::read_dir(&trusted)?.count()) };
+    let before = pins()?;
+    let said = press(&gateway, &url, "n")?;
+    assert!(!said.contains("pinned"), "{said}");
+    assert_eq!(pins()?, before);
+    let said = press(&gateway, &url, "p")?;
+    assert!(said.contains("the agent trusts this server now"), "{said}");
+    assert_eq!(pins()?, before + 1);
+    Ok(())
 }
 
 #[test]

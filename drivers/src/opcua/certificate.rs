@@ -173,10 +173,16 @@ impl Certificate {
         lacking
     }
 
-    /// Whether it may sign others.
-    pub(super) fn is_authority(&self) -> bool {
-        self.extension::<BasicConstraints>()
-            .is_some_and(|constraints| constraints.ca)
+    /// Whether it may sign others, with this many authorities between itself and the server.
+    pub(super) fn is_authority(&self, between: usize) -> bool {
+        let may_sign = self.extension::<KeyUsage>();
+        let may_sign = may_sign.is_none_or(|usage| usage.key_cert_sign());
+        let constraints = self.extension::<BasicConstraints>();
+        may_sign
+            && constraints.is_some_and(|constraints| {
+                let deepest = constraints.path_len_constraint;
+                constraints.ca && deepest.is_none_or(|deepest| between <= usize::from(deepest))
+            })
     }
 
     pub(super) fn is_self_signed(&self) -> bool {

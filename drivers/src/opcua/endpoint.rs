@@ -383,6 +383,42 @@ mod tests {
     }
 
     #[test]
+    fn a_login_is_protected_as_well_as_the_endpoint_lets_it() {
+        let way = |id: &str, policy: Option<SecurityPolicy>| UserTokenPolicy {
+            policy_id: id.into(),
+            token_type: UserTokenType::Certificate,
+            security_policy_uri: policy
+                .map(|policy| policy.to_uri().into())
+                .unwrap_or_default(),
+            ..UserTokenPolicy::anonymous()
+        };
+        let auth = Auth::Certificate {
+            cert_file: "user.der".into(),
+            key_file: "user.pem".into(),
+        };
+        let mut clear = endpoint(SecurityPolicy::None, MessageSecurityMode::None);
+        clear.user_identity_tokens = Some(vec![
+            way("open", None),
+            way("old", Some(SecurityPolicy::Basic128Rsa15)),
+            way("good", Some(SecurityPolicy::Basic256Sha256)),
+            way("as good", Some(SecurityPolicy::Basic256Sha256)),
+        ]);
+        let chosen = login_policy(&clear, &auth).expect("a way");
+        assert_eq!(chosen.policy_id.as_ref(), "good");
+        assert!(login_policy(&clear, &Auth::Anonymous).is_none());
+
+        // A way without a policy has the endpoint's: signed with None, every server would refuse it.
+        let mut secured = endpoint(
+            SecurityPolicy::Aes256Sha256RsaPss,
+            MessageSecurityMode::Sign,
+        );
+        secured.user_identity_tokens = Some(vec![way("plain", None)]);
+        let chosen = login_policy(&secured, &auth).expect("a way");
+        let policy = login_security(&secured, chosen);
+        assert_eq!(policy, SecurityPolicy::Aes256Sha256RsaPss);
+    }
+
+    #[test]
     fn a_login_that_is_not_taken_is_named() {
         let mut settings = settings(Security::BestOffered);
         settings.auth = Auth::UserName {

@@ -3,6 +3,7 @@
 //! Trusted is what is pinned, byte for byte, and what a trusted authority signed. That settles who it is; what the
 //! certificate says of itself (times, use, application, key) has to hold besides. The host is checked where
 //! only an authority vouches for the certificate: a pinned one cannot stand on another host by mistake.
+//! Name constraints of authorities are not read: whoever trusts an authority trusts it with every name.
 
 use opcua::crypto::SecurityPolicy;
 use opcua::types::EndpointDescription;
@@ -115,11 +116,11 @@ impl Judge<'_> {
     /// From the certificate up to an authority that is trusted.
     fn follow(&self, certificate: &Certificate, found: &mut Judgement) {
         let mut link = certificate.clone();
-        for _ in 0..CHAIN_DEPTH_MAX {
+        for between in 0..CHAIN_DEPTH_MAX {
             if link.is_self_signed() {
                 break;
             }
-            let issuer = match self.issuer_of(&link) {
+            let issuer = match self.issuer_of(&link, between) {
                 Ok(Some(issuer)) => issuer,
                 Ok(None) => break,
                 Err(fault) => {
@@ -152,10 +153,14 @@ impl Judge<'_> {
     }
 
     /// The authority that signed this certificate, if it is known.
-    fn issuer_of(&self, certificate: &Certificate) -> Result<Option<Certificate>, Fault> {
+    fn issuer_of(
+        &self,
+        certificate: &Certificate,
+        between: usize,
+    ) -> Result<Option<Certificate>, Fault> {
         let candidates = self.authorities.all().chain(self.others);
         let mut fault = None;
-        for issuer in candidates.filter(|issuer| issuer.is_authority()) {
+        for issuer in candidates.filter(|issuer| issuer.is_authority(between)) {
             if !certificate.names_issuer(issuer) {
                 continue;
             }

@@ -250,15 +250,7 @@ fn identity(
             "the endpoint takes no such login",
         )
     })?;
-    if login_security(endpoint, way) != SecurityPolicy::None
-        && endpoint.server_certificate.is_null_or_empty()
-    {
-        return Err(refused(
-            settings,
-            "it wants the login protected, and shows no certificate for that".to_owned(),
-            "give the server a certificate",
-        ));
-    }
+    check_protection(settings, endpoint, login_security(endpoint, way))?;
     match &settings.auth {
         Auth::Anonymous => Ok(Identity::unproved(ExtensionObject::from_message(
             AnonymousIdentityToken {
@@ -296,6 +288,30 @@ fn identity(
             })
         }
     }
+}
+
+/// An endpoint in clear may ask for a protected login: then its certificate was not looked at before.
+fn check_protection(
+    settings: &Settings,
+    endpoint: &EndpointDescription,
+    policy: SecurityPolicy,
+) -> Result<(), SessionError> {
+    if policy == SecurityPolicy::None || settings.auth == Auth::Anonymous {
+        return Ok(());
+    }
+    let certificate = Certificate::from_der(endpoint.server_certificate.as_ref());
+    let bits = certificate.and_then(|certificate| certificate.rsa_bits());
+    if bits.is_some_and(|bits| policy.is_valid_keylength(bits)) {
+        return Ok(());
+    }
+    Err(refused(
+        settings,
+        format!(
+            "it wants the login protected by {}, and shows no certificate with a key for that",
+            policy.to_str()
+        ),
+        "give the server a certificate with an RSA key of 2048 bits or more",
+    ))
 }
 
 fn user_name(

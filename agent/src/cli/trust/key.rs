@@ -12,8 +12,6 @@ pub(super) fn can_ask() -> bool {
 /// Asks, and says whether the answer is this key.
 pub(super) fn pressed(question: &str, wanted: char) -> anyhow::Result<bool> {
     let mut stderr = std::io::stderr();
-    write!(stderr, "{question}")?;
-    stderr.flush()?;
     let stdin = std::io::stdin();
     let usual = termios::tcgetattr(&stdin)?;
     let mut raw = usual.clone();
@@ -23,8 +21,9 @@ pub(super) fn pressed(question: &str, wanted: char) -> anyhow::Result<bool> {
     raw.control_chars[SpecialCharacterIndices::VTIME as usize] = 0;
     // What was typed before the question is no answer to it.
     termios::tcsetattr(&stdin, SetArg::TCSAFLUSH, &raw)?;
+    let asked = write!(stderr, "{question}").and_then(|()| stderr.flush());
     let mut key = [0];
-    let read = stdin.lock().read(&mut key);
+    let read = asked.and_then(|()| stdin.lock().read(&mut key));
     termios::tcsetattr(&stdin, SetArg::TCSADRAIN, &usual)?;
     writeln!(stderr)?;
     Ok(read? == 1 && char::from(key[0]).eq_ignore_ascii_case(&wanted))

@@ -404,6 +404,32 @@ fn an_authority_of_the_same_name_signs_nothing() {
 }
 
 #[test]
+fn an_authority_keeps_to_the_depth_that_it_was_given() {
+    let root = Authority::root("Company CA");
+    let (mut params, key) = (authority_params("Plant CA"), rsa_key());
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let plant = Authority {
+        der: params
+            .signed_by(&key, &root.issuer)
+            .expect("signed")
+            .der()
+            .to_vec(),
+        issuer: Issuer::new(params, key),
+    };
+    let (_dir, settings) = at("10.0.0.5");
+    place(&settings.pki_dir, "trusted", &root.der);
+    place(&settings.pki_dir, "issuers", &plant.der);
+    assert_eq!(judged(&settings, &plant.sign(&good())).faults, []);
+    let too_deep = plant.below("Line CA");
+    place(&settings.pki_dir, "issuers", &too_deep.der);
+    let (message, _) = fault(&settings, &too_deep.sign(&good()));
+    assert!(
+        message.contains("signed by CN=Plant CA, which is not trusted"),
+        "{message}"
+    );
+}
+
+#[test]
 fn what_an_authority_took_back_is_refused_even_where_it_is_pinned() {
     let root = Authority::root("Plant CA");
     let der = root.sign(&good());
