@@ -50,7 +50,7 @@ pub(super) struct Publisher {
     /// Places of which nothing was heard since the session went on or lost something, and when they are read then.
     unheard: HashSet<usize>,
     refresh_at: Instant,
-    /// Values that the server has and did not send: they may be on their way, and are handed over if they are not.
+    /// Values that the server has and did not send: they may be on their way, until a keep-alive says that nothing is.
     doubted: HashMap<usize, Sample>,
     /// A request for history.
     filling: Option<Pin<Box<dyn Future<Output = Filled> + Send>>>,
@@ -197,7 +197,7 @@ impl Publisher {
             filled = filling::next(&mut self.filling) => self.filled(filled).await,
             () = filling::wake(fill_at) => Ok(Vec::new()),
             () = tokio::time::sleep_until(self.refresh_at),
-                if !self.unheard.is_empty() || !self.doubted.is_empty() => self.refresh().await,
+                if !self.unheard.is_empty() => self.refresh().await,
             () = tokio::time::sleep_until(self.retry_refused_at),
                 if !self.monitored.refused.is_empty() => self.retry_refused().await,
             () = tokio::time::sleep_until(silent_at) => {
@@ -295,6 +295,9 @@ impl Publisher {
             self.resumable &= batch.is_ok();
             readings.extend(self.take(batch?));
         }
+        if keep_alive && !self.doubted.is_empty() {
+            readings.extend(self.believe_doubted(id));
+        }
         Ok(readings)
     }
 
@@ -339,7 +342,7 @@ impl Publisher {
 
     /// Reads what was not heard of. What has not changed, and most has not, is handed over again.
     async fn refresh(&mut self) -> Result<Vec<Reading>, SessionError> {
-        let mut samples: Vec<(usize, Sample)> = self.doubted.drain().collect();
+        let mut samples = Vec::new();
         let mut places: Vec<usize> = self.unheard.drain().collect();
         places.sort_unstable();
         for (place, sample) in self.monitored.read_now(&places).await? {
@@ -349,8 +352,15 @@ impl Publisher {
                 self.doubted.insert(place, sample);
             }
         }
-        self.refresh_at = Instant::now() + 2 * self.monitored.publish_interval();
         Ok(self.take(Batch::unasked(samples)).into_iter().collect())
+    }
+
+    /// The subscription has nothing to send: what was read and did not come will not come.
+    fn believe_doubted(&mut self, subscription: u32) -> Option<Reading> {
+        let places = self.monitored.places_in(subscription).into_iter();
+        let doubted = places.filter_map(|place| Some((place, self.doubted.remove(&place)?)));
+        let samples: Vec<(usize, Sample)> = doubted.collect();
+        self.take(Batch::unasked(samples))
     }
 
     /// Puts a value that was read before those that are newer, and forgets it where it was on its way.
