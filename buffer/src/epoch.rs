@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::manifest;
+
 /// At eight keys a tree is neither split nor consolidated; its values are written once.
 const KEYS_PER_TREE: u64 = 8;
 
@@ -113,6 +115,14 @@ pub(crate) fn disk_bytes(path: &Path) -> u64 {
         })
         .sum::<u64>()
         + fs::metadata(path).map_or(0, |own| own.blocks() * 512)
+}
+
+/// What a sealed epoch takes on the disk: its files by name. There may be thousands when the buffer is opened, and
+/// reading their directories would take longer than all the rest.
+pub(crate) fn sealed_bytes(dir: &Path) -> u64 {
+    let files = ["", LOG_FILE, manifest::FILE, "conf", "blobs"];
+    let bytes = files.map(|name| fs::metadata(dir.join(name)).map_or(0, |of| of.blocks() * 512));
+    bytes.iter().sum()
 }
 
 /// The epoch that is being written.

@@ -4,6 +4,7 @@ use std::fs;
 
 use millrace_tags::LogKind;
 
+use crate::epoch::{disk_bytes, sealed_bytes};
 use crate::manifest::{Manifest, summarise};
 use crate::mark::Mark;
 use crate::scan::Unreadable;
@@ -19,6 +20,7 @@ fn manifests_and_the_mark_are_written_as_version_1_wrote_them() {
     for (kind, last) in [LogKind::Alarm, LogKind::Data].into_iter().zip(&mut last) {
         for epoch in fs::read_dir(dir.path().join(kind.name())).unwrap() {
             let epoch = epoch.unwrap().path();
+            assert_eq!(sealed_bytes(&epoch), disk_bytes(&epoch), "{epoch:?}");
             let before = fs::read(epoch.join("manifest")).unwrap();
             let read = Manifest::read(&epoch).unwrap().unwrap();
             let (first, end) = (read.summary.first, read.summary.last + 1);

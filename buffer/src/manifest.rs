@@ -8,7 +8,7 @@ mod again;
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ pub(crate) use again::{restored, seal, summarise};
 
 const MAGIC: [u8; 4] = [0xF1, b'M', b'R', b'm'];
 const VERSION: u8 = 1;
-const FILE: &str = "manifest";
+pub(crate) const FILE: &str = "manifest";
 
 /// A section that claims to be longer is damaged: a 64 MiB epoch of the smallest chunks needs a tenth.
 const SECTION_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -282,7 +282,8 @@ impl Summary {
     }
 
     fn read_once(epoch_dir: &Path) -> io::Result<Option<Summary>> {
-        let mut file = File::open(path(epoch_dir))?;
+        // One call of the system each, where there are thousands.
+        let mut file = BufReader::new(File::open(path(epoch_dir))?);
         let mut head = [0; 13];
         file.read_exact(&mut head)?;
         let Some((len, stored)) = Self::head(&head) else {

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::{FoundEpoch, LogRecovery, source_of};
 use crate::core::Core;
-use crate::epoch::disk_bytes;
+use crate::epoch::sealed_bytes;
 use crate::owed::OwedKey;
 use crate::ranges::Ranges;
 use crate::store::{LogStore, Sealed};
@@ -23,7 +23,7 @@ impl LogRecovery<'_> {
         let kind = self.kind;
         let sealed: VecDeque<Sealed> = epochs
             .iter()
-            .map(|e| Sealed::of(&e.summary, disk_bytes(&e.dir)))
+            .map(|e| Sealed::of(&e.summary, sealed_bytes(&e.dir)))
             .collect();
         let mut store = LogStore::new(kind, self.dir.clone(), sealed);
         let newest = epochs.last();
