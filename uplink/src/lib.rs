@@ -33,6 +33,7 @@ pub use packet::PacketError;
 pub use profile::{CommandError, Definition, EncodeError, Profile, ProfileError, SetupError};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use session::{
-    Consignment, Feed, Refusal, SessionCounters, SessionSettings, SessionState, Window, run,
+    Consignment, Feed, Parting, Refusal, SessionCounters, SessionSettings, SessionState, Window,
+    run,
 };
 pub use tls::{TlsFiles, TlsSetupError};

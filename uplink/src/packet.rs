@@ -59,6 +59,18 @@ pub(crate) fn publish(message: Message, id: u16) -> Packet {
     })
 }
 
+/// A QoS 0 PUBLISH: nobody acknowledges it.
+pub(crate) fn publish_unacked(message: Message) -> Packet {
+    Packet::Publish(v4::Publish {
+        dup: false,
+        qos: QoS::AtMostOnce,
+        retain: message.retain,
+        topic: message.topic,
+        pkid: 0,
+        payload: message.payload,
+    })
+}
+
 /// A SUBSCRIBE at QoS 1.
 pub(crate) fn subscribe(filters: &[String], id: u16) -> Packet {
     let mut packet = v4::Subscribe::new_many(

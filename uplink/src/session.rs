@@ -77,6 +77,9 @@ pub struct SessionSettings {
     pub subscribe: Vec<String>,
     /// Sent before a clean goodbye.
     pub farewell: Vec<Message>,
+    /// Consignments go at QoS 0, strictly in the order in which they come. The answer to a ping that was sent after
+    /// them stands for their PUBACK: the broker has read them.
+    pub unacked: bool,
     /// Pauses between attempts.
     pub reconnect: ReconnectPolicy,
     /// What the session counts, shared with whoever shows it.
@@ -99,6 +102,7 @@ impl SessionSettings {
             will: None,
             subscribe: Vec::new(),
             farewell: Vec::new(),
+            unacked: false,
             reconnect: ReconnectPolicy::default(),
             counters: Arc::default(),
         }
@@ -162,6 +166,15 @@ pub struct Consignment {
     pub lane: Lane,
     /// In sending order. With no message in it, it is acked at once.
     pub messages: Vec<Message>,
+}
+
+/// The last words of a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parting {
+    /// What the broker says for us when we vanish.
+    pub will: Option<Message>,
+    /// Sent before a clean goodbye.
+    pub farewell: Vec<Message>,
 }
 
 /// Why a consignment was not sent and will not be.
@@ -232,6 +245,22 @@ pub trait Feed: Send {
     /// The session's state has changed.
     fn state(&mut self, state: &SessionState);
 
+    /// An attempt to connect is about to begin. Returns what the broker and we ourselves say at the end of this
+    /// connection, where each has its own; `None`: what the settings say.
+    fn connecting(&mut self) -> impl Future<Output = Option<Parting>> + Send {
+        std::future::ready(None)
+    }
+
+    /// Whether this connection is to be ended, as with a shutdown, and another one begun.
+    fn hangs_up(&self) -> bool {
+        false
+    }
+
+    /// After so long [`Feed::next`] is asked again, whether somebody wakes the session or not.
+    fn pause(&self) -> Option<Duration> {
+        None
+    }
+
     /// Whether the feed looks for the message that makes the broker close the connection. Pauses stay
     /// short then, as long as the broker acknowledges others.
     fn searches(&self) -> bool {
@@ -253,8 +282,12 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
     let mut rebuffs = 0u32;
     loop {
         feed.state(&SessionState::Connecting);
+        let parting = feed.connecting().await.unwrap_or_else(|| Parting {
+            will: settings.will.clone(),
+            farewell: settings.farewell.clone(),
+        });
         let opened = tokio::select! {
-            opened = connect::open(&settings, settings.will.as_ref()) => opened,
+            opened = connect::open(&settings, parting.will.as_ref()) => opened,
             () = shutdown.cancelled() => return,
         };
         let down = match opened {
@@ -269,7 +302,8 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
                 settings.counters.connects.fetch_add(1, Ordering::Relaxed);
                 journal.up(&settings, &opened.report);
                 let started = Instant::now();
-                let live = live::Live::new(opened.link, &settings, &mut feed, ids, pace);
+                let live = live::Live::new(opened.link, &settings, &mut feed, ids, pace)
+                    .say_at_the_end(parting.farewell);
                 let (outcome, summary) = live.run(&shutdown).await;
                 (ids, pace) = (summary.ids, summary.pace);
                 let Err(error) = outcome else { return };

@@ -1,6 +1,6 @@
 //! What is under way: packet ids, the messages behind them, and the window that bounds them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
@@ -76,6 +76,10 @@ pub(super) struct Flight {
     /// The SUBSCRIBE's own id, while it is not answered.
     reserved: Option<u16>,
     parts: HashMap<u16, Part>,
+    /// What went out at QoS 0 and no answer to a later ping has proved yet, in order.
+    unproven: VecDeque<Part>,
+    /// Of each open ping: how many of the unproven ones it follows, beyond those of earlier pings.
+    pings: VecDeque<usize>,
     /// Messages that a consignment still waits for, sent or not.
     open: HashMap<u64, usize>,
     total: Load,
@@ -94,6 +98,8 @@ impl Flight {
             ids,
             reserved: None,
             parts: HashMap::new(),
+            unproven: VecDeque::new(),
+            pings: VecDeque::new(),
             open: HashMap::new(),
             total: Load::default(),
             backlog: Load::default(),
@@ -125,7 +131,7 @@ impl Flight {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.parts.is_empty()
+        self.parts.is_empty() && self.unproven.is_empty()
     }
 
     /// What may be asked for; `None` when the window is full.
@@ -158,18 +164,49 @@ impl Flight {
         let id = self
             .ids
             .next(|id| Some(id) == reserved || parts.contains_key(&id));
+        let part = self.load(part);
+        self.parts.insert(id, part);
+        id
+    }
+
+    /// A message goes out at QoS 0.
+    pub(super) fn send_unacked(&mut self, part: Part) {
+        let part = self.load(part);
+        self.unproven.push_back(part);
+    }
+
+    fn load(&mut self, part: Part) -> Part {
         self.total.add(part.bytes);
         if part.backlog {
             self.backlog.add(part.bytes);
         }
         let since = Instant::now();
-        self.parts.insert(id, Part { since, ..part });
-        id
+        Part { since, ..part }
+    }
+
+    /// Whether something went out at QoS 0 and no ping is under way.
+    pub(super) fn wants_proof(&self) -> bool {
+        self.pings.is_empty() && !self.unproven.is_empty()
+    }
+
+    /// A ping goes out.
+    pub(super) fn pinged(&mut self) {
+        let earlier: usize = self.pings.iter().sum();
+        self.pings.push_back(self.unproven.len() - earlier);
+    }
+
+    /// The answer to the oldest ping came: MQTT answers pings in order, and a broker reads in order.
+    pub(super) fn ponged(&mut self, now: Instant) -> Vec<Acked> {
+        let proven = self.pings.pop_front().unwrap_or(0);
+        let parts: Vec<Part> = self.unproven.drain(..proven).collect();
+        parts.into_iter().map(|part| self.land(part, now)).collect()
     }
 
     /// When the message that waits longest was sent.
     pub(super) fn oldest(&self) -> Option<Instant> {
-        self.parts.values().map(|part| part.since).min()
+        let unproven = self.unproven.front().map(|part| part.since);
+        let waiting = self.parts.values().map(|part| part.since);
+        waiting.chain(unproven).min()
     }
 
     /// An id for the SUBSCRIBE.
@@ -194,6 +231,11 @@ impl Flight {
         let Some(part) = self.parts.remove(&id) else {
             return Acked::Unknown;
         };
+        self.land(part, now)
+    }
+
+    /// The broker has the message.
+    fn land(&mut self, part: Part, now: Instant) -> Acked {
         let latency = now.saturating_duration_since(part.since);
         let half = self.half();
         self.pace.acked(now, latency, part.backlog, half);

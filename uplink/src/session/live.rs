@@ -24,6 +24,8 @@ use crate::session::{Consignment, Feed, INFLIGHT_MAX, Refusal, SessionSettings, 
 const OUTBOUND_BYTES_AHEAD: usize = 128 * 1024;
 /// Backlog is encoded only up to this much ahead of the socket: what a live message may find before it.
 const BACKLOG_BYTES_AHEAD: usize = 64 * 1024;
+/// What MQTT can carry in one packet.
+const PACKET_BYTES_MAX: usize = 268_435_455;
 /// How long a shutdown waits for acks; what is not acked by then is sent again after the next start.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// How long a shutdown waits for the acks of its farewell.
@@ -47,6 +49,9 @@ pub enum LostError {
     /// One message was passed over while others were acked.
     #[error("a message waits for its acknowledgement for more than {} s while others get theirs", UNACKED_LIMIT.as_secs())]
     PassedOver,
+    /// The feed wants another connection.
+    #[error("this end has closed the connection")]
+    HungUp,
     /// Nothing came back after a ping.
     #[error("the broker did not answer a ping within {} s", .0.as_secs())]
     Silent(Duration),
@@ -86,6 +91,9 @@ pub(super) struct Live<'a, F> {
     backlog: VecDeque<Waiting>,
     clocks: Clocks,
     phase: Phase,
+    farewell: Vec<Message>,
+    /// The feed wants another connection after this one.
+    hung_up: bool,
     acked: bool,
 }
 
@@ -109,8 +117,16 @@ impl<'a, F: Feed> Live<'a, F> {
             backlog: VecDeque::new(),
             clocks: Clocks::new(settings.keep_alive),
             phase: Phase::Running,
+            farewell: settings.farewell.clone(),
+            hung_up: false,
             acked: false,
         }
+    }
+
+    /// What goes before a clean goodbye, where it is not what the settings say.
+    pub(super) fn say_at_the_end(mut self, farewell: Vec<Message>) -> Self {
+        self.farewell = farewell;
+        self
     }
 
     /// Until the connection is lost, or closed because of `shutdown`.
@@ -131,7 +147,7 @@ impl<'a, F: Feed> Live<'a, F> {
             acked: self.acked,
             closed,
         };
-        if outcome.is_ok() {
+        if matches!(outcome, Ok(()) | Err(LostError::HungUp)) {
             self.link.close(CLOSE_LIMIT).await;
         }
         (outcome, summary)
@@ -140,10 +156,19 @@ impl<'a, F: Feed> Live<'a, F> {
     async fn drive(&mut self, shutdown: &CancellationToken) -> Result<(), LostError> {
         self.greet()?;
         loop {
+            let running = matches!(self.phase, Phase::Running);
+            if running && self.feed.hangs_up() {
+                self.hung_up = true;
+                self.begin_leaving(Duration::ZERO);
+            }
             if self.leave()? {
-                return Ok(());
+                return match self.hung_up {
+                    true => Err(LostError::HungUp),
+                    false => Ok(()),
+                };
             }
             self.fill()?;
+            self.prove()?;
             let deadline = self.deadline();
             let hungry = self.wants_more();
             let ready = Arc::clone(&self.ready);
@@ -152,7 +177,7 @@ impl<'a, F: Feed> Live<'a, F> {
                 moved = self.link.exchange() => self.moved(moved?)?,
                 () = ready.notified(), if hungry => {}
                 () = tokio::time::sleep_until(deadline) => self.check_clocks()?,
-                () = shutdown.cancelled(), if running => self.begin_leaving(),
+                () = shutdown.cancelled(), if running => self.begin_leaving(DRAIN_LIMIT),
             }
         }
     }
@@ -212,6 +237,11 @@ impl<'a, F: Feed> Live<'a, F> {
 
     fn send(&mut self, waiting: Waiting) -> Result<(), LostError> {
         self.clocks.queued(Instant::now(), self.flight.is_empty());
+        if self.settings.unacked && waiting.part.token.is_some() {
+            self.flight.send_unacked(waiting.part);
+            let packet = packet::publish_unacked(waiting.message);
+            return Ok(packet::write(&mut self.link.outbound, &packet)?);
+        }
         let id = self.flight.send(waiting.part);
         packet::write(
             &mut self.link.outbound,
@@ -220,10 +250,25 @@ impl<'a, F: Feed> Live<'a, F> {
         Ok(())
     }
 
+    /// Asks the broker for its proof that it has read what went out at QoS 0: one ping at a time, behind all of it.
+    fn prove(&mut self) -> Result<(), LostError> {
+        if self.flight.wants_proof() {
+            self.ping()?;
+        }
+        Ok(())
+    }
+
+    fn ping(&mut self) -> Result<(), LostError> {
+        self.flight.pinged();
+        Ok(packet::write(&mut self.link.outbound, &Packet::PingReq)?)
+    }
+
     /// Whether the feed would be asked if it had something.
     fn wants_more(&self) -> bool {
         matches!(self.phase, Phase::Running)
             && self.urgent.is_empty()
+            // Numbers in the messages follow their order: nothing may overtake.
+            && (!self.settings.unacked || self.backlog.is_empty())
             && self.link.outbound.len() < OUTBOUND_BYTES_AHEAD
             && self.flight.window().is_some()
     }
@@ -250,9 +295,14 @@ impl<'a, F: Feed> Live<'a, F> {
             lane,
             messages,
         } = consignment;
+        let limit = match self.settings.unacked {
+            // Births cannot be divided, and what can be is no larger than the feed wants it.
+            true => PACKET_BYTES_MAX,
+            false => self.settings.max_message,
+        };
         let refusal = messages
             .iter()
-            .find_map(|message| sendable(message, self.settings.max_message).err());
+            .find_map(|message| sendable(message, limit).err());
         if let Some(refusal) = refusal {
             self.settings
                 .counters
@@ -301,7 +351,7 @@ impl<'a, F: Feed> Live<'a, F> {
     fn handle(&mut self, packet: Packet, now: Instant) -> Result<(), LostError> {
         match packet {
             Packet::PubAck(ack) => self.on_ack(ack.pkid, now),
-            Packet::PingResp => {}
+            Packet::PingResp => self.on_pong(now),
             Packet::SubAck(ack) => {
                 if self.flight.release(ack.pkid) {
                     let refused = packet::refused(&ack, &self.settings.subscribe);
@@ -330,12 +380,19 @@ impl<'a, F: Feed> Live<'a, F> {
     }
 
     fn on_ack(&mut self, id: u16, now: Instant) {
+        let acked = self.flight.ack(id, now);
+        if acked == Acked::Unknown {
+            let counters = &self.settings.counters;
+            counters.unknown_acks.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(id, "a PUBACK that nobody waits for");
+        }
+        self.on_part(acked, now);
+    }
+
+    fn on_part(&mut self, acked: Acked, now: Instant) {
         let counters = &self.settings.counters;
-        match self.flight.ack(id, now) {
-            Acked::Unknown => {
-                counters.unknown_acks.fetch_add(1, Ordering::Relaxed);
-                tracing::debug!(id, "a PUBACK that nobody waits for");
-            }
+        match acked {
+            Acked::Unknown => {}
             Acked::Part { bytes, done } => {
                 self.clocks.acked(now);
                 self.acked = true;
@@ -350,9 +407,19 @@ impl<'a, F: Feed> Live<'a, F> {
         }
     }
 
+    /// The broker has read everything that was sent before the ping.
+    fn on_pong(&mut self, now: Instant) {
+        for proven in self.flight.ponged(now) {
+            self.on_part(proven, now);
+        }
+    }
+
     /// When the clocks must be looked at next.
     fn deadline(&self) -> Instant {
-        let deadline = self.clocks.deadline(!self.flight.is_empty());
+        let mut deadline = self.clocks.deadline(!self.flight.is_empty());
+        if let Some(pause) = self.feed.pause() {
+            deadline = deadline.min(Instant::now() + pause);
+        }
         match self.phase {
             Phase::Running => deadline,
             Phase::Draining(until) | Phase::Leaving(until) => deadline.min(until),
@@ -361,16 +428,16 @@ impl<'a, F: Feed> Live<'a, F> {
 
     fn check_clocks(&mut self) -> Result<(), LostError> {
         if self.clocks.check(Instant::now(), || self.flight.oldest())? {
-            packet::write(&mut self.link.outbound, &Packet::PingReq)?;
+            self.ping()?;
         }
         Ok(())
     }
 
     /// Asked to stop: takes nothing more and forgets what is not on the wire; the log has it.
-    fn begin_leaving(&mut self) {
+    fn begin_leaving(&mut self, limit: Duration) {
         self.urgent.clear();
         self.backlog.clear();
-        self.phase = Phase::Draining(Instant::now() + DRAIN_LIMIT);
+        self.phase = Phase::Draining(Instant::now() + limit);
     }
 
     /// Goes through the steps of leaving; true when only the goodbye itself is left to send.
@@ -379,7 +446,8 @@ impl<'a, F: Feed> Live<'a, F> {
         let idle = self.flight.is_empty() && self.urgent.is_empty();
         match self.phase {
             Phase::Draining(until) if idle || now >= until => {
-                self.queue_own(self.settings.farewell.clone());
+                let farewell = std::mem::take(&mut self.farewell);
+                self.queue_own(farewell);
                 self.phase = Phase::Leaving(now + FAREWELL_LIMIT);
                 Ok(false)
             }

@@ -1,5 +1,7 @@
 //! One connection against a peer that the test plays itself, in virtual time.
 
+mod unacked;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
