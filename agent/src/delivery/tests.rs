@@ -1,6 +1,11 @@
 //! The feed against a real buffer, with the session's calls made by hand.
 
 mod broker;
+#[path = "../../../uplink/tests/support/checked.rs"]
+mod checked;
+#[path = "../../../tests/src/fault_broker.rs"]
+mod fault_broker;
+mod faults;
 
 use std::time::Duration;
 

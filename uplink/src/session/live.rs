@@ -443,20 +443,25 @@ impl<'a, F: Feed> Live<'a, F> {
     /// Goes through the steps of leaving; true when only the goodbye itself is left to send.
     fn leave(&mut self) -> Result<bool, LostError> {
         let now = Instant::now();
-        let idle = self.flight.is_empty() && self.urgent.is_empty();
+        if let Phase::Draining(until) = self.phase
+            && (self.is_idle() || now >= until)
+        {
+            let farewell = std::mem::take(&mut self.farewell);
+            self.queue_own(farewell);
+            self.phase = Phase::Leaving(now + FAREWELL_LIMIT);
+        }
         match self.phase {
-            Phase::Draining(until) if idle || now >= until => {
-                let farewell = std::mem::take(&mut self.farewell);
-                self.queue_own(farewell);
-                self.phase = Phase::Leaving(now + FAREWELL_LIMIT);
-                Ok(false)
-            }
-            Phase::Leaving(until) if idle || now >= until => {
+            Phase::Leaving(until) if self.is_idle() || now >= until => {
                 packet::write(&mut self.link.outbound, &Packet::Disconnect)?;
                 Ok(true)
             }
             _ => Ok(false),
         }
+    }
+
+    /// Whether nothing is under way, and nothing waits for its turn.
+    fn is_idle(&self) -> bool {
+        self.flight.is_empty() && self.urgent.is_empty()
     }
 }
 

@@ -5,7 +5,12 @@
 
 mod bootstrap;
 mod broker;
+#[path = "../support/checked.rs"]
+mod checked;
 mod codecs;
+#[path = "../../../tests/src/fault_broker.rs"]
+mod fault_broker;
+mod faults;
 mod log_feed;
 mod mosquitto;
 mod pki;
