@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 
-.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-opcua soak-opcua-recovery soak-demo deb help
+.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-uplink soak-opcua soak-opcua-recovery soak-demo deb help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -45,7 +45,7 @@ bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk
 # One seed repeats a run: make soak MILLRACE_SEED=7 (tests/README.md). Without one it is drawn, and printed with the figures.
 soak-%: export MILLRACE_SEED := $(or $(MILLRACE_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
-soak: soak-modbus soak-fuzz soak-buffer soak-agent soak-opcua-recovery soak-opcua soak-demo ## the fault tests with their full figures, then the demo for an hour
+soak: soak-modbus soak-fuzz soak-buffer soak-agent soak-uplink soak-opcua-recovery soak-opcua soak-demo ## the fault tests with their full figures, then the demo for an hour
 
 soak-modbus: ## a million exchanges with Modbus devices that do everything wrong
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
@@ -77,6 +77,14 @@ soak-agent: setup ## kill -9 of the agent, its ledger against the subscriber's c
 	$(CARGO) build --locked --workspace --bins
 	MILLRACE_AGENT_KILLS=500 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
 		$(CARGO) test --locked -p millrace-tests --test it store:: -- --nocapture
+
+soak-uplink: setup ## 30,000 messages through a broker that does everything wrong, over hundreds of cuts: session, session with store, agent
+	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
+	MILLRACE_FAULT_MESSAGES=30000 $(CARGO) test --release --locked -p millrace-uplink --test it faults:: -- --nocapture
+	MILLRACE_FAULT_MESSAGES=30000 $(CARGO) test --release --locked -p millrace-agent faulty_broker -- --nocapture
+	$(CARGO) build --locked --workspace --bins
+	MILLRACE_FAULT_AGENT_MESSAGES=2000 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
+		$(CARGO) test --locked -p millrace-tests --test it faults:: -- --nocapture
 
 soak-opcua-recovery: setup ## eight troubles of two foreign OPC UA servers, with history and without, at full length; 10,000 items
 	MILLRACE_OPCUA_FULL=1 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" \

@@ -8,6 +8,7 @@ mod command_line;
 mod commands;
 mod demo;
 mod devices;
+mod faults;
 mod field;
 mod full;
 mod harness;

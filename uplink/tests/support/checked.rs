@@ -2,6 +2,8 @@
 //!
 //! The tests of `agent` compile this file, too.
 
+#![allow(dead_code, reason = "neither crate uses all of it")]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

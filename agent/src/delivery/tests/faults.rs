@@ -36,7 +36,7 @@ fn uplink(dir: &std::path::Path) -> config::Uplink {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_ledger_counts_what_a_faulty_broker_took_and_no_more() {
-    let messages = number("MILLRACE_FAULT_MESSAGES", 1_500);
+    let messages = number("MILLRACE_FAULT_MESSAGES", 500);
     let seed = number("MILLRACE_SEED", 6);
     // A connection carries 45 messages of 0.8 KiB on average, fewer as it is refused.
     let broker = FaultBroker::start(Script::chaos(seed, 75_000)).unwrap();
