@@ -1,19 +1,22 @@
 //! Commands from the cloud: who may ask what, at most once, always answered.
 //!
-//! Authority comes from local files only (`[local] commands`). A command's id is written to the journal
-//! before it runs, so that it runs at most once over crashes; one that was interrupted is answered
-//! `failed: interrupted`. Every command leaves a line in the log.
+//! Authority comes from local files only (`[local] commands`, `command_key_file`). A command's id is written to the
+//! journal before it runs, so that it runs at most once over crashes; one that was interrupted is answered
+//! `failed: interrupted`. An answer is told until the core has acknowledged it, over restarts, too. Every command
+//! leaves a line in the audit.
 
+mod admission;
 mod journal;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_tags::{Clock, Command, Reply, ReplyStatus};
-use millrace_uplink::profile::CommandError;
+use millrace_tags::{Clock, Command, Reply, ReplyStatus, ReplyTo};
+use millrace_uplink::Garbled;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use admission::Admission;
 use journal::Claim;
 pub(crate) use journal::Journal;
 
@@ -23,32 +26,55 @@ const COMMANDS_WAITING_MAX: usize = 64;
 /// A command without `expires` is good for this long after its receipt.
 const EXPIRES_AFTER_MS: i64 = 60_000;
 
-/// Operations that a clock which may be wrong cannot make dangerous.
-const SAFE_WITHOUT_CLOCK: [&str; 3] = ["read", "status", "ledger"];
-
 /// The session's end: takes commands in, gives replies out, never waits.
 pub(crate) struct Commands {
-    queue: mpsc::Sender<Command>,
+    queue: mpsc::Sender<Work>,
     replies: Arc<Replies>,
     clock: Arc<dyn Clock>,
+    /// Part of the ids that count on one connection only.
+    connection: u64,
+    /// Commands of this connection that came without an id.
+    nameless: u64,
+}
+
+/// What the session hands to the task.
+enum Work {
+    Run(Box<Command>),
+    /// The core has this answer.
+    Told(String),
+}
+
+/// What goes to the core.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Said {
+    /// The command has begun.
+    Begun(ReplyTo),
+    /// It ended.
+    Reply(Reply, ReplyTo),
+}
+
+impl Said {
+    fn is_fleeting(&self) -> bool {
+        let (Said::Begun(to) | Said::Reply(_, to)) = self;
+        to.fleeting
+    }
 }
 
 #[derive(Default)]
 struct Replies {
-    waiting: Mutex<VecDeque<Reply>>,
+    waiting: Mutex<VecDeque<Said>>,
     wake: Mutex<Option<Arc<Notify>>>,
 }
 
 impl Replies {
-    fn push(&self, reply: Reply) {
-        tracing::info!(id = %reply.id, status = ?reply.status, error = ?reply.error, "command answered");
+    fn push(&self, said: Said) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= COMMANDS_WAITING_MAX
-            && let Some(oldest) = waiting.pop_front()
+            && let Some(Said::Reply(oldest, _)) = waiting.pop_front()
         {
             tracing::warn!(id = %oldest.id, "too many replies are waiting; the oldest is given up");
         }
-        waiting.push_back(reply);
+        waiting.push_back(said);
         drop(waiting);
         if let Some(wake) = self
             .wake
@@ -63,20 +89,20 @@ impl Replies {
 
 impl Commands {
     /// The end for the session of an uplink and the end for the task that runs its commands.
-    pub(crate) fn channel(
+    pub(crate) fn channel<R: RunCommand>(
         uplink: &str,
-        allowed: Vec<String>,
+        admission: Admission,
         journal: Arc<Journal>,
         clock: Arc<dyn Clock>,
-        run: impl RunCommand,
-    ) -> (Self, CommandTask<impl RunCommand>) {
+        run: R,
+    ) -> (Self, CommandTask<R>) {
         let (queue, incoming) = mpsc::channel(COMMANDS_WAITING_MAX);
         let replies = Arc::new(Replies::default());
         let task = CommandTask {
             uplink: uplink.to_owned(),
             incoming,
             replies: replies.clone(),
-            allowed,
+            admission,
             journal,
             clock: clock.clone(),
             run,
@@ -85,6 +111,8 @@ impl Commands {
             queue,
             replies,
             clock,
+            connection: 0,
+            nameless: 0,
         };
         (commands, task)
     }
@@ -98,49 +126,90 @@ impl Commands {
             .unwrap_or_else(PoisonError::into_inner) = Some(ready);
     }
 
-    /// Takes what came in on the command topic.
-    pub(crate) fn take(&self, command: Result<Command, CommandError>) {
-        match command {
-            Ok(mut command) => {
-                // From now on, not from when its turn comes.
-                command.expires = command.expires.or_else(|| {
-                    Some(unix_ms(self.clock.as_ref())?.saturating_add(EXPIRES_AFTER_MS))
-                });
-                if let Err(error) = self.queue.try_send(command) {
-                    let command = error.into_inner();
-                    self.replies.push(rejected(
-                        &command.id,
-                        "too many commands are waiting; ask again later",
-                    ));
+    /// A new connection: what had a meaning on the one before has none any more.
+    pub(crate) fn connected(&mut self) {
+        self.connection = fastrand::u64(..);
+        self.nameless = 0;
+        let mut waiting = self
+            .replies
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.retain(|said| !said.is_fleeting());
+    }
+
+    /// Takes what came in on a command topic.
+    pub(crate) fn take(&mut self, command: Result<Command, Garbled>) {
+        let mut command = match command {
+            Ok(command) => command,
+            Err(Garbled { error, reply_to }) => {
+                let error = crate::device::chain(&error);
+                tracing::warn!(target: "audit", error, "a command was not understood");
+                // Without an address there is nobody to answer.
+                if let Some(to) = reply_to {
+                    let reply = rejected(&to.id, &error);
+                    self.replies.push(Said::Reply(reply, *to));
                 }
+                return;
             }
-            Err(error) => {
-                tracing::warn!(error = %error, "a command was not understood");
-                // Without an id there is nobody to answer.
-                if let Some(id) = error.id() {
-                    self.replies.push(rejected(id, &error.to_string()));
-                }
-            }
+        };
+        if command.fleeting {
+            self.nameless += 1;
+            let id = match command.id.as_str() {
+                "" => self.nameless.to_string(),
+                id => id.to_owned(),
+            };
+            command.id = format!("{:016x}:{id}", self.connection);
+        }
+        // From now on, not from when its turn comes.
+        command.expires = command
+            .expires
+            .or_else(|| Some(unix_ms(self.clock.as_ref())?.saturating_add(EXPIRES_AFTER_MS)));
+        let refused = match self.queue.try_send(Work::Run(Box::new(command))) {
+            Ok(()) => return,
+            Err(refused) => refused.into_inner(),
+        };
+        if let Work::Run(command) = refused {
+            let reply = rejected(
+                &command.id,
+                "too many commands are waiting; ask again later",
+            );
+            self.replies.push(Said::Reply(reply, command.reply_to));
         }
     }
 
     /// A reply that was on its way when the connection broke: it is due first.
-    pub(crate) fn reply_again(&self, reply: Reply) {
+    pub(crate) fn say_again(&self, said: Said) {
+        if said.is_fleeting() {
+            return;
+        }
         self.replies
             .waiting
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push_front(reply);
+            .push_front(said);
     }
 
-    /// The answer to this command cannot be sent: that is the answer then.
-    pub(crate) fn fail(&self, id: &str, error: &str) {
-        self.replies
-            .push(reply(id, ReplyStatus::Failed, Err(error.to_owned())));
+    /// The answer to this command cannot be sent: that is the answer then, once.
+    pub(crate) fn fail(&self, said: Said, error: &str) {
+        if let Said::Reply(answer, to) = said
+            && answer.result.is_some()
+        {
+            let answer = reply(&answer.id, ReplyStatus::Failed, Err(error.to_owned()));
+            self.replies.push(Said::Reply(answer, to));
+        }
     }
 
-    /// The next reply that is due.
-    pub(crate) fn next_reply(&self) -> Option<Reply> {
+    /// The core has the answer, or nobody waits for it.
+    pub(crate) fn told(&self, said: &Said) {
+        if let Said::Reply(reply, _) = said {
+            // Where the queue is full it is told again after a restart.
+            let _ = self.queue.try_send(Work::Told(reply.id.clone()));
+        }
+    }
+
+    /// What is to be said next.
+    pub(crate) fn next(&self) -> Option<Said> {
         self.replies
             .waiting
             .lock()
@@ -164,14 +233,17 @@ impl From<String> for Undone {
     }
 }
 
+/// What came of an operation that was taken.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Ran {
+    /// It is over, and brought this.
+    Done(serde_json::Value),
+}
+
 /// What a command does; the agent's side.
 pub(crate) trait RunCommand: Send + 'static {
     /// Runs an operation that is allowed.
-    fn run(
-        &self,
-        op: &str,
-        args: &serde_json::Value,
-    ) -> impl Future<Output = Result<serde_json::Value, Undone>> + Send;
+    fn run(&self, command: &Command) -> impl Future<Output = Result<Ran, Undone>> + Send;
 
     /// Whether this version has the operation.
     fn knows(&self, op: &str) -> bool;
@@ -181,9 +253,9 @@ pub(crate) trait RunCommand: Send + 'static {
 pub(crate) struct CommandTask<R> {
     /// Whose commands: others are not answered here.
     uplink: String,
-    incoming: mpsc::Receiver<Command>,
+    incoming: mpsc::Receiver<Work>,
     replies: Arc<Replies>,
-    allowed: Vec<String>,
+    admission: Admission,
     journal: Arc<Journal>,
     clock: Arc<dyn Clock>,
     run: R,
@@ -192,13 +264,21 @@ pub(crate) struct CommandTask<R> {
 impl<R: RunCommand> CommandTask<R> {
     /// Runs until the session's end is gone, or `shutdown`: the command that runs then is interrupted.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
-        for reply in self.journal.interrupted(&self.uplink) {
-            self.replies.push(reply);
-        }
+        self.journal.unqueue(&self.uplink);
+        let mut news = self.journal.news();
         let answering = async {
-            while let Some(command) = self.incoming.recv().await {
-                let reply = self.answer(&command).await;
-                self.replies.push(reply);
+            loop {
+                for (reply, to) in self.journal.untold(&self.uplink) {
+                    self.replies.push(Said::Reply(reply, to));
+                }
+                tokio::select! {
+                    work = self.incoming.recv() => match work {
+                        Some(Work::Run(command)) => self.take(*command).await,
+                        Some(Work::Told(id)) => self.journal.told(&self.uplink, &id).await,
+                        None => return,
+                    },
+                    changed = news.changed() => if changed.is_err() { return },
+                }
             }
         };
         tokio::select! {
@@ -207,38 +287,63 @@ impl<R: RunCommand> CommandTask<R> {
         }
     }
 
-    async fn answer(&self, command: &Command) -> Reply {
+    async fn take(&self, command: Command) {
+        if let Some(reply) = self.answer(&command).await {
+            self.audit(&command, &reply);
+            self.replies.push(Said::Reply(reply, command.reply_to));
+        }
+    }
+
+    fn audit(&self, command: &Command, reply: &Reply) {
+        let Command { id, op, .. } = command;
+        let uplink = self.uplink.as_str();
+        let status = reply.status.as_str();
+        match &reply.error {
+            Some(error) => {
+                tracing::warn!(target: "audit", uplink, id, op, status, error, "command")
+            }
+            None => tracing::info!(target: "audit", uplink, id, op, status, "command"),
+        }
+    }
+
+    /// The answer; `None` where it comes later.
+    async fn answer(&self, command: &Command) -> Option<Reply> {
         let id = command.id.as_str();
+        // Before anything is told of earlier commands.
+        if let Err(why) = self.admission.prove(command, unix_ms(self.clock.as_ref())) {
+            return Some(rejected(id, &why));
+        }
         if let Some(earlier) = self.journal.find(&self.uplink, id) {
-            return earlier;
+            return Some(earlier);
         }
         if let Err(refusal) = self.admit(command) {
-            return refusal;
+            return Some(refusal);
         }
-        match self.journal.begin(&self.uplink, id).await {
+        match self
+            .journal
+            .begin(&self.uplink, id, &command.reply_to)
+            .await
+        {
             Ok(Claim::Begun) => {}
-            Ok(Claim::Taken(earlier)) => return earlier,
-            Err(error) => return rejected(id, &crate::device::chain(&error)),
+            Ok(Claim::Taken(earlier)) => return Some(earlier),
+            Err(error) => return Some(rejected(id, &crate::device::chain(&error))),
         }
-        let answer = match self.run.run(&command.op, &command.args).await {
-            Ok(result) => reply(id, ReplyStatus::Done, Ok(result)),
+        self.replies.push(Said::Begun(command.reply_to.clone()));
+        let answer = match self.run.run(command).await {
+            Ok(Ran::Done(result)) => reply(id, ReplyStatus::Done, Ok(result)),
             Err(Undone::Rejected(error)) => rejected(id, &error),
             Err(Undone::Failed(error)) => reply(id, ReplyStatus::Failed, Err(error)),
         };
-        if let Err(error) = self.journal.end(&self.uplink, &answer).await {
+        if let Err(error) = self.journal.end(&self.uplink, &answer, false).await {
             tracing::error!(error = %crate::device::chain(&error), "the command journal cannot be written");
         }
-        answer
+        Some(answer)
     }
 
     fn admit(&self, command: &Command) -> Result<(), Reply> {
         let id = command.id.as_str();
-        if !self.allowed.contains(&command.op) {
-            let error = format!(
-                "`{}` is not granted on this gateway; [local] commands in its own configuration grants it",
-                command.op
-            );
-            return Err(rejected(id, &error));
+        if let Err(why) = self.admission.grants(&command.op) {
+            return Err(rejected(id, &why));
         }
         if !self.run.knows(&command.op) {
             return Err(rejected(
@@ -252,7 +357,7 @@ impl<R: RunCommand> CommandTask<R> {
                 ReplyStatus::Expired,
                 Err("it came after `expires`".to_owned()),
             )),
-            None if !SAFE_WITHOUT_CLOCK.contains(&command.op.as_str()) => Err(rejected(
+            None if !admission::is_safe_without_clock(&command.op) => Err(rejected(
                 id,
                 "the gateway's clock is not set, so `expires` cannot be checked",
             )),
@@ -262,16 +367,20 @@ impl<R: RunCommand> CommandTask<R> {
 }
 
 /// Now, where the clock is known.
-fn unix_ms(clock: &dyn Clock) -> Option<i64> {
+pub(crate) fn unix_ms(clock: &dyn Clock) -> Option<i64> {
     let now = clock.timebase().utc(clock.now())?;
     Some(now.0 / 1_000_000)
 }
 
-fn rejected(id: &str, error: &str) -> Reply {
+pub(crate) fn rejected(id: &str, error: &str) -> Reply {
     reply(id, ReplyStatus::Rejected, Err(error.to_owned()))
 }
 
-fn reply(id: &str, status: ReplyStatus, outcome: Result<serde_json::Value, String>) -> Reply {
+pub(crate) fn reply(
+    id: &str,
+    status: ReplyStatus,
+    outcome: Result<serde_json::Value, String>,
+) -> Reply {
     let (result, error) = match outcome {
         Ok(result) => (Some(result), None),
         Err(error) => (None, Some(error)),

@@ -13,15 +13,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millrace_buffer::{Budget, Item, Offer, OfferId, Outbox};
-use millrace_tags::{Clock, Lane, Reply, Timebase};
+use millrace_tags::{Clock, Lane, Timebase};
 use millrace_uplink::profile::EncodeError;
 use millrace_uplink::{
-    Consignment, Feed, Message, Profile, Refusal, SessionCounters, SessionState, Window,
+    Consignment, Feed, Incoming, Message, Profile, Refusal, SessionCounters, SessionState, Window,
 };
 use serde_json::json;
 use tokio::sync::Notify;
 
-use crate::command::Commands;
+use crate::command::{Commands, Said};
 use crate::config;
 use crate::report::UplinkStatus;
 use barred::{Access, Barred, Reach, TAKES_NOTHING};
@@ -132,8 +132,8 @@ enum InFlight {
     /// The status once more: whether it is acknowledged tells a broker that refuses one message from a bad
     /// connection.
     Probe,
-    /// The answer to a command.
-    Reply(Reply),
+    /// The answer to a command, or that it has begun.
+    Said(Said),
     /// The clock message of a boot.
     Clock(Timebase),
 }
@@ -187,8 +187,8 @@ impl Delivery {
         let (message, what) = match self.clock_message() {
             Some((message, timebase)) => (message, InFlight::Clock(timebase)),
             None => {
-                let reply = self.commands.next_reply()?;
-                (self.profile.reply(&reply)?, InFlight::Reply(reply))
+                let (message, said) = self.said()?;
+                (message, InFlight::Said(said))
             }
         };
         Some(Consignment {
@@ -196,6 +196,24 @@ impl Delivery {
             lane: Lane::Alarm,
             messages: vec![message],
         })
+    }
+
+    /// What commands have to say, as far as the core's format has that.
+    fn said(&mut self) -> Option<(Message, Said)> {
+        loop {
+            let said = self.commands.next()?;
+            let message = match &said {
+                Said::Begun(to) => self.profile.begun(to),
+                Said::Reply(reply, to) => {
+                    let now = self.clock.timebase().utc(self.clock.now());
+                    self.profile.reply(reply, to, now)
+                }
+            };
+            match message {
+                Some(message) => return Some((message, said)),
+                None => self.commands.told(&said),
+            }
+        }
     }
 
     /// What the core has to hear once the clock of a boot is known.
@@ -216,7 +234,7 @@ impl Delivery {
         for (_, what) in in_flight {
             match what {
                 InFlight::Offer { .. } | InFlight::Probe => {}
-                InFlight::Reply(reply) => self.commands.reply_again(reply),
+                InFlight::Said(said) => self.commands.say_again(said),
                 InFlight::Clock(timebase) => self.clocks.push(timebase),
             }
         }
@@ -236,7 +254,7 @@ impl Delivery {
             InFlight::Offer {
                 id, bytes, numbers, ..
             } => Some((*id, numbers.as_ref()?, *bytes)),
-            InFlight::Reply(_) | InFlight::Clock(_) | InFlight::Probe => None,
+            InFlight::Said(_) | InFlight::Clock(_) | InFlight::Probe => None,
         });
         if !alone {
             let under_way: Vec<(Numbers, usize)> = offers
@@ -380,6 +398,7 @@ impl Delivery {
 impl Feed for Delivery {
     fn greeting(&mut self) -> Vec<Message> {
         self.take_back();
+        self.commands.connected();
         if self.seen.is_none() {
             self.seen = Some(self.clock.timebase());
             // It may have become known just before the program ended: rather told twice than never.
@@ -433,14 +452,15 @@ impl Feed for Delivery {
 
     fn acked(&mut self, token: u64) {
         self.proven = true;
-        let Some(InFlight::Offer {
-            id,
-            records,
-            bytes,
-            numbers,
-        }) = self.in_flight.remove(&token)
-        else {
-            return;
+        let (id, records, bytes, numbers) = match self.in_flight.remove(&token) {
+            Some(InFlight::Offer {
+                id,
+                records,
+                bytes,
+                numbers,
+            }) => (id, records, bytes, numbers),
+            Some(InFlight::Said(said)) => return self.commands.told(&said),
+            Some(InFlight::Clock(_) | InFlight::Probe) | None => return,
         };
         self.alone = false;
         if let Some(numbers) = numbers {
@@ -471,23 +491,30 @@ impl Feed for Delivery {
             }
             // Nobody can be told of this gap.
             Some(InFlight::Offer { id, .. }) => self.outbox.acked(id),
-            Some(InFlight::Reply(reply)) => {
+            Some(InFlight::Said(said)) => {
                 tracing::error!(error = %why, "a reply cannot be sent");
-                self.commands.fail(&reply.id, &why.to_string());
+                self.commands.fail(said, &why.to_string());
             }
             Some(InFlight::Clock(_) | InFlight::Probe) | None => {}
         }
     }
 
     fn received(&mut self, topic: &str, payload: &[u8], retained: bool) {
-        if self.profile.command_topic() != Some(topic) {
+        let incoming = Incoming {
+            topic,
+            payload,
+            ..Incoming::default()
+        };
+        let Some(commands) = self.profile.commands(&incoming) else {
             return;
-        }
+        };
         if retained {
-            tracing::warn!("a retained command was ignored: commands must not be retained");
+            tracing::warn!(target: "audit", topic, "a retained command was ignored: commands must not be retained");
             return;
         }
-        self.commands.take(Profile::parse_command(payload));
+        for command in commands {
+            self.commands.take(command);
+        }
     }
 
     fn searches(&self) -> bool {

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use millrace_tags::Command;
 use serde_json::{Value, json};
 
-use crate::command::{RunCommand, Undone};
+use crate::command::{Ran, RunCommand, Undone};
 use crate::device::chain;
 use crate::gateway::Gateway;
 use crate::replay::{ReplayRequest, brief};
@@ -68,7 +69,8 @@ impl Remote {
 }
 
 impl RunCommand for Remote {
-    async fn run(&self, op: &str, args: &Value) -> Result<Value, Undone> {
+    async fn run(&self, command: &Command) -> Result<Ran, Undone> {
+        let (op, args) = (command.op.as_str(), &command.args);
         let result = match op {
             "read" => json!(
                 self.gateway
@@ -83,7 +85,7 @@ impl RunCommand for Remote {
             "replay" => self.replay(args).await?,
             _ => return Err(Undone::Rejected(format!("`{op}` is not in this version"))),
         };
-        Ok(result)
+        Ok(Ran::Done(result))
     }
 
     fn knows(&self, op: &str) -> bool {

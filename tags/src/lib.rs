@@ -17,7 +17,7 @@ mod tag;
 mod time;
 mod value;
 
-pub use command::{Command, Reply, ReplyStatus};
+pub use command::{Command, Proof, Reply, ReplyStatus, ReplyTo};
 pub use event::{DeviceAlarm, Event, EventDetail, EventState, Share};
 pub use gap::{DropReason, Gap, Hole};
 pub use parcel::{Lane, LogKind, Parcel, Records, StreamId};

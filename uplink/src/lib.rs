@@ -12,6 +12,7 @@
 mod backoff;
 pub mod bootstrap;
 pub mod codec;
+pub mod command;
 mod connect;
 mod endpoint;
 mod link;
@@ -26,11 +27,12 @@ mod tls;
 pub mod topic;
 
 pub use backoff::ReconnectPolicy;
+pub use command::{CommandError, Garbled, Incoming};
 pub use connect::{ConnectError, ConnectionReport, test_connection};
 pub use endpoint::{Endpoint, EndpointError, PORT_PLAIN, PORT_TLS, Scheme};
 pub use message::{Message, PUBLISH_OVERHEAD, STRING_BYTES_MAX};
 pub use packet::PacketError;
-pub use profile::{CommandError, Definition, EncodeError, Profile, ProfileError, SetupError};
+pub use profile::{Definition, EncodeError, Profile, ProfileError, SetupError};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use session::{
     Consignment, Feed, Parting, Refusal, SessionCounters, SessionSettings, SessionState, Window,

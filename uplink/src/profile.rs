@@ -8,7 +8,6 @@
 //! published: the record is refused, with the rule.
 
 mod builtin;
-mod command;
 mod definition;
 mod packing;
 mod reader;
@@ -20,18 +19,19 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use millrace_tags::{Gap, Parcel, Records, Reply, StreamId, Timebase};
+use millrace_tags::{Command, Gap, Parcel, Records, Reply, ReplyTo, StreamId, Timebase, Timestamp};
 use serde_json::{Map, Value};
 
 use crate::codec::template::{TemplateTexts, Templates};
 use crate::codec::{Codec, Piece, Room, Sheet, json, payload_limit};
+use crate::command::way::Way;
+use crate::command::{self, Garbled, Incoming};
 use crate::message::Message;
 use crate::secret::Secret;
 use crate::topic::BoundTopic;
 
 pub use crate::codec::{BACKLOG_MESSAGE_BYTES, EncodeError};
 pub use builtin::{builtin_names, find};
-pub use command::{COMMAND_BYTES_MAX, CommandError};
 pub use definition::{Compression, Definition, DeliveryClass, Need, Sequence, Variable, parse};
 pub use packing::SealError;
 pub use reader::{ProfileError, ProfileProblem};
@@ -82,6 +82,8 @@ pub struct Profile {
     vars: BTreeMap<String, String>,
     codec: Codec,
     topics: Topics,
+    /// Where commands come from.
+    ways: Vec<Way>,
     /// Topic and payload of each message of the greeting, before compression and seal.
     greeting: Vec<Piece>,
     compression: Option<Compression>,
@@ -97,8 +99,6 @@ struct Topics {
     gap: Option<String>,
     status: Option<String>,
     clock: Option<String>,
-    commands: Option<String>,
-    reply: Option<BoundTopic>,
 }
 
 impl Profile {
@@ -157,14 +157,22 @@ impl Profile {
             gap: fixed("gap", &written.gap)?,
             status: fixed("status", &written.status)?,
             clock: fixed("clock", &written.clock)?,
-            commands: fixed("commands", &written.commands)?,
-            reply: optional("reply", &written.reply)?,
         };
+        let mut ways = Vec::new();
+        for way in &definition.commands {
+            let bound = way.bind(&gateway, &vars, &definition.rules);
+            ways.extend(bound.map_err(|(topic, problem)| SetupError::Topic {
+                key: "command",
+                topic,
+                problem,
+            })?);
+        }
         let greeting = greeting(&definition, &gateway, &vars, sources);
         Ok(Self {
             codec: codec(&definition),
             greeting,
             topics,
+            ways,
             vars,
             gateway,
             definition,
@@ -248,8 +256,8 @@ impl Profile {
     }
 
     /// Where commands come from; all there is to subscribe.
-    pub fn command_topic(&self) -> Option<&str> {
-        self.topics.commands.as_deref()
+    pub fn command_filters(&self) -> impl Iterator<Item = &str> {
+        self.ways.iter().map(|way| way.filter.as_str())
     }
 
     /// The parcel as messages, each no larger on the wire than `max_message` (backlog:
@@ -374,20 +382,22 @@ impl Profile {
         self.message(topic, json::clock(timebase)?)
     }
 
-    /// The reply to a command; `None` where the profile has no commands.
-    pub fn reply(&self, reply: &Reply) -> Option<Message> {
-        let topic = self.topics.reply.as_ref()?;
-        // A `Reply` is plain data with text keys: serialising it cannot fail.
-        let payload = serde_json::to_vec(reply).unwrap_or_default();
-        self.message(&topic.render("", "", &reply.id), payload)
+    /// The commands of a message; `None` where none come on this topic.
+    pub fn commands(&self, incoming: &Incoming<'_>) -> Option<Vec<Result<Command, Garbled>>> {
+        let mut ways = self.ways.iter();
+        ways.find_map(|way| way.decode(incoming, &self.gateway))
     }
 
-    /// A command out of the payload of [`Profile::command_topic`].
-    ///
-    /// # Errors
-    /// Says what is wrong; [`CommandError::id`] is there when a reply can be addressed.
-    pub fn parse_command(payload: &[u8]) -> Result<millrace_tags::Command, CommandError> {
-        command::parse(payload)
+    /// The answer to a command; `None` where nobody waits for one. `now` is for formats that want a time.
+    pub fn reply(&self, reply: &Reply, to: &ReplyTo, now: Option<Timestamp>) -> Option<Message> {
+        let (topic, payload) = command::encode_reply(reply, to, now)?;
+        self.message(&topic, payload)
+    }
+
+    /// What tells the core that a command has begun, where its format has that.
+    pub fn begun(&self, to: &ReplyTo) -> Option<Message> {
+        let (topic, payload) = command::encode_begun(to)?;
+        self.message(&topic, payload)
     }
 }
 
@@ -450,6 +460,10 @@ fn greeting(
 ) -> Vec<Piece> {
     let mut messages = Vec::new();
     for step in &definition.greeting {
+        let missing = |name: &String| vars.get(name).is_none_or(String::is_empty);
+        if step.needs.as_ref().is_some_and(missing) {
+            continue;
+        }
         let topic = step.topic.bind(gateway, vars, &definition.rules);
         let texts = TemplateTexts {
             data: step.payload.clone(),

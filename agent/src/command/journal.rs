@@ -1,9 +1,10 @@
 //! Which commands ran: a file of JSON lines, one when a command begins and one when it ends. An id is that of the
 //! core behind one uplink, and so is its answer.
 //!
-//! A line is on disk before what it announces happens. The newest ids are kept with their answers, as far
-//! as these fit into [`RESULTS_BYTES_MAX`]; the file is rewritten when it is opened and whenever it has
-//! grown past [`FILE_BYTES_MAX`].
+//! The first line names the format and its version. A line is on disk before what it announces happens. The newest ids
+//! are kept with their answers, as far as these fit into [`RESULTS_BYTES_MAX`], and with the way back, so that an answer
+//! that the core has not acknowledged is told again after a restart. The file is rewritten when it is opened and
+//! whenever it has grown past [`FILE_BYTES_MAX`].
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions};
@@ -11,14 +12,21 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_tags::{Reply, ReplyStatus};
+use millrace_tags::{Reply, ReplyStatus, ReplyTo};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 /// Ids that are remembered; a core does not repeat one that is older.
 const IDS_KEPT: usize = 10_000;
 
 /// Results that are kept to be told again: some hundred of the largest kind, a whole ledger.
 const RESULTS_BYTES_MAX: usize = 4 << 20;
+
+/// Answers that are told again after a restart: the queue of a session.
+const UNTOLD_MAX: usize = 64;
+
+/// The version of the file's form.
+const VERSION: u32 = 2;
 
 /// Some four times what is worth keeping: rewriting is rare, and the disk is not filled.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -46,7 +54,8 @@ pub(crate) enum Claim {
 pub(crate) struct Journal {
     path: PathBuf,
     inner: Arc<Mutex<Inner>>,
-    interrupted: Vec<(String, Reply)>,
+    /// Turns when an answer is there that no session has queued.
+    news: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -57,21 +66,43 @@ struct Inner {
     /// Whether `ids` has what the file had: it must not be replaced before.
     is_read: bool,
     ids: Ids,
-    interrupted: Vec<(String, Reply)>,
 }
 
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum Line {
+    Head {
+        millrace_commands: u32,
+    },
     Ended {
         uplink: String,
         #[serde(flatten)]
         reply: Reply,
+        #[serde(default)]
+        to: ReplyTo,
     },
     Began {
         uplink: String,
         began: String,
+        #[serde(default)]
+        to: ReplyTo,
     },
+    Told {
+        uplink: String,
+        told: String,
+    },
+}
+
+/// What is known of a command that began.
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    to: ReplyTo,
+    /// `None`: it has not ended.
+    reply: Option<Reply>,
+    /// The core has the answer, or nobody waits for it.
+    told: bool,
+    /// A session has the answer in its queue.
+    queued: bool,
 }
 
 /// A command: two cores may use the same id.
@@ -99,24 +130,38 @@ impl Journal {
         if let Err(error) = inner.rewrite(&path) {
             tracing::error!(path = %path.display(), error = %error, "no command journal: commands are refused");
         }
-        let interrupted = std::mem::take(&mut inner.interrupted);
         Self {
             path,
             inner: Arc::new(Mutex::new(inner)),
-            interrupted,
+            news: watch::Sender::new(0),
         }
     }
 
-    /// The answers of commands of this uplink that began before the last stop and never ended.
-    pub(crate) fn interrupted(&self, uplink: &str) -> Vec<Reply> {
-        let of_uplink = self.interrupted.iter().filter(|(from, _)| from == uplink);
-        of_uplink.map(|(_, reply)| reply.clone()).collect()
+    /// A new session of this uplink has nothing in its queue.
+    pub(crate) fn unqueue(&self, uplink: &str) {
+        self.locked(|inner| {
+            for (key, entry) in &mut inner.ids.answers {
+                if key.uplink == uplink {
+                    entry.queued = false;
+                }
+            }
+        });
+    }
+
+    /// The answers of this uplink that no session has queued and no core has: each once.
+    pub(crate) fn untold(&self, uplink: &str) -> Vec<(Reply, ReplyTo)> {
+        self.locked(|inner| inner.ids.untold(uplink))
+    }
+
+    /// Turns when there may be such an answer.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
     }
 
     /// The answer of a command that was taken before.
     pub(crate) fn find(&self, uplink: &str, id: &str) -> Option<Reply> {
         let key = Key::new(uplink, id);
-        self.locked(|inner| inner.ids.answers.get(&key).cloned().flatten())
+        self.locked(|inner| inner.ids.answers.get(&key)?.reply.clone())
     }
 
     /// Whether the command has begun.
@@ -130,34 +175,80 @@ impl Journal {
     ///
     /// # Errors
     /// Where that cannot be written down: then it must not run.
-    pub(crate) async fn begin(&self, uplink: &str, id: &str) -> Result<Claim, JournalError> {
-        let key = Key::new(uplink, id);
+    pub(crate) async fn begin(
+        &self,
+        uplink: &str,
+        id: &str,
+        to: &ReplyTo,
+    ) -> Result<Claim, JournalError> {
+        let (key, to) = (Key::new(uplink, id), to.clone());
         self.write(move |inner, path| {
             inner.be_ready(path)?;
-            match inner.ids.answers.get(&key) {
+            match inner.ids.answers.get(&key).map(|entry| &entry.reply) {
                 Some(Some(answer)) => return Ok(Claim::Taken(answer.clone())),
                 Some(None) => return Ok(Claim::Taken(runs_already(&key.id))),
                 None => {}
             }
-            inner.append(path, &began(&key))?;
-            inner.ids.remember(key, None);
+            let entry = Entry {
+                to,
+                ..Entry::default()
+            };
+            inner.append(path, &began(&key, &entry.to), true)?;
+            inner.ids.remember(key, entry);
             Ok(Claim::Begun)
         })
         .await
     }
 
-    /// The command ended.
+    /// The command ended. Whoever calls has the answer sent, unless `elsewhere`: then the uplink's session is told to.
     ///
     /// # Errors
     /// Where that cannot be written down: after a crash it counts as interrupted.
-    pub(crate) async fn end(&self, uplink: &str, reply: &Reply) -> Result<(), JournalError> {
+    pub(crate) async fn end(
+        &self,
+        uplink: &str,
+        reply: &Reply,
+        elsewhere: bool,
+    ) -> Result<(), JournalError> {
         let (key, reply) = (Key::new(uplink, &reply.id), reply.clone());
-        self.write(move |inner, path| {
-            let line = ended(&key, &reply);
-            inner.ids.remember(key, Some(reply));
-            inner.append(path, &line)
-        })
-        .await
+        let written = self
+            .write(move |inner, path| {
+                let known = inner.ids.answers.get(&key).map(|entry| entry.to.clone());
+                let entry = Entry {
+                    to: known.unwrap_or_default(),
+                    reply: Some(reply.clone()),
+                    told: false,
+                    queued: !elsewhere,
+                };
+                let line = ended(&key, &reply, &entry.to);
+                inner.ids.remember(key, entry);
+                inner.append(path, &line, true)
+            })
+            .await;
+        if elsewhere {
+            self.news.send_modify(|turn| *turn += 1);
+        }
+        written
+    }
+
+    /// The core has the answer.
+    pub(crate) async fn told(&self, uplink: &str, id: &str) {
+        let key = Key::new(uplink, id);
+        let written = self.write(move |inner, path| {
+            let Some(entry) = inner.ids.answers.get_mut(&key) else {
+                return Ok(());
+            };
+            entry.told = true;
+            let line = Line::Told {
+                uplink: key.uplink.clone(),
+                told: key.id.clone(),
+            };
+            // Lost in a crash it is told twice.
+            inner.append(path, &line, false)
+        });
+        if let Err(error) = written.await {
+            tracing::debug!(error = %crate::device::chain(&error), "an answer may be told twice");
+        }
     }
 
     /// Waits for the disk on a thread that may.
@@ -189,12 +280,15 @@ impl Inner {
         Ok(())
     }
 
-    fn append(&mut self, path: &Path, line: &Line) -> std::io::Result<()> {
+    fn append(&mut self, path: &Path, line: &Line, sync: bool) -> std::io::Result<()> {
         self.be_ready(path)?;
         let line = bytes(line)?;
         if let Some(file) = &mut self.file {
             self.bytes += line.len() as u64;
-            file.write_all(&line).and_then(|()| file.sync_data())?;
+            file.write_all(&line)?;
+            if sync {
+                file.sync_data()?;
+            }
         }
         Ok(())
     }
@@ -203,7 +297,7 @@ impl Inner {
     fn rewrite(&mut self, path: &Path) -> std::io::Result<()> {
         if !self.is_read {
             self.ids = Ids::read(path)?;
-            self.interrupted = self.ids.end_interrupted();
+            self.ids.end_interrupted();
             self.is_read = true;
         }
         self.file = None;
@@ -215,11 +309,11 @@ impl Inner {
     }
 }
 
-/// The newest ids with their answers; `None` where a command began and did not end.
+/// The newest ids with what is known of them.
 #[derive(Default)]
 struct Ids {
     order: VecDeque<Key>,
-    answers: HashMap<Key, Option<Reply>>,
+    answers: HashMap<Key, Entry>,
     /// Ids of answers that have their result still, and its size; oldest first.
     results: VecDeque<(Key, usize)>,
     result_bytes: usize,
@@ -237,22 +331,46 @@ impl Ids {
             .filter_map(|line| serde_json::from_str(line).ok())
         {
             match line {
-                Line::Began { uplink, began } => ids.remember(Key::new(&uplink, &began), None),
-                Line::Ended { uplink, reply } => {
-                    ids.remember(Key::new(&uplink, &reply.id), Some(reply));
+                Line::Head { millrace_commands } if millrace_commands > VERSION => {
+                    return Err(std::io::Error::other(format!(
+                        "it has version {millrace_commands}; this program reads {VERSION}"
+                    )));
+                }
+                Line::Head { .. } => {}
+                Line::Began { uplink, began, to } => {
+                    let entry = Entry {
+                        to,
+                        ..Entry::default()
+                    };
+                    ids.remember(Key::new(&uplink, &began), entry);
+                }
+                Line::Ended { uplink, reply, to } => {
+                    let key = Key::new(&uplink, &reply.id);
+                    let entry = Entry {
+                        to,
+                        reply: Some(reply),
+                        ..Entry::default()
+                    };
+                    ids.remember(key, entry);
+                }
+                Line::Told { uplink, told } => {
+                    if let Some(entry) = ids.answers.get_mut(&Key::new(&uplink, &told)) {
+                        entry.told = true;
+                    }
                 }
             }
         }
         Ok(ids)
     }
 
-    fn remember(&mut self, id: Key, answer: Option<Reply>) {
-        if let Some(result) = answer.as_ref().and_then(|answer| answer.result.as_ref()) {
+    fn remember(&mut self, id: Key, entry: Entry) {
+        let result = entry.reply.as_ref().and_then(|reply| reply.result.as_ref());
+        if let Some(result) = result {
             let size = result.to_string().len();
             self.result_bytes += size;
             self.results.push_back((id.clone(), size));
         }
-        if self.answers.insert(id.clone(), answer).is_none() {
+        if self.answers.insert(id.clone(), entry).is_none() {
             self.order.push_back(id);
         }
         if self.order.len() > IDS_KEPT {
@@ -264,37 +382,63 @@ impl Ids {
         }
     }
 
+    /// An answer of an earlier connection that means nothing on this one counts as told.
+    fn untold(&mut self, uplink: &str) -> Vec<(Reply, ReplyTo)> {
+        let mut untold = Vec::new();
+        for key in self.order.iter().rev().filter(|key| key.uplink == uplink) {
+            let Some(entry) = self.answers.get_mut(key) else {
+                continue;
+            };
+            let waits = !entry.told && !entry.queued && !entry.to.topic.is_empty();
+            if let Some(reply) = entry.reply.as_ref().filter(|_| waits && !entry.to.fleeting) {
+                entry.queued = true;
+                untold.push((reply.clone(), entry.to.clone()));
+            }
+            if untold.len() == UNTOLD_MAX {
+                break;
+            }
+        }
+        untold.reverse();
+        untold
+    }
+
     /// That the command ran stays known.
     fn forget_a_result(&mut self) {
         let (id, size) = self.results.pop_front().unwrap_or_default();
         self.result_bytes = self.result_bytes.saturating_sub(size);
-        if let Some(Some(answer)) = self.answers.get_mut(&id) {
+        if let Some(answer) = self.answers.get_mut(&id).and_then(|it| it.reply.as_mut()) {
             answer.result = None;
             answer.error = Some("it ran; its result is not kept any more".to_owned());
         }
     }
 
     /// Gives those that never ended their answer.
-    fn end_interrupted(&mut self) -> Vec<(String, Reply)> {
-        let mut interrupted = Vec::new();
-        for key in &self.order {
-            if let Some(answer @ None) = self.answers.get_mut(key) {
-                let reply = failed(&key.id, "interrupted");
-                *answer = Some(reply.clone());
-                interrupted.push((key.uplink.clone(), reply));
+    fn end_interrupted(&mut self) {
+        for (key, entry) in &mut self.answers {
+            if entry.reply.is_none() {
+                entry.reply = Some(failed(&key.id, "interrupted"));
             }
         }
-        interrupted
     }
 
     fn lines(&self) -> std::io::Result<Vec<u8>> {
-        let mut lines = Vec::new();
+        let mut lines = bytes(&Line::Head {
+            millrace_commands: VERSION,
+        })?;
         for key in &self.order {
-            let line = match self.answers.get(key) {
-                Some(Some(answer)) => ended(key, answer),
-                _ => began(key),
+            let Some(entry) = self.answers.get(key) else {
+                continue;
             };
-            lines.extend(bytes(&line)?);
+            lines.extend(bytes(&match &entry.reply {
+                Some(answer) => ended(key, answer, &entry.to),
+                None => began(key, &entry.to),
+            })?);
+            if entry.told {
+                lines.extend(bytes(&Line::Told {
+                    uplink: key.uplink.clone(),
+                    told: key.id.clone(),
+                })?);
+            }
         }
         Ok(lines)
     }
@@ -309,17 +453,19 @@ fn bytes(line: &Line) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn began(key: &Key) -> Line {
+fn began(key: &Key, to: &ReplyTo) -> Line {
     Line::Began {
         uplink: key.uplink.clone(),
         began: key.id.clone(),
+        to: to.clone(),
     }
 }
 
-fn ended(key: &Key, reply: &Reply) -> Line {
+fn ended(key: &Key, reply: &Reply, to: &ReplyTo) -> Line {
     Line::Ended {
         uplink: key.uplink.clone(),
         reply: reply.clone(),
+        to: to.clone(),
     }
 }
 
@@ -355,16 +501,17 @@ mod tests {
     async fn an_id_is_claimed_once_however_many_ask() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path());
+        let to = ReplyTo::default();
         assert!(matches!(
-            journal.begin("cloud", "1").await.unwrap(),
+            journal.begin("cloud", "1", &to).await.unwrap(),
             Claim::Begun
         ));
-        let Claim::Taken(refusal) = journal.begin("cloud", "1").await.unwrap() else {
+        let Claim::Taken(refusal) = journal.begin("cloud", "1", &to).await.unwrap() else {
             panic!("claimed twice");
         };
         assert_eq!(refusal.status, ReplyStatus::Rejected);
-        journal.end("cloud", &done("1", "x")).await.unwrap();
-        let Claim::Taken(answer) = journal.begin("cloud", "1").await.unwrap() else {
+        journal.end("cloud", &done("1", "x"), false).await.unwrap();
+        let Claim::Taken(answer) = journal.begin("cloud", "1", &to).await.unwrap() else {
             panic!("claimed again");
         };
         assert_eq!(answer, done("1", "x"));
@@ -375,13 +522,18 @@ mod tests {
         let mut ids = Ids::default();
         let large = "x".repeat(RESULTS_BYTES_MAX / 2);
         for id in ["1", "2", "3"] {
-            ids.remember(Key::new("cloud", id), Some(done(id, &large)));
+            let entry = Entry {
+                reply: Some(done(id, &large)),
+                ..Entry::default()
+            };
+            ids.remember(Key::new("cloud", id), entry);
         }
         assert!(ids.result_bytes <= RESULTS_BYTES_MAX);
-        let first = ids.answers[&Key::new("cloud", "1")].as_ref().unwrap();
+        let first = ids.answers[&Key::new("cloud", "1")].reply.as_ref().unwrap();
         assert_eq!((first.status, &first.result), (ReplyStatus::Done, &None));
         assert!(
             ids.answers[&Key::new("cloud", "3")]
+                .reply
                 .as_ref()
                 .unwrap()
                 .result
@@ -393,7 +545,7 @@ mod tests {
     fn ids_are_bounded() {
         let mut ids = Ids::default();
         for id in 0..=IDS_KEPT {
-            ids.remember(Key::new("cloud", &id.to_string()), None);
+            ids.remember(Key::new("cloud", &id.to_string()), Entry::default());
         }
         assert_eq!((ids.order.len(), ids.answers.len()), (IDS_KEPT, IDS_KEPT));
         assert!(!ids.answers.contains_key(&Key::new("cloud", "0")));
@@ -403,9 +555,9 @@ mod tests {
     async fn the_file_is_rewritten_before_it_fills_the_disk() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path());
-        journal.end("cloud", &done("1", "x")).await.unwrap();
+        journal.end("cloud", &done("1", "x"), false).await.unwrap();
         journal.locked(|inner| inner.bytes = FILE_BYTES_MAX + 1);
-        journal.end("cloud", &done("2", "y")).await.unwrap();
+        journal.end("cloud", &done("2", "y"), false).await.unwrap();
         let length = std::fs::metadata(&journal.path).unwrap().len();
         assert!(journal.locked(|inner| inner.bytes) >= length);
         let again = Journal::open(dir.path());
@@ -420,28 +572,67 @@ mod tests {
         let text = "{\"uplink\":\"cloud\",\"began\":\"1\"}\n{\"uplink\":\"cloud\",\"began\":\"2";
         std::fs::write(&path, text).unwrap();
         let journal = Journal::open(dir.path());
-        let ids: Vec<String> = journal
-            .interrupted("cloud")
-            .into_iter()
-            .map(|r| r.id)
-            .collect();
-        assert_eq!(ids, ["1"]);
+        let interrupted = journal.find("cloud", "1").unwrap();
+        assert_eq!(interrupted.error.as_deref(), Some("interrupted"));
+        assert!(!journal.knows("cloud", "2"));
     }
 
     #[tokio::test]
     async fn ids_and_answers_are_those_of_one_uplink() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path());
-        journal.begin("cloud", "1").await.unwrap();
+        let to = ReplyTo::default();
+        journal.begin("cloud", "1", &to).await.unwrap();
         assert!(matches!(
-            journal.begin("plant", "1").await.unwrap(),
+            journal.begin("plant", "1", &to).await.unwrap(),
             Claim::Begun
         ));
-        journal.end("plant", &done("1", "x")).await.unwrap();
+        journal.end("plant", &done("1", "x"), false).await.unwrap();
         assert_eq!(journal.find("cloud", "1"), None);
         let again = Journal::open(dir.path());
-        assert_eq!(again.interrupted("cloud").len(), 1);
-        assert_eq!(again.interrupted("plant"), []);
+        assert_eq!(
+            again.find("cloud", "1").unwrap().status,
+            ReplyStatus::Failed
+        );
         assert_eq!(again.find("plant", "1"), Some(done("1", "x")));
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_told_until_the_core_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let to = |topic: &str, fleeting| ReplyTo {
+            topic: topic.to_owned(),
+            fleeting,
+            ..ReplyTo::default()
+        };
+        let journal = Journal::open(dir.path());
+        for (id, topic, fleeting) in [("1", "a", false), ("2", "", false), ("3", "b", true)] {
+            journal
+                .begin("cloud", id, &to(topic, fleeting))
+                .await
+                .unwrap();
+            journal.end("cloud", &done(id, "x"), true).await.unwrap();
+        }
+        assert!(journal.news().borrow().to_owned() > 0);
+        let first = [(done("1", "x"), to("a", false))];
+        assert_eq!(journal.untold("cloud"), first);
+        assert_eq!(journal.untold("cloud"), [], "it is in a queue");
+        journal.unqueue("cloud");
+        assert_eq!(journal.untold("cloud"), first);
+        let again = Journal::open(dir.path());
+        assert_eq!(again.untold("cloud"), first);
+        again.told("cloud", "1").await;
+        assert_eq!(Journal::open(dir.path()).untold("cloud"), []);
+        assert_eq!(Journal::open(dir.path()).untold("cloud"), [], "rewritten");
+    }
+
+    #[test]
+    fn a_journal_of_a_newer_version_is_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("commands.journal");
+        std::fs::write(&path, "{\"millrace_commands\":99}\n{\"x\":1}\n").unwrap();
+        let journal = Journal::open(dir.path());
+        assert!(!journal.locked(|inner| inner.is_read));
+        assert!(std::fs::read_to_string(&path).unwrap().contains("99"));
     }
 }

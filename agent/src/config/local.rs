@@ -1,5 +1,7 @@
 //! `[local]`: what the cloud may do. Read from local files only; nothing from the cloud can widen it.
 
+use millrace_uplink::SecretSource;
+
 use super::complaint::Complaint;
 use super::keys::{KeyDoc, Kind, SectionDoc, all_of, nearest};
 use super::pattern::Pattern;
@@ -53,9 +55,19 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
         .means("none"),
         KeyDoc::new(
             "command_key_file",
-            Kind::Later,
-            "The key that commands must be signed with.",
-        ),
+            Kind::Secret,
+            "The key that commands must be signed with: each carries `sig`, HMAC-SHA256 with this key over \
+             `id|op|args|expires` as they stand in the message. A new key counts at once. See \
+             [commands](commands.md).",
+        )
+        .means("commands need no signature"),
+        KeyDoc::new(
+            "command_token_file",
+            Kind::Secret,
+            "The token that commands must carry where the core's format has a place for one (the record `token` of the \
+             Mainflux agent). Whoever listens in learns it: `command_key_file` is the better lock.",
+        )
+        .means("commands need no token"),
         KeyDoc::new(
             "fetch_hosts",
             Kind::Texts,
@@ -67,12 +79,16 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
 };
 
 /// What the cloud may do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Local {
     /// Commands that it may send.
     pub(crate) commands: Vec<String>,
     /// Tags that it may write, where it may write at all.
     pub(crate) write_tags: Vec<Pattern>,
+    /// The key that commands must be signed with.
+    pub(crate) command_key: Option<SecretSource>,
+    /// The token that commands must carry.
+    pub(crate) command_token: Option<SecretSource>,
 }
 
 impl Local {
@@ -89,10 +105,18 @@ impl Local {
             "fetch_hosts",
             "downloads are not in this version yet",
         );
+        let secret = |key| match section.has(key) {
+            true => section.secret(key).map(Some),
+            false => Some(None),
+        };
+        let (command_key, command_token) =
+            (secret("command_key_file"), secret("command_token_file"));
         let write_tags = write_tags?.into_iter();
         let local = Self {
             commands: commands?,
             write_tags: write_tags.map(|(text, _)| Pattern::new(text)).collect(),
+            command_key: command_key?,
+            command_token: command_token?,
         };
         if !local.write_tags.is_empty() && !local.commands.iter().any(|op| op == "write") {
             let message = "write_tags grants nothing, since commands has no \"write\"".to_owned();

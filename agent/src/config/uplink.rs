@@ -239,11 +239,7 @@ impl Uplink {
         session.max_inflight = self.max_inflight;
         session.max_message = self.max_message;
         session.will = profile.will();
-        session.subscribe = profile
-            .command_topic()
-            .map(str::to_owned)
-            .into_iter()
-            .collect();
+        session.subscribe = profile.command_filters().map(str::to_owned).collect();
         session.farewell = profile.offline().into_iter().collect();
         session
     }

@@ -13,22 +13,26 @@ use millrace_buffer::{Buffer, Settings, TagSpec};
 use millrace_tags::{DropReason, SourceKind, TestClock, Timestamp, Value, ValueType};
 
 use super::*;
-use crate::command::{Journal, RunCommand};
+use crate::command::{Admission, Journal, Ran, RunCommand};
 
 struct Echo;
 
 impl RunCommand for Echo {
-    async fn run(
-        &self,
-        _: &str,
-        args: &serde_json::Value,
-    ) -> Result<serde_json::Value, crate::command::Undone> {
-        Ok(args.clone())
+    async fn run(&self, command: &millrace_tags::Command) -> Result<Ran, crate::command::Undone> {
+        Ok(Ran::Done(command.args.clone()))
     }
 
     fn knows(&self, _: &str) -> bool {
         true
     }
+}
+
+/// `read` is granted.
+fn granted() -> Admission {
+    Admission::new(&config::Local {
+        commands: vec!["read".to_owned()],
+        ..config::Local::default()
+    })
 }
 
 fn text_tag() -> TagSpec {
@@ -90,13 +94,7 @@ fn bench_with(test_clock: TestClock) -> Bench {
     }
     buffer.commit().unwrap();
     let journal = Arc::new(Journal::open(dir.path()));
-    let (commands, task) = Commands::channel(
-        "cloud",
-        vec!["read".to_owned()],
-        journal,
-        clock.clone(),
-        Echo,
-    );
+    let (commands, task) = Commands::channel("cloud", granted(), journal, clock.clone(), Echo);
     let running = tokio::spawn(task.run(tokio_util::sync::CancellationToken::new()));
     let uplink = Uplink::new(&settings);
     Bench {

@@ -10,7 +10,7 @@ use millrace_uplink::SessionSettings;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::command::{Commands, Journal};
+use crate::command::{Admission, Commands, Journal};
 use crate::config;
 use crate::delivery::{Delivery, Uplink};
 use crate::device::chain;
@@ -82,7 +82,7 @@ impl UplinkTask {
         let gateway = &self.gateway;
         let (commands, task) = Commands::channel(
             &self.settings.name,
-            gateway.config.local.commands.clone(),
+            Admission::new(&gateway.config.local),
             self.journal.clone(),
             gateway.clock.clone(),
             Remote {

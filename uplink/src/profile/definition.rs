@@ -28,7 +28,7 @@
 //! [topics]                      # a topic that is missing is not used: what it stands for is not told
 //! names = "percent"             # level, plain, nats: how names become parts of a topic
 //! data = "x/{gateway}/{source}"      # {tag} with a template that makes a message of each sample
-//! event = "…"; gap = "…"; status = "…"; clock = "…"; commands = "…"; reply = "…/{id}"
+//! event = "…"; gap = "…"; status = "…"; clock = "…"
 //!
 //! [status]
 //! retain = true                 # at the broker
@@ -38,6 +38,12 @@
 //! topic = "v1/gateway/connect"
 //! each = "source"               # once for each device and model; without it once
 //! payload = '{"device":{{ source }}}'
+//! needs = "control"             # only where this variable is not empty
+//!
+//! [[command]]                   # a way on which commands come, see `crate::command`
+//! codec = "json"                # senml, thingsboard, thingsboard-gateway, azure-method, aws-job, aws-shadow, cumulocity
+//! from = "x/{gateway}/cmd"      # {id}, {op}: what stands there is told to the codec
+//! reply = "x/{gateway}/cmd/{id}"
 //!
 //! [template]                    # see the codec `template`
 //! ```
@@ -49,6 +55,7 @@ use std::collections::BTreeMap;
 
 use crate::codec::TimeChoice;
 use crate::codec::template::TemplateTexts;
+use crate::command::way::WayTemplate;
 use crate::topic::{TopicRules, TopicTemplate};
 
 use super::reader::{ProfileError, ProfileProblem, Reader};
@@ -140,6 +147,8 @@ pub struct Variable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Greeting {
     pub(crate) topic: TopicTemplate,
+    /// The variable without which it is left out.
+    pub(crate) needs: Option<String>,
     pub(crate) each_source: bool,
     pub(crate) payload: String,
     pub(crate) json: bool,
@@ -175,6 +184,7 @@ pub struct Definition {
     pub(crate) retain_status: bool,
     pub(crate) will: bool,
     pub(crate) greeting: Vec<Greeting>,
+    pub(crate) commands: Vec<WayTemplate>,
     pub(crate) template: Option<TemplateTexts>,
 }
 
@@ -193,8 +203,6 @@ pub(crate) struct TopicTemplates {
     pub(crate) gap: Option<TopicTemplate>,
     pub(crate) status: Option<TopicTemplate>,
     pub(crate) clock: Option<TopicTemplate>,
-    pub(crate) commands: Option<TopicTemplate>,
-    pub(crate) reply: Option<TopicTemplate>,
 }
 
 /// Reads a profile.

@@ -154,6 +154,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A text that may be empty.
+    pub(super) fn string(&self, key: &str) -> Option<&'a str> {
+        let text = self.table.get(key)?.as_str();
+        if text.is_none() {
+            self.complain(key, "a text", format!("{key} = \"…\""));
+        }
+        text
+    }
+
     pub(super) fn flag(&self, key: &str) -> Option<bool> {
         match self.table.get(key)? {
             Value::Boolean(flag) => Some(*flag),

@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use millrace_tags::{
     BootId, DropReason, Event, EventDetail, EventState, Gap, Hole, Lane, LogKind, Moment, Parcel,
-    Quality, Reason, Records, ReplyStatus, Sample, Share, SourceId, StreamId, TagId, TagInfo,
-    TagTable, Timebase, Timestamp, Value, ValueType,
+    Quality, Reason, Records, Sample, Share, SourceId, StreamId, TagId, TagInfo, TagTable,
+    Timebase, Timestamp, Value, ValueType,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -404,7 +404,8 @@ fn gaps_are_split_by_holes() {
 #[test]
 fn names_that_mqtt_forbids() {
     let profile = Profile::generic("halle 3/#1");
-    assert_eq!(profile.command_topic(), Some("millrace/halle 3%2F%231/cmd"));
+    let filters: Vec<&str> = profile.command_filters().collect();
+    assert_eq!(filters, ["millrace/halle 3%2F%231/cmd"]);
     let mut parcel = parcel(
         &["x"],
         vec![Sample::good(TagId(0), Value::I64(1), Moment(0))],
@@ -415,16 +416,13 @@ fn names_that_mqtt_forbids() {
         message.topic,
         "millrace/halle 3%2F%231/data/line1/boiler%2B"
     );
-    let reply = Reply {
-        id: "a/b".into(),
-        status: ReplyStatus::Done,
-        result: None,
-        error: None,
+    let incoming = Incoming {
+        topic: filters[0],
+        payload: br#"{"id":"a/b","op":"status"}"#,
+        ..Incoming::default()
     };
-    assert_eq!(
-        profile.reply(&reply).unwrap().topic,
-        "millrace/halle 3%2F%231/cmd/a%2Fb"
-    );
+    let command = profile.commands(&incoming).unwrap().remove(0).unwrap();
+    assert_eq!(command.reply_to.topic, "millrace/halle 3%2F%231/cmd/a%2Fb");
 }
 
 #[test]
@@ -437,72 +435,6 @@ fn status_is_retained() {
     assert_eq!(profile().will().unwrap(), offline);
     assert_eq!((offline.topic, offline.retain), (status.topic, true));
     assert_eq!(&offline.payload[..], br#"{"online":false}"#);
-}
-
-#[test]
-fn commands_and_replies() {
-    let command = Profile::parse_command(
-        br#"{"id":"7","op":"read","args":{"tags":["boiler/pressure"]},"expires":1763690000000.0,"new":1}"#,
-    )
-    .unwrap();
-    assert_eq!(command.id, "7");
-    assert_eq!(command.expires, Some(1_763_690_000_000));
-    let reply = profile()
-        .reply(&Reply {
-            id: "7".into(),
-            status: ReplyStatus::Done,
-            result: Some(json!([1])),
-            error: None,
-        })
-        .unwrap();
-    assert_eq!(reply.topic, "millrace/gw-1/cmd/7");
-    assert!(!reply.retain);
-    assert_eq!(text(&reply), r#"{"id":"7","status":"done","result":[1]}"#);
-}
-
-#[test]
-fn wrong_commands_say_what_is_wrong() {
-    let error = |payload: &str| Profile::parse_command(payload.as_bytes()).unwrap_err();
-    assert!(matches!(error("{"), CommandError::NotJson(_)));
-    assert!(matches!(
-        error("[]"),
-        CommandError::NotJson(_) | CommandError::Id { .. }
-    ));
-    assert!(matches!(
-        error(r#"{"op":"read"}"#),
-        CommandError::Id {
-            problem: "is missing"
-        }
-    ));
-    assert!(matches!(
-        error(r#"{"id":5,"op":"read"}"#),
-        CommandError::Id { .. }
-    ));
-    let long = format!(r#"{{"id":"{}","op":"read"}}"#, "x".repeat(129));
-    assert!(matches!(
-        error(&long),
-        CommandError::Id {
-            problem: "is too long"
-        }
-    ));
-    let no_op = error(r#"{"id":"5"}"#);
-    assert_eq!(no_op.id(), Some("5"));
-    assert!(
-        no_op.to_string().contains("`op` of command 5 is missing"),
-        "{no_op}"
-    );
-    let expires = error(r#"{"id":"5","op":"read","expires":"soon"}"#);
-    assert!(matches!(
-        expires,
-        CommandError::Member {
-            member: "expires",
-            ..
-        }
-    ));
-    let sig = error(r#"{"id":"5","op":"read","sig":5}"#);
-    assert!(matches!(sig, CommandError::Member { member: "sig", .. }));
-    let large = " ".repeat(COMMAND_BYTES_MAX + 1);
-    assert!(matches!(error(&large), CommandError::TooLarge { .. }));
 }
 
 fn any_value() -> impl Strategy<Value = Option<Value>> {
@@ -690,7 +622,7 @@ fn bad_profiles_are_refused_with_place_value_expectation_and_fix() {
         }
     };
     type Change = Box<dyn Fn(String) -> String>;
-    let cases: [(Change, &str, &str); 16] = [
+    let cases: [(Change, &str, &str); 18] = [
         (
             Box::new(instead("codec = \"json\"", "codec = \"jsn\"")),
             "codec",
@@ -729,13 +661,26 @@ fn bad_profiles_are_refused_with_place_value_expectation_and_fix() {
         ),
         (
             Box::new(instead("reply =", "replies =")),
-            "topics.replies",
+            "command[0].replies",
             "one of the keys",
         ),
         (
-            Box::new(instead("reply = \"millrace/{gateway}/cmd/{id}\"", "")),
-            "topics.reply",
-            "beside `commands`",
+            Box::new(instead("codec = \"json\"\nfrom", "codec = \"jason\"\nfrom")),
+            "command[0].codec",
+            "one of json, senml",
+        ),
+        (
+            Box::new(instead("/cmd\"\nreply", "/{status}\"\nreply")),
+            "command[0].from",
+            "a topic",
+        ),
+        (
+            Box::new(instead(
+                "codec = \"json\"\nfrom",
+                "needs = \"x\"\ncodec = \"json\"\nfrom",
+            )),
+            "command[0].needs",
+            "a variable",
         ),
         (
             Box::new(instead("retain = true", "retain = \"yes\"")),
@@ -806,7 +751,7 @@ fn a_profile_of_ones_own_wins_over_a_built_in_one() {
     write("generic.toml", &generic.replace("millrace/", "mine/"));
     let found = find("generic", Some(directory.path())).unwrap();
     let profile = Profile::new(Arc::new(found), "gw", &BTreeMap::new(), &[]).unwrap();
-    assert_eq!(profile.command_topic(), Some("mine/gw/cmd"));
+    assert_eq!(profile.command_filters().next(), Some("mine/gw/cmd"));
     assert!(find("thingsboard", Some(directory.path())).is_ok());
     write("other.toml", generic);
     let error = find("other", Some(directory.path())).unwrap_err();
@@ -829,7 +774,7 @@ fn variables_must_fit() {
     };
     assert!(matches!(new(&[]), Err(SetupError::Missing { name, .. }) if name == "channel"));
     let error = new(&[("channel", "1"), ("chanel", "1")]).unwrap_err();
-    assert!(matches!(error, SetupError::Unknown { known, .. } if known == "channel"));
+    assert!(matches!(error, SetupError::Unknown { known, .. } if known == "channel, control"));
     for bad in ["a b", "a/#", "a+"] {
         let error = new(&[("channel", bad)]).unwrap_err();
         assert!(

@@ -78,7 +78,8 @@ impl Scene {
         let buffer = Buffer::open(buffer, clock.clone()).unwrap();
         let outbox = buffer.outbox("cloud", millrace_buffer::Start::Oldest);
         let journal = Arc::new(Journal::open(self.dir.path()));
-        let (commands, _) = Commands::channel("cloud", Vec::new(), journal, clock.clone(), Echo);
+        let (commands, _) =
+            Commands::channel("cloud", Admission::default(), journal, clock.clone(), Echo);
         let uplink = Uplink::new(&settings);
         let url = format!("mqtt://{}", self.broker.local_addr());
         let mut session = SessionSettings::new(url.parse().unwrap(), "gw");

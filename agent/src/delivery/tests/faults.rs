@@ -57,7 +57,8 @@ async fn the_ledger_counts_what_a_faulty_broker_took_and_no_more() {
     let bulk = buffer.register("bulk", SourceKind::Device, &[text_tag()]);
     let outbox = buffer.outbox("cloud", millrace_buffer::Start::Oldest);
     let journal = Arc::new(Journal::open(dir.path()));
-    let (commands, _) = Commands::channel("cloud", Vec::new(), journal, clock.clone(), Echo);
+    let (commands, _) =
+        Commands::channel("cloud", Admission::default(), journal, clock.clone(), Echo);
     let shown = Uplink::new(&settings);
     let url = format!("mqtt://127.0.0.1:{}", broker.port);
     let mut session = SessionSettings::new(url.parse().unwrap(), "gw");

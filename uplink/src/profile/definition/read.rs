@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::codec::TimeChoice;
 use crate::codec::template::{TemplateTexts, Templates};
+use crate::command::CommandCodec;
+use crate::command::way::{FROM_PLACES, Pattern, REPLY_PLACES, WayTemplate};
 use crate::topic::{Names, TopicRules, TopicTemplate};
 
 use super::super::reader::Reader;
@@ -28,6 +30,7 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
         "topics",
         "status",
         "greeting",
+        "command",
         "template",
     ]);
     for key in [
@@ -108,6 +111,7 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
         retain_status,
         will,
         greeting: read_greetings(root, &known),
+        commands: read_ways(root, &known),
         template,
         vars,
     })
@@ -158,7 +162,8 @@ fn read_vars(root: &Reader<'_>) -> BTreeMap<String, Variable> {
                 }
                 Some(Variable {
                     about: inner.text("about")?.to_owned(),
-                    default: Some(inner.text("default")?.to_owned()),
+                    // Nothing is a default, too: the variable turns on what needs it.
+                    default: Some(inner.string("default")?.to_owned()),
                 })
             }),
         };
@@ -195,9 +200,7 @@ fn read_topics(root: &Reader<'_>, vars: &[&str], codec: Option<CodecName>) -> To
     let Some(table) = root.table("topics") else {
         return TopicTemplates::default();
     };
-    table.only(&[
-        "names", "data", "event", "gap", "status", "clock", "commands", "reply",
-    ]);
+    table.only(&["names", "data", "event", "gap", "status", "clock"]);
     let read = |key: &str, places: &[&str]| {
         let text = table.has(key).then(|| table.text(key))??;
         TopicTemplate::parse(text, places, vars, false)
@@ -214,8 +217,6 @@ fn read_topics(root: &Reader<'_>, vars: &[&str], codec: Option<CodecName>) -> To
         gap: read("gap", &[]),
         status: read("status", &[]),
         clock: read("clock", &[]),
-        commands: read("commands", &[]),
-        reply: read("reply", &["id"]),
     }
 }
 
@@ -226,17 +227,6 @@ fn check_topics(root: &Reader<'_>, topics: &TopicTemplates, template: Option<&Te
     };
     if !table.has("data") {
         table.complain("data", "where samples go", "data = \"…/{source}\"");
-    }
-    if topics.commands.is_some() != topics.reply.is_some() {
-        let (there, missing) = match topics.commands {
-            Some(_) => ("commands", "reply"),
-            None => ("reply", "commands"),
-        };
-        table.complain(
-            missing,
-            format!("it beside `{there}`"),
-            "every command is answered: give both, or none",
-        );
     }
     let Some(texts) = template else { return };
     for (key, topic, text) in [
@@ -302,7 +292,7 @@ fn read_auth(root: &Reader<'_>, vars: &[&str]) -> Auth {
 fn read_greetings(root: &Reader<'_>, vars: &[&str]) -> Vec<Greeting> {
     let mut greetings = Vec::new();
     for table in root.tables("greeting") {
-        table.only(&["topic", "each", "payload", "content"]);
+        table.only(&["topic", "each", "payload", "content", "needs"]);
         let each_source = table.word("each", &[("source", ())]).is_some();
         let places: &[&str] = if each_source { &["source"] } else { &[] };
         let json = table
@@ -325,6 +315,7 @@ fn read_greetings(root: &Reader<'_>, vars: &[&str]) -> Vec<Greeting> {
         if let Some(topic) = topic {
             greetings.push(Greeting {
                 topic,
+                needs: read_needs(&table, vars),
                 each_source,
                 payload,
                 json,
@@ -332,6 +323,47 @@ fn read_greetings(root: &Reader<'_>, vars: &[&str]) -> Vec<Greeting> {
         }
     }
     greetings
+}
+
+/// The variable that must not be empty.
+fn read_needs(table: &Reader<'_>, vars: &[&str]) -> Option<String> {
+    let name = table.has("needs").then(|| table.text("needs"))??;
+    if !vars.contains(&name) {
+        table.complain("needs", "a variable of [vars]", "correct the name");
+    }
+    Some(name.to_owned())
+}
+
+fn read_ways(root: &Reader<'_>, vars: &[&str]) -> Vec<WayTemplate> {
+    let mut ways = Vec::new();
+    for table in root.tables("command") {
+        table.only(&["codec", "from", "reply", "needs"]);
+        for key in ["codec", "from"] {
+            if !table.has(key) {
+                table.complain(
+                    key,
+                    "it to be there",
+                    "see a built-in profile for an example",
+                );
+            }
+        }
+        let pattern = |key: &str, places: &[&str]| {
+            let text = table.has(key).then(|| table.text(key))??;
+            Pattern::parse(text, places, vars)
+                .map_err(|problem| table.complain(key, "a topic", problem))
+                .ok()
+        };
+        let codec = table.word("codec", &CommandCodec::WORDS);
+        if let (Some(codec), Some(from)) = (codec, pattern("from", &FROM_PLACES)) {
+            ways.push(WayTemplate {
+                codec,
+                from,
+                reply: pattern("reply", &REPLY_PLACES),
+                needs: read_needs(&table, vars),
+            });
+        }
+    }
+    ways
 }
 
 fn read_template(root: &Reader<'_>, codec: Option<CodecName>) -> Option<TemplateTexts> {
