@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::Scaling;
 use crate::live::LiveTable;
-use crate::pipeline::scale;
 use crate::report::{DeviceState, DeviceStatus, ExcludedRange, Since};
 use crate::write::{WRITES_WAITING_MAX, WriteOrder};
 use trouble::Trouble;
@@ -209,7 +208,7 @@ impl Device {
         outcome?;
         for sample in &mut samples {
             if let Some(scaling) = self.scalings.get(&sample.tag) {
-                scale(sample, *scaling);
+                scaling.apply(sample);
             }
         }
         Ok(FreshRead {

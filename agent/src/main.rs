@@ -6,6 +6,7 @@ mod bootstrap;
 mod cli;
 mod command;
 mod config;
+mod delivered;
 mod delivery;
 #[cfg(feature = "sim")]
 mod demo;

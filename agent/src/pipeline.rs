@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_buffer::{Buffer, Ticket};
-use millrace_tags::{Moment, Quality, Reason, Sample, SourceId, TagId, Value};
+use millrace_tags::{Event, Moment, Quality, Sample, SourceId, TagId, Timebase, Value};
 
 use crate::config::{Deadband, Scaling};
+use crate::delivered::Told;
 use crate::live::LiveTable;
 use crate::model::ModelTap;
 
@@ -33,6 +34,8 @@ pub(crate) struct Pipeline {
     taps: Vec<ModelTap>,
     first_tag: u32,
     stages: Vec<Option<Stage>>,
+    /// Where it is noted what a device has delivered.
+    told: Option<Arc<Told>>,
 }
 
 struct Stage {
@@ -75,38 +78,81 @@ impl Pipeline {
             taps,
             first_tag,
             stages,
+            told: None,
         }
+    }
+
+    /// Notes what is delivered, for the agent that runs after this one.
+    pub(crate) fn noting(self, told: Option<Arc<Told>>) -> Self {
+        Self { told, ..self }
     }
 
     /// Takes the samples of one read or notification. Returns the ticket to wait for before the device
     /// may forget them; `None` where the filter kept them all back.
     pub(crate) fn accept(&mut self, samples: Vec<Sample>) -> Option<Ticket> {
-        let samples = self.filter(samples);
-        (!samples.is_empty()).then(|| self.buffer.append(self.source, samples))
+        self.append(samples, Buffer::append)
     }
 
     /// The same for what was read while the buffer had room, by a poller that reads no more without.
     pub(crate) fn accept_held(&mut self, samples: Vec<Sample>) -> Option<Ticket> {
-        let samples = self.filter(samples);
-        (!samples.is_empty()).then(|| self.buffer.append_held(self.source, samples))
+        self.append(samples, Buffer::append_held)
     }
 
-    /// Scales, shows and taps the samples; returns those that say something new.
-    fn filter(&mut self, mut samples: Vec<Sample>) -> Vec<Sample> {
-        for sample in &mut samples {
+    /// Takes values that were stored before and hold still. Those of tags that are bad for whoever listens are to be
+    /// stored again, and are returned; the others are shown.
+    pub(crate) fn confirm(&mut self, known: Vec<Sample>) -> Vec<Sample> {
+        let Some(told) = self.told.clone() else {
+            return known;
+        };
+        let mut table = told.lock();
+        let (again, mut known): (Vec<Sample>, Vec<Sample>) = known
+            .into_iter()
+            .partition(|sample| table.is_bad(sample.tag));
+        drop(table);
+        self.show(&mut known);
+        again
+    }
+
+    /// Keeps what the device told of by itself.
+    pub(crate) fn tell(&self, event: Event, timebase: Timebase) -> Ticket {
+        let mut table = self.told.as_ref().map(|told| told.lock());
+        if let Some(table) = &mut table {
+            table.take_event(&event, timebase);
+        }
+        self.buffer.append_event(self.source, event)
+    }
+
+    fn append(
+        &mut self,
+        mut samples: Vec<Sample>,
+        append: impl FnOnce(&Buffer, SourceId, Vec<Sample>) -> Ticket,
+    ) -> Option<Ticket> {
+        self.show(&mut samples);
+        let mut table = self.told.as_ref().map(|told| told.lock());
+        if let Some(table) = &mut table {
+            samples.iter().for_each(|sample| table.take(sample));
+        }
+        let stages = &mut self.stages;
+        let first_tag = self.first_tag;
+        samples.retain(|sample| {
+            let stage =
+                index(first_tag, sample.tag).and_then(|index| stages.get_mut(index)?.as_mut());
+            stage.is_some_and(|stage| stage.passes(sample))
+        });
+        (!samples.is_empty()).then(|| append(&self.buffer, self.source, samples))
+    }
+
+    /// Scales, shows and taps the samples.
+    fn show(&mut self, samples: &mut [Sample]) {
+        for sample in &mut *samples {
             if let Some(scaling) = self.stage(sample.tag).and_then(|s| s.treatment.scaling) {
-                scale(sample, scaling);
+                scaling.apply(sample);
             }
         }
-        self.live.confirm(&samples);
+        self.live.confirm(samples);
         for tap in &mut self.taps {
-            tap.offer(&samples);
+            tap.offer(samples);
         }
-        samples.retain(|sample| match self.stage_mut(sample.tag) {
-            Some(stage) => stage.passes(sample),
-            None => false,
-        });
-        samples
     }
 
     /// A poll cycle of the device is over: models that take one row a cycle may score.
@@ -116,34 +162,13 @@ impl Pipeline {
         }
     }
 
-    fn index(&self, tag: TagId) -> Option<usize> {
-        tag.0
-            .checked_sub(self.first_tag)
-            .map(|index| index as usize)
-    }
-
     fn stage(&self, tag: TagId) -> Option<&Stage> {
-        self.stages.get(self.index(tag)?)?.as_ref()
-    }
-
-    fn stage_mut(&mut self, tag: TagId) -> Option<&mut Stage> {
-        let index = self.index(tag)?;
-        self.stages.get_mut(index)?.as_mut()
+        self.stages.get(index(self.first_tag, tag)?)?.as_ref()
     }
 }
 
-/// `value = raw * scale + offset`; a result that is no number is bad, not a strange value.
-pub(crate) fn scale(sample: &mut Sample, scaling: Scaling) {
-    let Some(raw) = sample.value.as_ref().and_then(Value::as_f64) else {
-        return;
-    };
-    let value = raw * scaling.scale + scaling.offset;
-    if value.is_finite() {
-        sample.value = Some(Value::F64(value));
-    } else {
-        sample.value = None;
-        sample.quality = Quality::Bad(Reason::NotANumber);
-    }
+fn index(first: u32, tag: TagId) -> Option<usize> {
+    tag.0.checked_sub(first).map(|index| index as usize)
 }
 
 impl Stage {
@@ -187,6 +212,8 @@ fn leaves(deadband: Deadband, last: Option<&Value>, now: Option<&Value>) -> bool
 
 #[cfg(test)]
 mod tests {
+    use millrace_tags::Reason;
+
     use super::*;
 
     fn stage(deadband: Deadband, report_at_least: Option<Duration>) -> Stage {
@@ -246,13 +273,11 @@ mod tests {
     #[test]
     fn scaling_overflow_is_bad_not_infinite() {
         let mut sample = good(1e300, 0);
-        scale(
-            &mut sample,
-            Scaling {
-                scale: 1e300,
-                offset: 0.0,
-            },
-        );
+        let scaling = Scaling {
+            scale: 1e300,
+            offset: 0.0,
+        };
+        scaling.apply(&mut sample);
         assert_eq!(sample.quality, Quality::Bad(Reason::NotANumber));
         assert_eq!(sample.value, None);
     }

@@ -226,8 +226,10 @@ impl Poller {
                     match notified {
                         Ok(reading) => {
                             subscribed = true;
+                            let mut samples = self.pipeline.confirm(reading.known);
+                            samples.extend(reading.samples);
                             let tickets = Tickets {
-                                samples: self.pipeline.accept_held(reading.samples),
+                                samples: self.pipeline.accept_held(samples),
                                 events: self.tell(reading.events),
                             };
                             self.taken(session, tickets, reading.receipt, memory);
@@ -278,7 +280,7 @@ impl Poller {
         let mut last = None;
         for event in events {
             self.events.record(&self.device.name, &event);
-            last = Some(self.buffer.append_event(self.source, event));
+            last = Some(self.pipeline.tell(event, self.clock.timebase()));
         }
         last
     }

@@ -17,7 +17,6 @@ use crate::config::{Scaling, Tag, TagPoint};
 use crate::device::{Device, chain, close};
 use crate::gateway::Gateway;
 use crate::live::value_json;
-use crate::pipeline::scale;
 use crate::report::{DeviceState, WriteDone};
 
 /// A person waits for the answer. It covers a read that is under way, and the three requests of a write.
@@ -276,6 +275,6 @@ fn unscaled(value: Value, tag: TagId, scaling: Option<Scaling>, gateway: &Gatewa
         return value;
     };
     let mut sample = Sample::good(tag, value.clone(), gateway.clock.now());
-    scale(&mut sample, scaling);
+    scaling.apply(&mut sample);
     sample.value.unwrap_or(value)
 }

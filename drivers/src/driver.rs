@@ -103,11 +103,13 @@ pub struct PollGroup {
     pub tags: Vec<TagId>,
 }
 
-/// Neighbouring addresses that a device does not have.
+/// Neighbouring addresses that a device does not have, or a node that a server does not give.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exclusion {
-    /// The first and the last, as `holding:77` or `holding:77-79`.
+    /// The first and the last, as `holding:77` or `holding:77-79`; the node.
     pub addresses: String,
+    /// What the device said, where it may be anything.
+    pub cause: Option<String>,
     /// How many tags live there.
     pub tags: usize,
     /// When the first of them was refused.

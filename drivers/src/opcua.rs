@@ -67,6 +67,7 @@ mod write;
 pub use address::{NodeAddress, NodeAddressError};
 pub use browse::{BrowseOptions, Browsed, BrowsedNode};
 pub use call::{CallError, Called};
+pub use delivered::{Cursor, Fnv, Memory, OpenAlarm};
 pub use driver::{OpcuaDriver, shake_hands};
 pub use identity::Identity;
 pub use inspect::{CertificateReport, EndpointReport, Finding, Inspection, examine, inspect};

@@ -82,6 +82,9 @@ pub struct DeviceAlarm {
     /// The name of the condition, where it is one, which begins and ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
+    /// What the device itself tells the condition by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Whether somebody has acknowledged it at the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acked: Option<bool>,
@@ -129,6 +132,7 @@ mod tests {
             node: Some("ns=2;s=Tank".to_owned()),
             name: None,
             condition: Some("high level".to_owned()),
+            id: Some("ns=2;i=7".to_owned()),
             acked: Some(false),
             source_time: Some(Timestamp(1)),
         };

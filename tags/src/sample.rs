@@ -46,6 +46,9 @@ impl Sample {
 pub struct Reading {
     /// The samples, in order of arrival.
     pub samples: Vec<Sample>,
+    /// Values that were handed over before and hold still: to be stored again only where their tags were said to be bad
+    /// since.
+    pub known: Vec<Sample>,
     /// Events and alarms that the device told of.
     pub events: Vec<Event>,
     /// To be settled with the session when the samples are committed, if the session asks for it.

@@ -16,6 +16,7 @@ mod layering;
 mod ledger;
 mod live;
 mod meanings;
+mod opcua_restart;
 mod opcua_tools;
 mod opcua_trust;
 mod opcua_values;

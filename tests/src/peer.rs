@@ -86,7 +86,7 @@ fn read_lines(stdout: ChildStdout) -> mpsc::Receiver<String> {
 }
 
 /// The Python that has the packages of `requirements.txt`.
-fn python() -> Result<PathBuf> {
+pub fn python() -> Result<PathBuf> {
     if let Some(python) = std::env::var_os("MILLRACE_TEST_PYTHON") {
         return Ok(python.into());
     }

@@ -232,10 +232,10 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
         KeyDoc::new(
             "sampling_interval",
             Kind::Duration {
-                min: Duration::from_millis(1),
+                min: Duration::ZERO,
                 max: POLL_INTERVAL_MAX,
             },
-            "How often the server looks at a node.",
+            "How often the server looks at a node; 0s: it sends every change that it hears of.",
         )
         .means("the tag's poll_interval")
         .only(&[OPCUA]),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use millrace_drivers::modbus::{Address, DataType, PointSpec, WordOrder};
 use millrace_drivers::opcua::NodeAddress;
+pub(crate) use millrace_tags::Scaling;
 use millrace_tags::ValueType;
 
 use super::complaint::Complaint;
@@ -201,15 +202,6 @@ pub(crate) enum TagPoint {
     Modbus(PointSpec),
     /// A node of an OPC UA server.
     Opcua(NodeAddress),
-}
-
-/// `value = raw * scale + offset`, where that is not the raw value itself.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Scaling {
-    /// The factor; not 0.
-    pub(crate) scale: f64,
-    /// What is added.
-    pub(crate) offset: f64,
 }
 
 /// Changes that are not worth sending.

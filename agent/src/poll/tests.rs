@@ -124,8 +124,8 @@ impl Session for ScriptedSession {
                 let good = |tag: &TagId| Sample::good(*tag, Value::U64(value), now);
                 Ok(Reading {
                     samples: self.tags.iter().map(good).collect(),
-                    events: Vec::new(),
                     receipt: Some(Receipt(value)),
+                    ..Reading::default()
                 })
             }
             Act::Hang => std::future::pending().await,
@@ -147,13 +147,13 @@ impl Session for ScriptedSession {
         let value = sent.map_or(0, |sent| sent + 1);
         *sent = Some(value);
         Ok(Reading {
-            events: Vec::new(),
             samples: vec![Sample::good(
                 self.tags[0],
                 Value::U64(value),
                 self.clock.now(),
             )],
             receipt: Some(Receipt(value)),
+            ..Reading::default()
         })
     }
 

@@ -84,11 +84,14 @@ pub(crate) struct Since {
     pub(crate) t: Option<f64>,
 }
 
-/// Neighbouring addresses that the device refuses, and that are left out of the requests.
+/// Neighbouring addresses that the device refuses, and that are left out of the requests; or a node that it refuses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ExcludedRange {
     /// As `holding:77-79`.
     pub(crate) addresses: String,
+    /// What the device said, where it may be anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cause: Option<String>,
     /// How many tags live there.
     pub(crate) tags: usize,
     /// Since when.
@@ -141,6 +144,7 @@ impl ExcludedRange {
     pub(crate) fn new(exclusion: &Exclusion, clock: &dyn Clock) -> Self {
         Self {
             addresses: exclusion.addresses.clone(),
+            cause: exclusion.cause.clone(),
             tags: exclusion.tags,
             since: Since::new(exclusion.since, clock),
             retry_s: exclusion.retry_at.since(clock.now()).as_secs(),
@@ -153,6 +157,7 @@ impl fmt::Display for ExcludedRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             addresses,
+            cause,
             tags,
             since,
             retry_s,
@@ -162,6 +167,13 @@ impl fmt::Display for ExcludedRange {
             tags => format!("{tags} tags"),
         };
         let again = length(*retry_s);
+        if let Some(cause) = cause {
+            let are = if self.tags == 1 { "is" } else { "are" };
+            return write!(
+                f,
+                "{addresses} {are} not read {since}: {cause}; asked again in {again}"
+            );
+        }
         write!(
             f,
             "{addresses} ({tags}) is no address of the device {since}; asked again in {again}"
@@ -262,19 +274,33 @@ fn tags_problem(device: &DeviceStatus) -> Option<String> {
         said += &format!(" ({})", counted(&device.tags_bad));
     }
     if let Some(first) = device.excluded.first() {
-        let named: Vec<&str> = (device.excluded.iter())
-            .take(RANGES_NAMED_MAX)
-            .map(|range| range.addresses.as_str())
-            .collect();
-        let more = device.excluded.len() - named.len();
+        let (named, others) = device
+            .excluded
+            .split_at(RANGES_NAMED_MAX.min(device.excluded.len()));
+        let name = |range: &ExcludedRange| match &range.cause {
+            Some(cause) => format!("{} ({cause})", range.addresses),
+            None => range.addresses.clone(),
+        };
+        let named: Vec<String> = named.iter().map(name).collect();
+        let nodes = first.cause.is_some();
+        let more = match (others, nodes) {
+            ([], _) => String::new(),
+            (others, false) => format!(" and {} ranges more", others.len()),
+            (others, true) => {
+                let count: usize = others.iter().map(|range| range.tags).sum();
+                format!(" and {count} nodes more")
+            }
+        };
+        let (refuses, look) = match nodes {
+            false => ("the device has no", "compare with its manual"),
+            true => (
+                "the server does not give",
+                "millrace device list names each",
+            ),
+        };
         said += &format!(
-            ": the device has no {}{} {}; compare with its manual; asked again in {}",
+            ": {refuses} {}{more} {}; {look}; asked again in {}",
             named.join(", "),
-            if more > 0 {
-                format!(" and {more} ranges more")
-            } else {
-                String::new()
-            },
             first.since,
             length(first.retry_s)
         );
@@ -381,6 +407,7 @@ mod tests {
             tags_bad: BTreeMap::from([("illegal-address".to_owned(), 3)]),
             excluded: vec![ExcludedRange {
                 addresses: "holding:77-79".to_owned(),
+                cause: None,
                 tags: 3,
                 since: since(240),
                 retry_s: 360,
@@ -414,7 +441,30 @@ mod tests {
             ..noisy.trouble.clone().unwrap()
         });
         let well = device("meter-5");
-        let said = problems(&[silent("meter-1"), holes, noisy, nan, late, once, well]);
+        let node = |count: u64| ExcludedRange {
+            addresses: format!("ns=2;s=Nowhere{count}"),
+            cause: Some("BadNodeIdUnknown".to_owned()),
+            tags: 1,
+            since: since(240),
+            retry_s: 40,
+        };
+        let server = DeviceStatus {
+            tags: 10_000,
+            tags_good: 9_950,
+            tags_bad: BTreeMap::from([("illegal-address".to_owned(), 50)]),
+            excluded: (0..50).map(node).collect(),
+            ..device("press")
+        };
+        let said = problems(&[
+            silent("meter-1"),
+            holes,
+            noisy,
+            nan,
+            late,
+            once,
+            well,
+            server,
+        ]);
         insta::assert_snapshot!(said.join("\n"));
     }
 

@@ -16,6 +16,7 @@ use super::uplinks::{self, UplinkTask};
 use super::{Running, Stage};
 use crate::command::Journal;
 use crate::config::{self, Config};
+use crate::delivered::{Delivered, Sessions};
 use crate::delivery::Uplink;
 use crate::device::{Device, chain};
 use crate::events::EventLog;
@@ -89,6 +90,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         commits: commits(&buffer),
         room: room(&buffer),
         drivers: Drivers::new(&config.lines, totals, &clock),
+        delivered: Delivered::default(),
         clock: clock.clone(),
         buffer: buffer.clone(),
         polling: Stage::default(),
@@ -96,9 +98,13 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         sending: Stage::default(),
     };
     let registered = builder.register(&config);
+    builder
+        .remember(&config, &registered, stand_in.is_some())
+        .await?;
     let (models, feeds) = builder.models(&config).await;
     let devices = builder.devices(&config, &registered, feeds);
     builder.keep_totals();
+    builder.keep_delivered();
     let uplinks: Vec<Arc<Uplink>> = config.uplinks.iter().map(Uplink::new).collect();
     let gateway = Arc::new(Gateway {
         config,
@@ -173,6 +179,7 @@ fn room(buffer: &Buffer) -> watch::Sender<bool> {
 
 struct Builder {
     drivers: Drivers,
+    delivered: Delivered,
     clock: Arc<dyn Clock>,
     buffer: Buffer,
     live: Arc<LiveTable>,
@@ -208,6 +215,26 @@ impl Builder {
             registration
         };
         config.enabled_devices().map(register).collect()
+    }
+
+    /// Looks up what OPC UA devices have delivered before.
+    async fn remember(
+        &mut self,
+        config: &Config,
+        registered: &[Registration],
+        stands_in: bool,
+    ) -> Result<(), StartError> {
+        let (config, registered) = (config.clone(), registered.to_vec());
+        let clock = self.clock.clone();
+        let opening = tokio::task::spawn_blocking(move || {
+            let delivered = Delivered::open(&config, &registered, &*clock, stands_in);
+            (delivered, Sessions::open(&config.gateway.data_dir))
+        });
+        let (delivered, sessions) = opening.await.map_err(StartError::Opening)?;
+        let memories = delivered.memories(&*self.clock);
+        self.drivers.remember(memories, sessions);
+        self.delivered = delivered;
+        Ok(())
     }
 
     /// Starts every model's thread; those that run come with a feed.
@@ -361,7 +388,8 @@ impl Builder {
                 self.live.clone(),
                 taps,
                 treatments,
-            ),
+            )
+            .noting(self.delivered.told(&device.name)),
             buffer: self.buffer.clone(),
             commits: self.commits.subscribe(),
             room: self.room.subscribe(),
@@ -380,6 +408,17 @@ impl Builder {
         let shutdown = self.sending.shutdown.clone();
         self.sending
             .spawn("the totals".to_owned(), totals.save_regularly(shutdown));
+    }
+
+    /// Keeps what OPC UA devices deliver, and their sessions, in the same way.
+    fn keep_delivered(&mut self) {
+        let shutdown = self.sending.shutdown.clone();
+        let sessions = self.drivers.take_sessions().save_always(shutdown.clone());
+        self.sending.spawn("the sessions".to_owned(), sessions);
+        let delivered = std::mem::take(&mut self.delivered);
+        let delivered = delivered.save_regularly(self.buffer.clone(), shutdown);
+        self.sending
+            .spawn("what was delivered".to_owned(), delivered);
     }
 
     /// Starts every uplink.

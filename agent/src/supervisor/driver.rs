@@ -9,6 +9,7 @@ use millrace_drivers::{Driver, modbus, opcua};
 use millrace_tags::{Clock, TagId, ValueType};
 
 use crate::config::{self, Connection, Listen, TagMeaning, TagPoint};
+use crate::delivered::Sessions;
 use crate::totals::Totals;
 
 /// Builds drivers, and what several of them share: lines and listeners.
@@ -20,6 +21,9 @@ pub(crate) struct Drivers {
     dial_ins: HashMap<String, DialIn>,
     totals: Totals,
     taps: BTreeMap<String, Tap>,
+    /// What OPC UA devices have to know of the agent before this one.
+    memories: HashMap<String, opcua::Memory>,
+    sessions: Sessions,
 }
 
 impl Drivers {
@@ -37,7 +41,19 @@ impl Drivers {
             dial_ins: HashMap::new(),
             totals,
             taps: BTreeMap::new(),
+            memories: HashMap::new(),
+            sessions: Sessions::default(),
         }
+    }
+
+    /// OPC UA devices go on where the agent before this one ended.
+    pub(super) fn remember(
+        &mut self,
+        memories: HashMap<String, opcua::Memory>,
+        sessions: Sessions,
+    ) {
+        self.memories = memories;
+        self.sessions = sessions;
     }
 
     /// The driver that the device's connection asks for.
@@ -66,13 +82,22 @@ impl Drivers {
             }
             Connection::Opcua(settings) => {
                 let items = items(device, tags);
-                Arc::new(opcua::OpcuaDriver::new(
-                    settings.clone(),
-                    items,
-                    self.clock.clone(),
-                ))
+                let driver = opcua::OpcuaDriver::new(settings.clone(), items, self.clock.clone());
+                let memory = opcua::Memory {
+                    session: self.sessions.of(&device.name, &settings.url),
+                    ..self.memories.remove(&device.name).unwrap_or_default()
+                };
+                let driver = driver.remembering(memory);
+                let sessions = &mut self.sessions;
+                sessions.keep(&device.name, &settings.url, driver.session());
+                Arc::new(driver)
             }
         }
+    }
+
+    /// The sessions of the devices so far; those of later ones are not kept.
+    pub(super) fn take_sessions(&mut self) -> Sessions {
+        std::mem::take(&mut self.sessions)
     }
 
     /// The totals of the devices so far; later ones have none that are kept.
@@ -201,6 +226,7 @@ fn items(device: &config::Device, tags: &[TagId]) -> Vec<opcua::Item> {
         TagPoint::Opcua(node) => Some(opcua::Item {
             // Whoever writes a type of numbers wants numbers.
             named: matches!(tag.value_type, ValueType::Any | ValueType::Text),
+            scaling: tag.scaling,
             deadband: tag.server_deadband.map(|deadband| match deadband {
                 config::Deadband::Absolute(size) => opcua::ServerDeadband::Absolute(size),
                 config::Deadband::Percent(size) => opcua::ServerDeadband::Percent(size),

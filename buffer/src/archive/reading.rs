@@ -23,6 +23,8 @@ pub(super) struct Walk<'a> {
     open: Option<(Opened, VecDeque<Found>)>,
     /// The epoch that could not be opened last.
     failed: Option<u64>,
+    /// Chunks up to this number are left out.
+    after: u64,
     /// Chunk numbers that were handed out, and those that are gone for good.
     done: Ranges,
     pub(super) progress: Progress,
@@ -43,6 +45,7 @@ impl<'a> Walk<'a> {
             places: VecDeque::new(),
             open: None,
             failed: None,
+            after: 0,
             done: archive.state.log(log).removed.clone(),
             progress: Progress::default(),
         };
@@ -52,7 +55,12 @@ impl<'a> Walk<'a> {
 
     /// Lists the epochs as they are now.
     fn list(&mut self) {
-        self.places = self.archive.places(self.log).into();
+        let mut places = self.archive.places(self.log);
+        let begins = |place: &Place| place.first <= self.after + 1;
+        let first = places.iter().filter(|place| begins(place)).map(|p| p.first);
+        let first = first.max().unwrap_or(0);
+        places.retain(|place| place.first >= first);
+        self.places = places.into();
         if self.order == Order::NewestFirst {
             self.places.make_contiguous().reverse();
         }
@@ -132,6 +140,14 @@ impl<'a> Reading<'a> {
             given: HashMap::new(),
             ready: VecDeque::new(),
         }
+    }
+
+    /// Leaves out chunks up to this number, without a look at them.
+    pub fn after(mut self, chunk: u64) -> Self {
+        self.walk.after = chunk;
+        self.walk.done.insert(0, chunk);
+        self.walk.list();
+        self
     }
 
     /// How far it has come.

@@ -129,8 +129,7 @@ impl GroupReader {
         }
         Ok(Reading {
             samples: cycle.samples,
-            events: Vec::new(),
-            receipt: None,
+            ..Reading::default()
         })
     }
 
@@ -165,6 +164,7 @@ impl GroupReader {
                 _ => {
                     let range = Exclusion {
                         addresses: String::new(),
+                        cause: None,
                         tags: 1,
                         since: one.since,
                         retry_at: one.retry_at,

@@ -39,7 +39,7 @@ pub(super) struct Gaps {
 struct Gap {
     /// What was handed over before it.
     after: Cursor,
-    /// The item's values were bad meanwhile: one that has not changed is handed over again.
+    /// The item's values may have been bad meanwhile: one that has not changed is shown again.
     was_bad: bool,
     /// The first value after it.
     until: Option<Timestamp>,
@@ -111,26 +111,29 @@ impl Gaps {
         self.gaps.is_empty()
     }
 
-    /// Takes a sample of an item with a gap; what may be handed over now goes to `out`.
-    pub(super) fn offer(&mut self, place: usize, sample: Sample, out: &mut Vec<(usize, Sample)>) {
+    /// Takes a sample of an item with a gap; what may be handed over now goes to `out`. Returns the sample where it is
+    /// known already and the item's values were bad meanwhile.
+    pub(super) fn offer(
+        &mut self,
+        place: usize,
+        sample: Sample,
+        out: &mut Vec<(usize, Sample)>,
+    ) -> Option<Sample> {
         let Some(gap) = self.gaps.get_mut(&place) else {
             out.push((place, sample));
-            return;
+            return None;
         };
         if gap.until.is_none() {
             match gap.end(&sample) {
                 End::Nothing => {
                     let was_bad = gap.was_bad;
                     self.close(place, out);
-                    if was_bad {
-                        out.push((place, sample));
-                    }
-                    return;
+                    return was_bad.then_some(sample);
                 }
                 End::Unknown => {
                     gap.hold(sample, &mut self.held);
                     self.give_up(place, out);
-                    return;
+                    return None;
                 }
                 End::At(time) => gap.until = Some(time),
                 // The server itself has nothing yet, or bad news that has no time.
@@ -141,6 +144,7 @@ impl Gaps {
         if self.held > HELD_MAX {
             self.give_up_all(out);
         }
+        None
     }
 
     /// The receipt of a notification, unless some of its values are held.

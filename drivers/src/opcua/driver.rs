@@ -8,15 +8,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use millrace_tags::{Clock, Sample, TagId};
 use opcua::types::{MessageSecurityMode, StatusCode, TimestampsToReturn};
+use tokio::sync::watch;
 
 use super::NodeAddress;
 use super::acks::Acks;
 use super::certificate::CertificateTime;
 use super::channel::{Channel, connect_tcp};
+use super::delivered::{Delivered, Memory};
 use super::endpoint::{Choice, choose, endpoint_name, refused, with_cause};
 use super::events::{Alarms, Watch};
 use super::fallback::Fallback;
-use super::intake::Batch;
+use super::intake::{Batch, Intake};
 use super::locate::locate;
 use super::login::{Login, log_in, log_in_again};
 use super::notes::Notes;
@@ -26,7 +28,7 @@ use super::publish::Publisher;
 use super::remedy;
 use super::resume::{Left, Outcome, resume};
 use super::server::Server;
-use super::session::{Behind, OpcuaSession, close_session};
+use super::session::{Behind, Kept, OpcuaSession, close_session};
 use super::settings::{Auth, Collect, Item, Settings};
 use super::subscription::{Monitored, Subscribed};
 use super::types::Types;
@@ -47,6 +49,7 @@ pub struct OpcuaDriver {
     receipts: Arc<AtomicU64>,
     /// What the last session left behind when its connection was lost.
     left: Arc<Mutex<Left>>,
+    session: Arc<watch::Sender<Option<String>>>,
 }
 
 impl OpcuaDriver {
@@ -70,11 +73,37 @@ impl OpcuaDriver {
             members: by_interval.into_values().collect(),
             clock,
             receipts: Arc::new(AtomicU64::new(0)),
-            left: Arc::new(Mutex::new(Left {
-                alarms: Some(Alarms::default()),
-                ..Left::default()
-            })),
+            left: Arc::default(),
+            session: Arc::default(),
         }
+        .remembering(Memory::default())
+    }
+
+    /// Goes on where the agent before this one ended: its session is closed, and what the server sent meanwhile is
+    /// filled in from history, or marked as lost, as after a lost session.
+    pub fn remembering(self, memory: Memory) -> Self {
+        let scalings = self.items.iter().map(|item| item.scaling);
+        let delivered = Delivered::after(memory.cursors, scalings);
+        *lock(&self.left) = Left {
+            session: None,
+            orphan: memory.session.as_deref().and_then(Login::from_text),
+            intake: Intake::after(delivered),
+            alarms: Some(Alarms::after(memory.alarms)),
+        };
+        self.session.send_replace(memory.session);
+        self
+    }
+
+    /// The session that is at the server now, as a text that only [`Memory::session`] of the same device understands. It
+    /// is a secret, as long as the session lives.
+    pub fn session(&self) -> watch::Receiver<Option<String>> {
+        self.session.subscribe()
+    }
+
+    /// Of a session that leaves in `left` what the next one needs.
+    fn kept(&self, left: &Left) -> Kept {
+        // A session beside the device's first watches no alarms, and leaves nothing.
+        Kept(left.alarms.is_some().then(|| self.session.clone()))
     }
 
     /// The longest time that the server may hear nothing from us while all is well.
@@ -119,6 +148,7 @@ impl OpcuaDriver {
         line: Line,
         login: Login,
         left: &Arc<Mutex<Left>>,
+        kept: Kept,
     ) -> Result<OpcuaSession, SessionError> {
         let polled = self.polled(&line, self.members.clone()).await?;
         let clock = self.clock.clone();
@@ -129,6 +159,7 @@ impl OpcuaDriver {
             clock,
             self.items.clone(),
             Behind::new(login, left.clone()),
+            kept,
         ))
     }
 
@@ -163,10 +194,11 @@ impl OpcuaDriver {
         let mut taken = Taken::from(left);
         let login = self.log_in(&line, &mut taken).await?;
         let channel = line.channel.clone();
-        match self.poll(line, login.clone(), left).await {
+        let kept = self.kept(&taken);
+        match self.poll(line, login.clone(), left, kept.clone()).await {
             Ok(session) => Ok(session),
             Err(error) => {
-                abandon(&channel, login, &mut taken).await;
+                abandon(&channel, login, &mut taken, &kept).await;
                 Err(error)
             }
         }
@@ -178,6 +210,7 @@ impl OpcuaDriver {
         left: &Arc<Mutex<Left>>,
     ) -> Result<OpcuaSession, SessionError> {
         let mut taken = Taken::from(left);
+        let kept = self.kept(&taken);
         let begun = self.go_on(&line, &mut taken).await?;
         drop(taken);
         let (device, left) = (&self.settings.device, left.clone());
@@ -197,6 +230,7 @@ impl OpcuaDriver {
             line.notes,
             clock,
             self.items.clone(),
+            kept,
         ))
     }
 
@@ -208,6 +242,7 @@ impl OpcuaDriver {
         let own = line.own.as_ref();
         match resume(&line.channel, &self.settings, own, retained, &line.notes).await {
             Outcome::Resumed(retained) => {
+                self.kept(left).note(&retained.login);
                 let acks = retained.acks.clone();
                 let intake = std::mem::take(&mut left.intake);
                 Ok(Begun::Publishing(
@@ -237,7 +272,8 @@ impl OpcuaDriver {
                 return self.fall_back(line, login, code, left).await;
             }
             Err(Unmonitored::Broken(error)) => {
-                abandon(&line.channel, login, left).await;
+                let kept = self.kept(left);
+                abandon(&line.channel, login, left, &kept).await;
                 return Err(error);
             }
         };
@@ -277,7 +313,8 @@ impl OpcuaDriver {
                 clock: self.clock.clone(),
             })),
             Err(error) => {
-                abandon(&line.channel, login, left).await;
+                let kept = self.kept(left);
+                abandon(&line.channel, login, left, &kept).await;
                 Err(error)
             }
         }
@@ -324,13 +361,19 @@ impl OpcuaDriver {
                 Ok(_) => {
                     close_session(&line.channel).await;
                 }
-                Err(error) if line.channel.is_cut() || error.is_refusal() => return Err(error),
+                Err(error) if line.channel.is_cut() => return Err(error),
+                Err(error) if error.is_refusal() && !orphan.is_of_another_run() => {
+                    return Err(error);
+                }
                 // The server has closed it.
                 Err(_) => {}
             }
             left.orphan = None;
+            self.kept(left).forget();
         }
-        line.log_in(&self.settings, self.silence_max()).await
+        let login = line.log_in(&self.settings, self.silence_max()).await?;
+        self.kept(left).note(&login);
+        Ok(login)
     }
 
     async fn ask(&self, line: &Line) -> Result<Server, SessionError> {
@@ -367,11 +410,11 @@ fn by_interval(items: &[Item]) -> BTreeMap<Duration, Vec<usize>> {
 }
 
 /// The session that was begun on this channel serves nobody.
-async fn abandon(channel: &Channel, login: Login, left: &mut Left) {
-    if channel.is_cut() {
-        left.orphan = Some(login);
+async fn abandon(channel: &Channel, login: Login, left: &mut Left, kept: &Kept) {
+    if !channel.is_cut() && close_session(channel).await {
+        kept.forget();
     } else {
-        close_session(channel).await;
+        left.orphan = Some(login);
     }
 }
 

@@ -19,6 +19,7 @@ use opcua::types::{
 
 use super::NodeAddress;
 use super::decode;
+use super::delivered::OpenAlarm;
 use super::subscription::Monitored;
 use crate::SessionError;
 
@@ -61,9 +62,10 @@ pub(super) struct Alarms(Arc<Mutex<Active>>);
 
 #[derive(Debug, Default)]
 struct Active {
-    since: HashMap<NodeId, Told>,
+    /// By the address of the condition, which stays the same where the server's namespaces change places.
+    since: HashMap<String, Told>,
     /// While the server tells all active conditions again: those that it has not told yet.
-    unconfirmed: Option<Vec<NodeId>>,
+    unconfirmed: Option<Vec<String>>,
 }
 
 #[derive(Debug, Clone)]
@@ -146,6 +148,15 @@ impl Monitored {
 }
 
 impl Alarms {
+    /// Goes on from what was told by an agent before this one.
+    pub(super) fn after(open: Vec<OpenAlarm>) -> Self {
+        let told = |OpenAlarm { id, since, detail }| (id, Told { since, detail });
+        Self(Arc::new(Mutex::new(Active {
+            since: open.into_iter().map(told).collect(),
+            unconfirmed: None,
+        })))
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Active> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,7 +202,7 @@ fn operand((kind, path): &(ObjectTypeId, &[&str])) -> SimpleAttributeOperand {
 /// One event, as far as it is understood.
 struct Fields {
     event_type: NodeId,
-    condition: Option<NodeId>,
+    condition: Option<String>,
     retain: bool,
     active: Option<bool>,
     detail: EventDetail,
@@ -216,6 +227,7 @@ impl Fields {
             _ => 0,
         };
         let condition = node_id(next());
+        let condition = condition.map(|node| super::tool::node_address(&node, namespaces));
         let condition_name = text(next());
         let retain = next() == Variant::Boolean(true);
         let active = flag(next());
@@ -227,7 +239,7 @@ impl Fields {
         };
         Some(Self {
             event_type,
-            condition,
+            condition: condition.clone(),
             retain,
             active,
             severity,
@@ -238,6 +250,7 @@ impl Fields {
                     node: source.map(|node| super::tool::node_address(&node, namespaces)),
                     name,
                     condition: condition_name,
+                    id: condition,
                     acked,
                     source_time: time,
                 })),
@@ -317,7 +330,7 @@ impl Active {
         }
     }
 
-    fn hold(&mut self, condition: NodeId, since: Moment, detail: &EventDetail) {
+    fn hold(&mut self, condition: String, since: Moment, detail: &EventDetail) {
         let detail = detail.clone();
         self.since.insert(condition, Told { since, detail });
     }

@@ -56,6 +56,14 @@ pub(super) struct Intake {
 }
 
 impl Intake {
+    /// Nothing has come yet; this much was handed over by an agent before this one.
+    pub(super) fn after(delivered: Delivered) -> Self {
+        Self {
+            delivered,
+            ..Self::default()
+        }
+    }
+
     /// A session of so many items begins that knows nothing of the one before: whatever was handed over
     /// of an item, something may be missing after it.
     pub(super) fn begin(&mut self, items: usize, history: bool) {
@@ -89,7 +97,7 @@ impl Intake {
         notes: &Notes,
     ) -> Option<Reading> {
         let mut samples = Vec::with_capacity(batch.samples.len());
-        let mut out = Vec::new();
+        let (mut out, mut known) = (Vec::new(), Vec::new());
         for arrived in batch.samples {
             let place = arrived.place;
             if arrived.overflowed && !discards_newest {
@@ -99,7 +107,7 @@ impl Intake {
                 self.delivered.take(place, &arrived.sample);
                 samples.push(arrived.sample);
             } else {
-                self.gaps.offer(place, arrived.sample, &mut out);
+                known.extend(self.gaps.offer(place, arrived.sample, &mut out));
                 self.release(&mut out, &mut samples, notes);
             }
             if arrived.overflowed && discards_newest {
@@ -111,21 +119,21 @@ impl Intake {
             self.release(&mut out, &mut samples, notes);
         }
         let receipt = batch.receipt.and_then(|receipt| self.gaps.receipt(receipt));
-        let empty = samples.is_empty() && batch.events.is_empty() && receipt.is_none();
-        (!empty).then_some(Reading {
+        let reading = Reading {
             samples,
+            known,
             events: batch.events,
             receipt,
-        })
+        };
+        (reading != Reading::default()).then_some(reading)
     }
 
     /// Receipts that have waited for held values: each a reading of its own, without samples.
     pub(super) fn free_receipts(&mut self) -> Vec<Reading> {
         let receipts = self.gaps.free_receipts().into_iter();
         let alone = |receipt| Reading {
-            samples: Vec::new(),
-            events: Vec::new(),
             receipt: Some(receipt),
+            ..Reading::default()
         };
         receipts.map(alone).collect()
     }
@@ -230,8 +238,7 @@ impl Answers<'_> {
         self.intake.release(&mut self.out, &mut samples, notes);
         (!samples.is_empty()).then_some(Reading {
             samples,
-            events: Vec::new(),
-            receipt: None,
+            ..Reading::default()
         })
     }
 }

@@ -39,6 +39,34 @@ pub(super) struct Login {
     token: NodeId,
     /// What the next activation has to sign.
     server_nonce: ByteString,
+    /// It may be older than what the server has: then it is forgotten, whatever the server says of it.
+    of_another_run: bool,
+}
+
+impl Login {
+    /// For the agent that runs after this one. Whoever reads it can speak as this session: it is a secret.
+    pub(super) fn to_text(&self) -> String {
+        let nonce = self.server_nonce.as_ref().iter();
+        let nonce: String = nonce.map(|byte| format!("{byte:02x}")).collect();
+        format!("{nonce} {}", self.token)
+    }
+
+    /// `None` where it is no text of [`Login::to_text`].
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        let (nonce, token) = text.split_once(' ')?;
+        let pairs = nonce.as_bytes().chunks(2);
+        let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+        let nonce: Vec<u8> = pairs.map(byte).collect::<Option<_>>()?;
+        Some(Self {
+            token: token.parse().ok()?,
+            server_nonce: nonce.into(),
+            of_another_run: true,
+        })
+    }
+
+    pub(super) fn is_of_another_run(&self) -> bool {
+        self.of_another_run
+    }
 }
 
 /// Creates and activates a session on the channel. `own` is ours where the channel is secured.
@@ -76,6 +104,7 @@ pub(super) async fn log_in(
     let login = Login {
         token: created.authentication_token,
         server_nonce: created.server_nonce,
+        of_another_run: false,
     };
     activate(channel, settings, own, login).await
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
 use std::time::Duration;
 
+use millrace_tags::Moment;
 use opcua::types::DateTime;
 
 use super::{Item, clock};
+use crate::Exclusion;
 
 /// More refused nodes than this are counted, not named.
 const NAMED_MAX: usize = 100;
@@ -21,8 +22,10 @@ struct Content {
     security: String,
     warnings: Vec<String>,
     revised: Option<String>,
-    /// Place of the item, and why the server does not give its value.
-    refused: BTreeMap<usize, String>,
+    /// Place of the item that the server does not give.
+    refused: BTreeMap<usize, Refused>,
+    /// When those are asked for again.
+    retry_at: Option<Moment>,
     /// Place of the item, and why the server does not apply its deadband.
     unfiltered: BTreeMap<usize, String>,
     overflows: u64,
@@ -31,6 +34,13 @@ struct Content {
     filled: u64,
     holes: u64,
     clock: Option<String>,
+}
+
+#[derive(Debug, Clone)]
+struct Refused {
+    node: String,
+    why: String,
+    since: Moment,
 }
 
 impl Notes {
@@ -54,9 +64,20 @@ impl Notes {
         self.content().revised = Some(text);
     }
 
-    pub(super) fn refused(&self, place: usize, item: &Item, why: &str) {
-        let text = format!("node {} is not read: {why}", item.node);
-        self.content().refused.insert(place, text);
+    /// The server does not give the item.
+    pub(super) fn refused(&self, place: usize, item: &Item, why: &str, at: Moment) {
+        let mut content = self.content();
+        let refused = content.refused.entry(place).or_insert_with(|| Refused {
+            node: item.node.to_string(),
+            why: String::new(),
+            since: at,
+        });
+        why.clone_into(&mut refused.why);
+    }
+
+    /// When the server is asked again for what it does not give.
+    pub(super) fn retry_at(&self, at: Moment) {
+        self.content().retry_at = Some(at);
     }
 
     /// Whether any node is refused.
@@ -90,6 +111,7 @@ impl Notes {
         let mut to = to.content();
         to.revised.clone_from(&from.revised);
         to.refused.clone_from(&from.refused);
+        to.retry_at = from.retry_at;
         to.unfiltered.clone_from(&from.unfiltered);
         to.overflows = from.overflows;
         to.republished = from.republished;
@@ -124,6 +146,29 @@ impl Notes {
 
     pub(super) fn lost(&self, notifications: u64) {
         self.content().lost += notifications;
+    }
+
+    /// What the server does not give: each node, but for the last entry where there are very many.
+    pub(super) fn excluded(&self) -> Vec<Exclusion> {
+        let content = self.content();
+        let exclusion = |refused: &Refused| Exclusion {
+            addresses: refused.node.clone(),
+            cause: Some(refused.why.clone()),
+            tags: 1,
+            since: refused.since,
+            retry_at: content.retry_at.unwrap_or(refused.since),
+        };
+        let named = content.refused.values().take(NAMED_MAX).map(exclusion);
+        let mut excluded: Vec<Exclusion> = named.collect();
+        let further = content.refused.len() - excluded.len();
+        if let Some(last) = excluded.last().filter(|_| further > 0) {
+            excluded.push(Exclusion {
+                addresses: format!("{further} further nodes"),
+                tags: further,
+                ..last.clone()
+            });
+        }
+        excluded
     }
 
     /// One line each.
@@ -164,11 +209,6 @@ impl Notes {
             ));
         }
         lines.extend(content.unfiltered.values().take(NAMED_MAX).cloned());
-        lines.extend(content.refused.values().take(NAMED_MAX).cloned());
-        if content.refused.len() > NAMED_MAX {
-            let more = content.refused.len() - NAMED_MAX;
-            lines.push(format!("{more} further nodes are not read"));
-        }
         lines
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use millrace_tags::{Clock, Reading, Reason, Sample};
+use millrace_tags::{Clock, Moment, Reading, Reason, Sample};
 use opcua::types::{DataValue, NodeId, ReadValueId, TimestampsToReturn};
 
 use super::channel::Channel;
@@ -66,7 +66,7 @@ impl Polled {
             let now = clock.now();
             let healed = notes.has_refused();
             for (&place, data) in chunk.iter().zip(&values) {
-                self.note(place, data, healed, notes);
+                self.note(place, data, healed, notes, now);
             }
             let origin = decode::Origin {
                 channel,
@@ -84,21 +84,23 @@ impl Polled {
                 place,
                 item,
                 "the server does not have its namespace, or nothing at its path",
+                clock.now(),
             );
             samples.push(Sample::bad(item.tag, Reason::IllegalAddress, clock.now()));
         }
         Ok(Reading {
             samples,
-            events: Vec::new(),
-            receipt: None,
+            ..Reading::default()
         })
     }
 
     /// `healed`: what is good now may have been bad before.
-    fn note(&self, place: usize, data: &DataValue, healed: bool, notes: &Notes) {
+    fn note(&self, place: usize, data: &DataValue, healed: bool, notes: &Notes, now: Moment) {
         match data.status {
             Some(status) if status.is_bad() => {
-                notes.refused(place, &self.items[place], &status.to_string());
+                let item = &self.items[place];
+                notes.refused(place, item, &status.to_string(), now);
+                notes.retry_at(now + item.interval);
             }
             _ if healed => notes.accepted(place),
             _ => {}

@@ -75,6 +75,8 @@ impl Publisher {
         first: Vec<Reading>,
     ) -> Self {
         let now = Instant::now();
+        let retry = monitored.clock.now() + REFUSED_RETRY_INTERVAL;
+        monitored.notes.retry_at(retry);
         Self {
             login,
             monitored,
@@ -388,6 +390,8 @@ impl Publisher {
 
     async fn retry_refused(&mut self) -> Result<Vec<Reading>, SessionError> {
         self.retry_refused_at = Instant::now() + REFUSED_RETRY_INTERVAL;
+        let retry = self.monitored.clock.now() + REFUSED_RETRY_INTERVAL;
+        self.monitored.notes.retry_at(retry);
         let places = std::mem::take(&mut self.monitored.refused);
         let samples = self.monitored.monitor(places).await?;
         Ok(self.take(Batch::unasked(samples)).into_iter().collect())

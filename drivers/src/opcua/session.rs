@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use millrace_tags::{Clock, Reading, Receipt, TagId, Value};
 use opcua::types::{CloseSessionRequest, CloseSessionResponse, NodeId};
+use tokio::sync::watch;
 
 use super::NodeAddress;
 use super::channel::Channel;
@@ -19,7 +20,7 @@ use super::settings::Item;
 use super::subscription::Subscribed;
 use super::types::Types;
 use super::write::{Given, Writing};
-use crate::{Session, SessionError, WriteError, WriteReport};
+use crate::{Exclusion, Session, SessionError, WriteError, WriteReport};
 
 pub(super) struct OpcuaSession {
     channel: Arc<Channel>,
@@ -29,6 +30,28 @@ pub(super) struct OpcuaSession {
     items: Arc<[Item]>,
     types: Types,
     behind: Option<Behind>,
+    kept: Kept,
+}
+
+/// The session that an agent after this one may find at the server, for it to close; of a session beside the device's
+/// first, nothing.
+#[derive(Clone, Default)]
+pub(super) struct Kept(pub(super) Option<Arc<watch::Sender<Option<String>>>>);
+
+impl Kept {
+    /// The session is at the server, and this is the way into it.
+    pub(super) fn note(&self, login: &Login) {
+        if let Some(kept) = &self.0 {
+            kept.send_replace(Some(login.to_text()));
+        }
+    }
+
+    /// The server has none of ours.
+    pub(super) fn forget(&self) {
+        if let Some(kept) = &self.0 {
+            kept.send_replace(None);
+        }
+    }
 }
 
 /// What a polled session leaves behind when its connection is lost.
@@ -56,6 +79,7 @@ impl OpcuaSession {
         notes: Notes,
         clock: Arc<dyn Clock>,
         items: Arc<[Item]>,
+        kept: Kept,
     ) -> Self {
         Self {
             channel,
@@ -65,6 +89,7 @@ impl OpcuaSession {
             items,
             types: Types::default(),
             behind: None,
+            kept,
         }
     }
 
@@ -75,6 +100,7 @@ impl OpcuaSession {
         clock: Arc<dyn Clock>,
         items: Arc<[Item]>,
         behind: Behind,
+        kept: Kept,
     ) -> Self {
         Self {
             channel,
@@ -84,6 +110,7 @@ impl OpcuaSession {
             items,
             types: Types::default(),
             behind: Some(behind),
+            kept,
         }
     }
 }
@@ -136,11 +163,15 @@ impl Session for OpcuaSession {
         self.notes.lines()
     }
 
+    fn excluded(&self) -> Vec<Exclusion> {
+        self.notes.excluded()
+    }
+
     async fn close(&mut self) {
         self.collecting = Collecting::Closed;
-        if !say_goodbye(&self.channel).await
-            && let Some(behind) = self.behind.take()
-        {
+        if say_goodbye(&self.channel).await {
+            self.kept.forget();
+        } else if let Some(behind) = self.behind.take() {
             lock(&behind.left).orphan = Some(behind.login);
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use millrace_tags::TagId;
+use millrace_tags::{Scaling, TagId};
 use opcua::types::MessageSecurityMode;
 
 use super::NodeAddress;
@@ -336,6 +336,8 @@ pub struct Item {
     pub deadband: Option<ServerDeadband>,
     /// Whether a number of an enumeration is shown by its name.
     pub named: bool,
+    /// What happens to a number between the session and the store.
+    pub scaling: Option<Scaling>,
 }
 
 impl Item {
@@ -346,6 +348,7 @@ impl Item {
             node,
             interval,
             named: true,
+            scaling: None,
             deadband: None,
         }
     }

@@ -538,7 +538,7 @@ impl Monitored {
             .into_iter()
             .map(|(place, code)| {
                 let item = &self.items[place];
-                self.notes.refused(place, item, &code.to_string());
+                self.notes.refused(place, item, &code.to_string(), now);
                 (place, Sample::bad(item.tag, status::reason(code), now))
             })
             .collect()

@@ -67,7 +67,8 @@ async fn poll(driver: OpcuaDriver, steps: Arc<Mutex<Vec<Step>>>, remarks: Arc<Mu
                 let error = loop {
                     match session.notified().await {
                         Ok(reading) => {
-                            reading.samples.into_iter().map(Step::Took).for_each(note);
+                            let samples = reading.known.into_iter().chain(reading.samples);
+                            samples.map(Step::Took).for_each(note);
                             if let Some(receipt) = reading.receipt {
                                 session.settle(receipt);
                             }

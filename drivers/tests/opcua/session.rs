@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use millrace_drivers::{Session, SessionError};
+use millrace_drivers::{Exclusion, Session, SessionError};
 use millrace_tags::{Reading, Sample, TagId, Value};
 
 /// Far longer than anything takes; a test that hits it has failed.
@@ -22,6 +22,7 @@ pub(crate) async fn collect(session: &mut Box<dyn Session>, count: usize) -> Vec
         if let Some(receipt) = reading.receipt {
             session.settle(receipt);
         }
+        samples.extend(reading.known);
         samples.extend(reading.samples);
     }
     samples
@@ -40,4 +41,11 @@ pub(crate) fn counts(samples: &[Sample], tag: u32) -> Vec<u64> {
             _ => panic!("{sample:?}"),
         })
         .collect()
+}
+
+/// Nodes that the session does not bring, one in a line.
+pub(crate) fn excluded(session: &dyn Session) -> String {
+    let excluded = session.excluded().into_iter();
+    let line = |one: Exclusion| format!("{}: {}\n", one.addresses, one.cause.unwrap_or_default());
+    excluded.map(line).collect()
 }

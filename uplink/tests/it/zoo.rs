@@ -152,6 +152,7 @@ pub(crate) fn events(source: &str) -> Parcel {
                 node: Some("ns=2;s=Tank".into()),
                 name: None,
                 condition: Some("high level".into()),
+                id: Some("ns=2;i=7".into()),
                 acked: Some(false),
                 source_time: Some(Timestamp::from_unix_ms(ZERO_MS)),
             })),
