@@ -7,16 +7,21 @@
 //! (`barred.rs`) is withheld.
 
 mod barred;
+mod bd_seq;
+mod node;
 mod suspects;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use millrace_buffer::{Budget, Item, Offer, OfferId, Outbox};
 use millrace_tags::{Clock, Lane, Timebase};
 use millrace_uplink::profile::EncodeError;
 use millrace_uplink::{
-    Consignment, Feed, Incoming, Message, Profile, Refusal, SessionCounters, SessionState, Window,
+    Consignment, Feed, Incoming, Message, Parting, Profile, Refusal, SessionCounters, SessionState,
+    Window,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -25,10 +30,19 @@ use crate::command::{Commands, Said};
 use crate::config;
 use crate::report::UplinkStatus;
 use barred::{Access, Barred, Reach, TAKES_NOTHING};
+use bd_seq::BdSeq;
+use node::{Node, Turn};
+pub(crate) use node::{Plant, PlantTag};
 use suspects::{Advice, Numbers, Suspects, Verdict};
 
 /// Records in one parcel at most: a message near the size that links carry best.
 const PARCEL_RECORDS_MAX: usize = 2_000;
+
+/// The state of an uplink whose primary host is offline.
+const WAITING: &str = "waiting";
+
+/// How often an edge node looks at what has become due by itself.
+const NODE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What people read of a message that the broker hangs up on.
 const HANGS_UP: &str = "the broker closes the connection whenever it gets this message";
@@ -106,6 +120,8 @@ pub(crate) struct Delivery {
     seen: Option<Timebase>,
     /// Boots whose clock became known after records of them had gone out: the core is to be told.
     clocks: Vec<Timebase>,
+    /// Speaks for the gateway where the profile is Sparkplug.
+    node: Option<Node>,
 }
 
 /// Why an offer does not go now.
@@ -136,6 +152,8 @@ enum InFlight {
     Said(Said),
     /// The clock message of a boot.
     Clock(Timebase),
+    /// What an edge node says beside data.
+    Node,
 }
 
 impl Delivery {
@@ -173,7 +191,16 @@ impl Delivery {
             next_token: 0,
             seen: None,
             clocks: Vec::new(),
+            node: None,
         }
+    }
+
+    /// Lets an edge node speak, where the profile is one of Sparkplug.
+    pub(crate) fn with_node(mut self, plant: Plant, data_dir: &Path) -> Self {
+        let bd_seq = BdSeq::open(data_dir, &self.settings.name);
+        let (profile, clock) = (&self.profile, self.clock.clone());
+        self.node = Node::new(profile, plant, bd_seq, self.settings.settle_after, clock);
+        self
     }
 
     fn token(&mut self, what: InFlight) -> u64 {
@@ -233,7 +260,7 @@ impl Delivery {
         in_flight.sort_by_key(|(token, _)| std::cmp::Reverse(*token));
         for (_, what) in in_flight {
             match what {
-                InFlight::Offer { .. } | InFlight::Probe => {}
+                InFlight::Offer { .. } | InFlight::Probe | InFlight::Node => {}
                 InFlight::Said(said) => self.commands.say_again(said),
                 InFlight::Clock(timebase) => self.clocks.push(timebase),
             }
@@ -241,6 +268,9 @@ impl Delivery {
         self.held = None;
         self.alone = false;
         self.proven = false;
+        if let Some(node) = &mut self.node {
+            node.connection_ended();
+        }
         self.outbox.reconnected();
     }
 
@@ -254,7 +284,7 @@ impl Delivery {
             InFlight::Offer {
                 id, bytes, numbers, ..
             } => Some((*id, numbers.as_ref()?, *bytes)),
-            InFlight::Said(_) | InFlight::Clock(_) | InFlight::Probe => None,
+            InFlight::Said(_) | InFlight::Clock(_) | InFlight::Probe | InFlight::Node => None,
         });
         if !alone {
             let under_way: Vec<(Numbers, usize)> = offers
@@ -380,7 +410,12 @@ impl Delivery {
         .collect()
     }
 
-    fn encode(&self, offer: &Offer) -> Result<Vec<Message>, EncodeError> {
+    fn encode(&mut self, offer: &Offer) -> Result<Vec<Message>, EncodeError> {
+        if let (Some(node), Item::Parcel(parcel)) = (&mut self.node, &offer.item) {
+            return node
+                .encode(parcel, self.message_max)
+                .or_else(|_| node.encode(parcel, self.settings.max_message));
+        }
         match &offer.item {
             // One record may be larger than what was found to pass, and pass.
             Item::Parcel(parcel) => self
@@ -391,6 +426,56 @@ impl Delivery {
                         .encode_parcel(parcel, self.settings.max_message)
                 }),
             Item::Gap(gap) => Ok(self.profile.encode_gap(gap, self.settings.max_message)),
+        }
+    }
+}
+
+impl Delivery {
+    /// What an edge node has to say before data; `Err`: data may go.
+    fn node_turn(&mut self) -> Result<Option<Consignment>, ()> {
+        let Some(node) = &mut self.node else {
+            return Err(());
+        };
+        while let Some(said) = self.commands.next() {
+            match &said {
+                Said::Begun(to) => node.begun(&to.id),
+                Said::Reply(reply, _) => node.replied(reply),
+            }
+            self.commands.told(&said);
+        }
+        while let Some((id, records)) = node.ripe() {
+            self.outbox.acked(id);
+            self.uplink
+                .update(|status| status.records_acked_total += records);
+        }
+        if node.sends_again() {
+            // The session's word on these means nothing any more.
+            self.in_flight
+                .retain(|_, what| !matches!(what, InFlight::Offer { .. }));
+            (self.held, self.alone) = (None, false);
+            self.outbox.reconnected();
+        }
+        let turn = node.turn();
+        let waits = node.waits_for();
+        self.uplink.update(|status| match waits {
+            Some(host) => {
+                status.state = WAITING.to_owned();
+                status.error = Some(format!("the primary host {host} is not online"));
+            }
+            None if status.state == WAITING => {
+                status.state = "connected".to_owned();
+                status.error = None;
+            }
+            None => {}
+        });
+        match turn {
+            Turn::Wait => Ok(None),
+            Turn::Send(messages) => Ok(Some(Consignment {
+                token: self.token(InFlight::Node),
+                lane: Lane::Alarm,
+                messages,
+            })),
+            Turn::Data => Err(()),
         }
     }
 }
@@ -411,6 +496,9 @@ impl Feed for Delivery {
         if self.alone {
             return None;
         }
+        if let Ok(turn) = self.node_turn() {
+            return turn;
+        }
         if self.held.is_none()
             && let Some(aside) = self.aside()
         {
@@ -419,7 +507,7 @@ impl Feed for Delivery {
         loop {
             let budget = Budget {
                 records: PARCEL_RECORDS_MAX,
-                backlog: window.backlog,
+                backlog: window.backlog && self.node.as_ref().is_none_or(Node::has_room),
             };
             let held = self.held.take();
             let mut offer = held.or_else(|| self.outbox.next(budget))?;
@@ -460,7 +548,7 @@ impl Feed for Delivery {
                 numbers,
             }) => (id, records, bytes, numbers),
             Some(InFlight::Said(said)) => return self.commands.told(&said),
-            Some(InFlight::Clock(_) | InFlight::Probe) | None => return,
+            Some(InFlight::Clock(_) | InFlight::Probe | InFlight::Node) | None => return,
         };
         self.alone = false;
         if let Some(numbers) = numbers {
@@ -474,12 +562,18 @@ impl Feed for Delivery {
                 self.tell_barred();
             }
         }
+        if let Some(node) = &mut self.node {
+            return node.hold(id, records);
+        }
         self.outbox.acked(id);
         self.uplink
             .update(|status| status.records_acked_total += records);
     }
 
     fn refused(&mut self, token: u64, why: Refusal) {
+        if let Some(node) = &mut self.node {
+            node.stumbled();
+        }
         match self.in_flight.remove(&token) {
             Some(InFlight::Offer {
                 id,
@@ -495,11 +589,38 @@ impl Feed for Delivery {
                 tracing::error!(error = %why, "a reply cannot be sent");
                 self.commands.fail(said, &why.to_string());
             }
+            Some(InFlight::Node) => {
+                tracing::error!(uplink = %self.settings.name, error = %why, "a birth or death cannot be sent");
+            }
             Some(InFlight::Clock(_) | InFlight::Probe) | None => {}
         }
     }
 
+    async fn connecting(&mut self) -> Option<Parting> {
+        Some(self.node.as_mut()?.connecting().await)
+    }
+
+    fn unheard(&mut self) {
+        if let Some(node) = &mut self.node {
+            node.unheard();
+        }
+    }
+
+    fn hangs_up(&self) -> bool {
+        self.node.as_ref().is_some_and(Node::hangs_up)
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        self.node.is_some().then_some(NODE_INTERVAL)
+    }
+
     fn received(&mut self, topic: &str, payload: &[u8], retained: bool) {
+        if let Some(node) = &mut self.node {
+            for command in node.received(topic, payload, retained) {
+                self.commands.take(Ok(command));
+            }
+            return;
+        }
         let incoming = Incoming {
             topic,
             payload,

@@ -10,7 +10,7 @@ use millrace_tags::{Clock, DropReason, Sample, TagId};
 use serde::Serialize;
 
 use crate::config::{Config, Connection, Pattern};
-use crate::delivery::Uplink;
+use crate::delivery::{Plant, PlantTag, Uplink};
 use crate::device::{Device, chain};
 use crate::events::EventLog;
 use crate::live::{LiveTable, TagLabel, tag_row};
@@ -152,6 +152,38 @@ impl Gateway {
                 known: known.join(", "),
             }
         })
+    }
+
+    /// What an edge node of Sparkplug tells of through this uplink.
+    pub(crate) fn plant(&self, uplink: &crate::config::Uplink) -> Plant {
+        let routed = |name: &str| uplink.routes(name);
+        let devices = self.devices.iter().filter(|device| routed(&device.name));
+        let configured = self.config.enabled_devices();
+        let tags = configured
+            .filter(|device| routed(&device.name))
+            .flat_map(|device| {
+                device.tags.iter().map(|tag| {
+                    let tag = PlantTag {
+                        device: device.name.clone(),
+                        name: tag.name.clone(),
+                        value_type: tag.value_type,
+                    };
+                    (format!("{}/{}", tag.device, tag.name), tag)
+                })
+            });
+        Plant {
+            live: self.live.clone(),
+            tags: tags.collect(),
+            devices: devices
+                .map(|device| (device.name.clone(), device.clone()))
+                .collect(),
+            models: self
+                .config
+                .models
+                .iter()
+                .map(|model| model.name.clone())
+                .collect(),
+        }
     }
 
     /// Lines and Modbus devices, for tools.

@@ -52,6 +52,16 @@ impl LiveTable {
         }
     }
 
+    /// Shows the last sample of every tag that has one, with the tag's full name.
+    pub(crate) fn each(&self, mut show: impl FnMut(&str, &Sample)) {
+        let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);
+        for row in rows.iter().flatten() {
+            if let Some(last) = &row.last {
+                show(&row.label.full_name, last);
+            }
+        }
+    }
+
     /// How many of these tags have a good last value.
     pub(crate) fn good(&self, tags: &[TagId]) -> usize {
         let rows = self.rows.read().unwrap_or_else(PoisonError::into_inner);

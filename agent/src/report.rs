@@ -160,7 +160,7 @@ pub(crate) struct UplinkStatus {
     pub(crate) url: String,
     /// Its profile.
     pub(crate) profile: String,
-    /// `connecting`, `connected` or `down`.
+    /// `connecting`, `connected`, `waiting` (for a primary host) or `down`.
     pub(crate) state: String,
     /// Why it is down.
     pub(crate) error: Option<String>,
@@ -344,7 +344,8 @@ const RUNWAY_SHORT_S: u64 = 24 * 3600;
 /// What will be lost if an uplink stays down.
 pub(crate) fn runway_problem(status: &Status) -> Option<String> {
     let runway = status.buffer.runway_s?;
-    let down = status.uplinks.iter().find(|u| u.state == "down")?;
+    let stays = |state: &str| state == "down" || state == "waiting";
+    let down = status.uplinks.iter().find(|u| stays(&u.state))?;
     (runway < RUNWAY_SHORT_S).then(|| {
         format!(
             "the store is full in about {} if uplink {} stays down",
@@ -375,6 +376,9 @@ fn uplink_problem(uplink: &UplinkStatus) -> Option<String> {
     let (name, error) = (&uplink.name, cause(&uplink.error));
     if uplink.state == "down" {
         return Some(format!("uplink {name} is down: {error}"));
+    }
+    if uplink.state == "waiting" {
+        return Some(format!("uplink {name} waits: {error}"));
     }
     let refused = uplink.refused_sources.join(", ");
     (!refused.is_empty()).then(|| {

@@ -26,6 +26,8 @@ mod profiles;
 mod reload;
 mod replay;
 mod serial_line;
+mod sparkplug;
+mod sparkplug_checker;
 mod store;
 mod stored;
 mod systemd;

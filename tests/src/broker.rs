@@ -132,6 +132,16 @@ impl Broker {
         Ok(())
     }
 
+    /// Kills it: what it has not saved is gone.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut process = self.process.take().context("the broker does not run")?;
+        process.kill();
+        Ok(())
+    }
+
     /// Stops it with SIGTERM: it writes its store first.
     ///
     /// # Errors

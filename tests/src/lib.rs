@@ -15,6 +15,7 @@ pub mod received;
 pub mod served;
 pub mod sim;
 pub mod small_disk;
+pub mod sparkplug;
 pub mod subscriber;
 pub mod wait;
 

@@ -187,6 +187,8 @@ pub(crate) enum Codec {
     InfluxLine,
     SmartRest,
     Template(Box<template::Templates>),
+    /// An edge node speaks for itself, see [`crate::Profile::edge_node`]: nothing goes through here.
+    Sparkplug,
 }
 
 impl Codec {
@@ -208,6 +210,7 @@ impl Codec {
             Codec::InfluxLine => influx::samples(sheet, parcel, samples, room),
             Codec::SmartRest => smartrest::samples(sheet, parcel, samples, room),
             Codec::Template(templates) => templates.samples(sheet, parcel, samples, room),
+            Codec::Sparkplug => Ok(Vec::new()),
         }
     }
 
@@ -227,6 +230,7 @@ impl Codec {
             Codec::InfluxLine => influx::event(sheet, parcel, event),
             Codec::SmartRest => smartrest::event(parcel, event),
             Codec::Template(templates) => return templates.event(sheet, parcel, seq, event),
+            Codec::Sparkplug => return Ok(None),
         }))
     }
 
@@ -240,6 +244,7 @@ impl Codec {
             Codec::InfluxLine => influx::gap(sheet.gateway, gap, limit),
             Codec::SmartRest => smartrest::gap(sheet.gateway, gap, limit),
             Codec::Template(templates) => templates.gap(sheet, gap, limit),
+            Codec::Sparkplug => Vec::new(),
         }
     }
 
@@ -257,7 +262,7 @@ impl Codec {
             Codec::SenmlCbor => senml::status(gateway, online, senml::Form::Cbor),
             Codec::InfluxLine => influx::status(gateway, online),
             // Cumulocity knows by the connection.
-            Codec::SmartRest => return None,
+            Codec::SmartRest | Codec::Sparkplug => return None,
             Codec::Template(templates) => return templates.status(gateway, vars, online, facts),
         })
     }

@@ -21,6 +21,9 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Name service, TLS handshake and CONNACK each: slow links take seconds, not tens of them.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The step after the CONNECT.
+const WAITING_FOR_CONNACK: &str = "waiting for the CONNACK";
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -127,6 +130,17 @@ fn refusal_text(code: u8) -> &'static str {
 }
 
 impl ConnectError {
+    /// Whether the broker had our CONNECT when it came to this.
+    pub(crate) fn is_after_connect(&self) -> bool {
+        match self {
+            ConnectError::Timeout { step, .. } => *step == WAITING_FOR_CONNACK,
+            ConnectError::Refused { .. }
+            | ConnectError::Closed { .. }
+            | ConnectError::NotMqtt { .. } => true,
+            _ => false,
+        }
+    }
+
     /// Whether trying again soon is pointless: a person has to change something first.
     pub fn is_refusal(&self) -> bool {
         matches!(self, ConnectError::Refused { code, .. } if *code != 3)
@@ -203,7 +217,7 @@ pub(crate) async fn open(
     timeout(STEP_TIMEOUT, accepted(endpoint, &mut link))
         .await
         .map_err(|_| ConnectError::Timeout {
-            step: "waiting for the CONNACK",
+            step: WAITING_FOR_CONNACK,
             endpoint: endpoint.clone(),
             after: STEP_TIMEOUT,
         })??;

@@ -22,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 use millrace_tags::{Command, Gap, Parcel, Records, Reply, ReplyTo, StreamId, Timebase, Timestamp};
 use serde_json::{Map, Value};
 
+use crate::codec::sparkplug::{EdgeNode, PrimaryHost};
 use crate::codec::template::{TemplateTexts, Templates};
 use crate::codec::{Codec, Piece, Room, Sheet, json, payload_limit};
 use crate::command::way::Way;
@@ -125,7 +126,7 @@ impl Profile {
         sources: &[&str],
     ) -> Result<Self, SetupError> {
         let gateway = gateway.into();
-        let vars = all_vars(&definition, vars)?;
+        let vars = all_vars(&definition, vars, &gateway)?;
         let bind = |key: &'static str, template: &crate::topic::TopicTemplate| {
             let bound = template.bind(&gateway, &vars, &definition.rules);
             match bound.problem(false) {
@@ -166,6 +167,16 @@ impl Profile {
                 topic,
                 problem,
             })?);
+        }
+        for name in ["group", "node"] {
+            let is_missing = vars.get(name).is_some_and(String::is_empty);
+            if definition.codec == CodecName::Sparkplug && is_missing {
+                return Err(SetupError::Missing {
+                    profile: definition.name.clone(),
+                    name: name.to_owned(),
+                    about: definition.vars[name].about.clone(),
+                });
+            }
         }
         let greeting = greeting(&definition, &gateway, &vars, sources);
         Ok(Self {
@@ -255,9 +266,33 @@ impl Profile {
         )
     }
 
-    /// Where commands come from; all there is to subscribe.
+    /// Where commands come from.
     pub fn command_filters(&self) -> impl Iterator<Item = &str> {
         self.ways.iter().map(|way| way.filter.as_str())
+    }
+
+    /// All there is to subscribe: where commands come from, and what an edge node waits for.
+    pub fn subscriptions(&self) -> Vec<String> {
+        let mut filters: Vec<String> = self.command_filters().map(str::to_owned).collect();
+        if let Some((node, host)) = self.edge_node() {
+            filters.extend(node.subscriptions());
+            filters.extend(host.iter().flat_map(PrimaryHost::subscriptions));
+        }
+        filters
+    }
+
+    /// The edge node that speaks for the gateway, and the host that it waits for; `None` where the profile has
+    /// messages of its own.
+    pub fn edge_node(&self) -> Option<(EdgeNode, Option<PrimaryHost>)> {
+        let Codec::Sparkplug = self.codec else {
+            return None;
+        };
+        let var = |name: &str| self.vars.get(name).map(String::as_str).unwrap_or_default();
+        let host = Some(var("primary_host")).filter(|id| !id.is_empty());
+        Some((
+            EdgeNode::new(var("group"), var("node")),
+            host.map(PrimaryHost::new),
+        ))
     }
 
     /// The parcel as messages, each no larger on the wire than `max_message` (backlog:
@@ -401,10 +436,11 @@ impl Profile {
     }
 }
 
-/// The variables that were given, and the defaults of the others.
+/// The variables that were given, and the defaults of the others; `{gateway}` in them is the gateway.
 fn all_vars(
     definition: &Definition,
     given: &BTreeMap<String, String>,
+    gateway: &str,
 ) -> Result<BTreeMap<String, String>, SetupError> {
     if let Some(name) = given
         .keys()
@@ -428,7 +464,7 @@ fn all_vars(
             name: name.clone(),
             about: variable.about.clone(),
         })?;
-        all.insert(name.clone(), value.clone());
+        all.insert(name.clone(), value.replace("{gateway}", gateway));
     }
     Ok(all)
 }
@@ -441,6 +477,7 @@ fn codec(definition: &Definition) -> Codec {
         CodecName::ThingsBoard => Codec::ThingsBoard,
         CodecName::InfluxLine => Codec::InfluxLine,
         CodecName::SmartRest => Codec::SmartRest,
+        CodecName::Sparkplug => Codec::Sparkplug,
         CodecName::Template => {
             let texts = definition.template.clone().unwrap_or_default();
             match Templates::compile(texts) {

@@ -251,6 +251,9 @@ pub trait Feed: Send {
         std::future::ready(None)
     }
 
+    /// The attempt ended before a CONNECT was sent: nobody has the will of [`Feed::connecting`].
+    fn unheard(&mut self) {}
+
     /// Whether this connection is to be ended, as with a shutdown, and another one begun.
     fn hangs_up(&self) -> bool {
         false
@@ -292,6 +295,9 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
         };
         let down = match opened {
             Err(error) => {
+                if !error.is_after_connect() {
+                    feed.unheard();
+                }
                 let failure = match error.is_refusal() {
                     true => Failure::Refused,
                     false => Failure::Transient,

@@ -36,7 +36,7 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
             Kind::Form("the name of a profile"),
             "The kind of core: topics, payload and limits. Built in: `generic`, `mainflux`, `magistrala`, \
              `mainfluxlabs`, `thingsboard`, `influx-line`, `leverege`, `flowbox`, `aws-iot`, `azure-iot-hub`, `nats`, \
-             `umh`, `proxus`, `cumulocity`. The file `profiles/NAME.toml` \
+             `umh`, `proxus`, `cumulocity`, `sparkplug-b`. The file `profiles/NAME.toml` \
              beside the configuration adds one, or takes the place of a built-in one; see \
              [profiles](profiles.md).",
         )
@@ -126,6 +126,17 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
         )
         .default("5"),
         KeyDoc::new(
+            "settle_after",
+            Kind::Duration {
+                min: Duration::ZERO,
+                max: Duration::from_secs(3600),
+            },
+            "With `sparkplug-b`: for how long an unbroken connection must have gone on before what was sent counts as \
+             delivered; a connection that ends earlier sends it again as historical. With a primary host at least one \
+             and a half times its keep-alive.",
+        )
+        .default("10s"),
+        KeyDoc::new(
             "linger",
             Kind::Later,
             "How long samples may wait for others to share a message with.",
@@ -194,6 +205,8 @@ pub(crate) struct Uplink {
     pub(crate) keep_alive: Duration,
     /// How often one message may end the connection before it is set aside.
     pub(crate) poison_after: u32,
+    /// How long an edge node holds what the broker has read.
+    pub(crate) settle_after: Duration,
     /// The key that payloads are sealed with.
     pub(crate) seal_key: Option<SecretSource>,
 }
@@ -239,7 +252,8 @@ impl Uplink {
         session.max_inflight = self.max_inflight;
         session.max_message = self.max_message;
         session.will = profile.will();
-        session.subscribe = profile.command_filters().map(str::to_owned).collect();
+        session.subscribe = profile.subscriptions();
+        session.unacked = profile.definition().delivery == DeliveryClass::Unacked;
         session.farewell = profile.offline().into_iter().collect();
         session
     }
@@ -271,6 +285,7 @@ impl Uplink {
             .is_some_and(|packing| packing.seal_key.is_some());
         let profile = read_profile(&section, gateway, sources, route.as_deref())
             .and_then(|profile| read_compression(&section, profile, compression))
+            .and_then(|profile| read_sealed(&section, profile, sealed))
             .map(|profile| Arc::new(profile.packed(compression, sealed)));
         let max_message = read_max_message(&section, profile.as_deref());
         let login = profile
@@ -279,6 +294,7 @@ impl Uplink {
         let max_inflight = section.integer::<i32>("max_inflight");
         let keep_alive = section.duration("keep_alive");
         let poison_after = section.integer::<u32>("poison_after");
+        let settle_after = read_settle_after(&section, profile.as_deref());
         Some(Self {
             name: name?,
             profile: profile?,
@@ -293,6 +309,7 @@ impl Uplink {
             max_inflight: usize::try_from(max_inflight?).ok()?,
             keep_alive: keep_alive?,
             poison_after: poison_after?,
+            settle_after: settle_after?,
             seal_key: packing?.seal_key,
         })
     }
@@ -419,6 +436,16 @@ fn read_packing(section: &Section<'_>) -> Option<Packing> {
     })
 }
 
+/// The profile, where its payloads may be sealed.
+fn read_sealed(section: &Section<'_>, profile: Profile, sealed: bool) -> Option<Profile> {
+    if sealed && profile.definition().delivery == DeliveryClass::Unacked {
+        let complaint = Complaint::new("hosts and brokers read the payloads of Sparkplug");
+        section.complain("seal", complaint.hint("remove it, and seal_key_file"));
+        return None;
+    }
+    Some(profile)
+}
+
 /// The profile, where its receivers can undo the compression.
 fn read_compression(
     section: &Section<'_>,
@@ -435,6 +462,17 @@ fn read_compression(
     ));
     section.complain("compression", complaint.hint("remove it"));
     None
+}
+
+/// How long an edge node holds what the broker has read; other profiles have acknowledgements.
+fn read_settle_after(section: &Section<'_>, profile: Option<&Profile>) -> Option<Duration> {
+    let unacked = profile?.definition().delivery == DeliveryClass::Unacked;
+    if section.has("settle_after") && !unacked {
+        let complaint = Complaint::new("this profile has acknowledgements, which settle");
+        section.complain("settle_after", complaint.hint("remove it"));
+        return None;
+    }
+    section.duration("settle_after")
 }
 
 /// The directory of a person's own profiles: beside the main file, whichever file names the uplink.

@@ -97,6 +97,10 @@ impl UplinkTask {
             self.shown.clone(),
             gateway.clock.clone(),
             commands,
+        )
+        .with_node(
+            gateway.plant(&self.settings),
+            &gateway.config.gateway.data_dir,
         );
         async move {
             // Will and farewell are sealed, too: without the key there is no session.

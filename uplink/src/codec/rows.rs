@@ -64,31 +64,37 @@ pub(crate) fn rows<'a>(
             TimeChoice::Gateway => None,
         };
         let time = source_time.or_else(|| parcel.timebase.utc(sample.gateway_time));
-        let (value, problem) = match &sample.value {
-            Some(value) => match problem(value) {
-                Some(problem) => (None, Some(problem)),
-                None => (Some(value), None),
-            },
-            None => (None, None),
-        };
-        let quality = match problem {
-            Some(problem) => Quality::Bad(sample.quality.reason().unwrap_or(problem)),
-            None => sample.quality,
-        };
+        let (value, quality) = shown(sample);
         Ok(Row {
             seq,
             tag: &tag.name,
             unit: tag.unit.as_deref(),
             time: time.map(|time| time.0),
             value,
-            quality: match (value, quality) {
-                // Nothing to show and yet good: no codec could say so.
-                (None, Quality::Good) => Quality::Bad(Reason::InvalidEncoding),
-                _ => quality,
-            },
+            quality,
         })
     };
     (parcel.first_seq..).zip(samples).map(row).collect()
+}
+
+/// The value where it can be written, and the quality that goes with it.
+pub(crate) fn shown(sample: &Sample) -> (Option<&Value>, Quality) {
+    let (value, problem) = match &sample.value {
+        Some(value) => match problem(value) {
+            Some(problem) => (None, Some(problem)),
+            None => (Some(value), None),
+        },
+        None => (None, None),
+    };
+    let quality = match problem {
+        Some(problem) => Quality::Bad(sample.quality.reason().unwrap_or(problem)),
+        None => sample.quality,
+    };
+    match (value, quality) {
+        // Nothing to show and yet good: no codec could say so.
+        (None, Quality::Good) => (None, Quality::Bad(Reason::InvalidEncoding)),
+        shown => shown,
+    }
 }
 
 /// Why a value is not written.

@@ -2,8 +2,7 @@
 //!
 //! The one codec that remembers: a host knows metrics only from births, so what may be sent follows from what was. An
 //! [`EdgeNode`] makes the messages; whoever has the connection asks for the will before each CONNECT, for the births
-//! right after it and whenever a host asks for a rebirth, and sends everything in order at QoS 0. No profile uses it
-//! yet: our session publishes at QoS 1 with one will for all its connections.
+//! before anything else and whenever a host asks for a rebirth, and sends everything in order at QoS 0.
 //!
 //! | value | travels as |
 //! |---|---|
@@ -14,29 +13,39 @@
 //! | bytes | Bytes |
 //! | none | `is_null` |
 //! | not good | the properties `Quality` (0 bad, 500 uncertain) and `Reason` |
-//! | backlog | `is_historical` |
+//! | backlog, and what is older than what the host has of the metric | `is_historical` |
 //!
 //! A device is a source, one level of the topic. Aliases are unique in the whole node; a metric that is new, or whose
-//! type has changed, makes a DBIRTH go before the data. Times are whole milliseconds and mandatory: before the clock
-//! is known a record is refused. Sparkplug has no place for stream and numbers, and no acknowledgements.
+//! type has changed, makes a DBIRTH go before the data, and so does data of a device that the host takes for lost.
+//! Times are whole milliseconds and mandatory: before the clock is known a record is refused. Sparkplug has no place for
+//! stream and numbers, and no acknowledgements.
 
+mod host;
+mod metric;
 mod wire;
 
 use std::collections::BTreeMap;
 
-use millrace_tags::{Lane, Parcel, Quality, Records, Value, ValueType};
+use millrace_tags::{Lane, Parcel, Records, Sample, Value, ValueType};
 use prost::Message as _;
 
-use super::rows::{Row, rows};
-use super::{EncodeError, TimeChoice, payload_limit};
+use super::rows::{rows, shown};
+use super::{BACKLOG_MESSAGE_BYTES, EncodeError, TimeChoice, payload_limit};
 use crate::message::Message;
 use crate::topic::Names;
-use wire::{Datatype, Metric, Payload, PropertySet, PropertyValue, Worth};
+use metric::{asked, metric, nothing, of_type, read_back};
+use wire::{Datatype, Metric, Payload, Worth};
+
+pub use host::{HostNews, PrimaryHost};
 
 /// The metric by which a host asks for births.
 const REBIRTH: &str = "Node Control/Rebirth";
-const BAD: u32 = 0;
-const STALE: u32 = 500;
+
+/// What a metric takes in a payload beside itself, at most: tag and length, alias, `is_historical`.
+const METRIC_OVERHEAD: usize = 6 + 11 + 2;
+
+/// Time and number of a payload.
+const PAYLOAD_OVERHEAD: usize = 16;
 
 /// What a host asks for.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +54,8 @@ pub enum HostCommand {
     Rebirth,
     /// A value for a tag.
     Write {
+        /// Names the command: the same message delivered twice has the same id.
+        id: String,
         /// The device.
         source: String,
         /// The tag.
@@ -68,6 +79,17 @@ struct Known {
 #[derive(Debug, Clone, Default)]
 struct Device {
     metrics: BTreeMap<String, Known>,
+    /// The host takes it for alive.
+    born: bool,
+}
+
+impl Device {
+    fn unborn(&mut self) {
+        self.born = false;
+        for known in self.metrics.values_mut() {
+            known.born = false;
+        }
+    }
 }
 
 /// An edge node of one group.
@@ -79,6 +101,13 @@ pub struct EdgeNode {
     bd_seq: u8,
     seq: u8,
     next_alias: u64,
+}
+
+/// Metrics of one device on their way into messages.
+#[derive(Default)]
+struct Gathered {
+    metrics: Vec<Metric>,
+    bytes: usize,
 }
 
 impl EdgeNode {
@@ -103,15 +132,22 @@ impl EdgeNode {
         self.devices.entry(source.to_owned()).or_default();
     }
 
+    /// The newest that is known of a tag, for the births to come.
+    pub fn see(&mut self, source: &str, tag: &str, sample: &Sample, time_ms: u64) {
+        let (value, quality) = shown(sample);
+        let metric = metric(value, quality, time_ms);
+        let datatype = value.and_then(|value| of_type(value.value_type()));
+        self.learn(source, tag, datatype, Some(&metric));
+        if let Some(known) = self.known(source, tag) {
+            known.last = metric;
+        }
+    }
+
     /// Begins a session: the will of this CONNECT. `bd_seq` is one more than that of the CONNECT before, also over
     /// restarts; whoever has a disk counts.
     pub fn connecting(&mut self, bd_seq: u8) -> Message {
         self.bd_seq = bd_seq;
-        for device in self.devices.values_mut() {
-            for known in device.metrics.values_mut() {
-                known.born = false;
-            }
-        }
+        self.devices.values_mut().for_each(Device::unborn);
         self.death()
     }
 
@@ -125,9 +161,11 @@ impl EdgeNode {
         Message::new(self.topic("NDEATH", None), payload.encode_to_vec())
     }
 
-    /// NBIRTH and all DBIRTHs: right after CONNECT and on [`HostCommand::Rebirth`]. Numbers begin at 0.
-    pub fn births(&mut self, now_ms: u64) -> Vec<Message> {
+    /// NBIRTH and all DBIRTHs but those of devices that are `absent`: after CONNECT and on [`HostCommand::Rebirth`].
+    /// Numbers begin at 0.
+    pub fn births(&mut self, now_ms: u64, absent: impl Fn(&str) -> bool) -> Vec<Message> {
         self.seq = 0;
+        self.devices.values_mut().for_each(Device::unborn);
         let control = Metric {
             name: Some(REBIRTH.to_owned()),
             timestamp: Some(now_ms),
@@ -138,23 +176,34 @@ impl EdgeNode {
         let metrics = vec![self.bd_seq_metric(Some(now_ms)), control];
         let mut messages = vec![self.message("NBIRTH", None, now_ms, metrics)];
         let sources: Vec<String> = self.devices.keys().cloned().collect();
-        for source in sources {
-            messages.push(self.device_birth(&source, now_ms));
+        for source in sources.iter().filter(|source| !absent(source)) {
+            messages.push(self.device_birth(source, now_ms));
         }
         messages
     }
 
-    /// DDEATH of a device that was lost.
+    /// Whether the host takes the device for alive.
+    pub fn is_born(&self, source: &str) -> bool {
+        self.devices.get(source).is_some_and(|device| device.born)
+    }
+
+    /// DBIRTH of a device that is back; `None` where the host takes it for alive, or nobody knows it.
+    pub fn back(&mut self, source: &str, now_ms: u64) -> Option<Message> {
+        let is_lost = self.devices.get(source).is_some_and(|device| !device.born);
+        is_lost.then(|| self.device_birth(source, now_ms))
+    }
+
+    /// DDEATH of a device that was lost; `None` where the host does not take it for alive.
     pub fn lost(&mut self, source: &str, now_ms: u64) -> Option<Message> {
-        let device = self.devices.get_mut(source)?;
-        for known in device.metrics.values_mut() {
-            known.born = false;
-        }
+        let device = self.devices.get_mut(source).filter(|device| device.born)?;
+        device.unborn();
         Some(self.message("DDEATH", Some(source), now_ms, Vec::new()))
     }
 
-    /// The samples of a parcel as DDATA, each no larger than `max_message`, with the DBIRTH before it that the host
-    /// needs. Events make no message. After an error nothing has changed.
+    /// The samples of a parcel as DDATA, each no larger than `max_message` (backlog:
+    /// [`BACKLOG_MESSAGE_BYTES`](super::BACKLOG_MESSAGE_BYTES)), with the DBIRTH before it that the host needs. Events make
+    /// no message. Of a device that is `absent` all is historical, and what has no value makes no message: its DDEATH says
+    /// so. After an error nothing has changed.
     ///
     /// # Errors
     /// When a record cannot be encoded; it names the record.
@@ -162,30 +211,23 @@ impl EdgeNode {
         &mut self,
         parcel: &Parcel,
         max_message: usize,
-    ) -> Result<Vec<Message>, EncodeError> {
-        let mut next = self.clone();
-        let messages = next.try_encode(parcel, max_message)?;
-        *self = next;
-        Ok(messages)
-    }
-
-    fn try_encode(
-        &mut self,
-        parcel: &Parcel,
-        max_message: usize,
+        now_ms: u64,
+        absent: bool,
     ) -> Result<Vec<Message>, EncodeError> {
         let Records::Samples(samples) = &parcel.records else {
             return Ok(Vec::new());
         };
-        let rows = rows(parcel, samples, TimeChoice::Source)?;
-        let historical = parcel.lane == Lane::Backlog;
         let source: &str = &parcel.source;
-        let mut messages = Vec::new();
-        let mut metrics: Vec<Metric> = Vec::new();
-        let mut bytes = 0;
-        let mut at = 0;
-        let limit = payload_limit(&self.topic("DDATA", Some(source)), max_message);
-        for row in &rows {
+        let historical = absent || parcel.lane == Lane::Backlog;
+        let topic = self.topic("DDATA", Some(source));
+        let most = payload_limit(&topic, max_message);
+        let wanted = match historical {
+            true => most.min(payload_limit(&topic, BACKLOG_MESSAGE_BYTES)),
+            false => most,
+        };
+        let rows = rows(parcel, samples, TimeChoice::Source)?;
+        let mut metrics = Vec::with_capacity(rows.len());
+        for row in rows.iter().filter(|row| !absent || row.value.is_some()) {
             let time = row
                 .time
                 .and_then(|time| u64::try_from(time / 1_000_000).ok());
@@ -193,82 +235,125 @@ impl EdgeNode {
                 source_name: source.to_owned(),
                 seq: row.seq,
             })?;
-            let mut metric = of_row(row, time);
-            // A birth tells what is now: backlog is none of that.
-            let now = (!historical).then_some(&metric);
-            let known = self.learn(source, row.tag, row.value.map(of_value), now);
-            if !known {
-                // What was gathered is of the type that the host knows still.
-                if !metrics.is_empty() {
-                    let gathered = std::mem::take(&mut metrics);
-                    messages.push(self.message("DDATA", Some(source), at, gathered));
-                    bytes = 0;
-                }
-                messages.push(self.device_birth(source, time));
-            }
-            metric.is_historical = historical.then_some(true);
-            metric.alias = self.alias(source, row.tag);
-            // Tag and length of the metric in the payload.
-            let size = metric.encoded_len() + 6;
-            // Time and number of the payload.
-            if size + 16 > limit {
+            let metric = metric(row.value, row.quality, time);
+            let size = metric.encoded_len() + METRIC_OVERHEAD;
+            if size + PAYLOAD_OVERHEAD > most {
                 return Err(EncodeError::TooLarge {
                     source_name: source.to_owned(),
                     seq: row.seq,
-                    bytes: size + 16 + (max_message - limit.min(max_message)),
+                    bytes: size + PAYLOAD_OVERHEAD + (max_message - most.min(max_message)),
                     limit: max_message,
                 });
             }
-            if bytes + size + 16 > limit {
-                let gathered = std::mem::take(&mut metrics);
-                messages.push(self.message("DDATA", Some(source), at, gathered));
-                bytes = 0;
-            }
-            if !historical {
-                self.remember(source, row.tag, &metric);
-            }
-            bytes += size;
-            at = time;
-            metrics.push(metric);
+            metrics.push((row, metric, size));
         }
-        if !metrics.is_empty() {
-            messages.push(self.message("DDATA", Some(source), at, metrics));
+        // From here on nothing fails.
+        let datatype = |value: Option<&Value>| value.and_then(|value| of_type(value.value_type()));
+        // A birth tells what is now: backlog is none of that.
+        let tells = !historical;
+        for (row, metric, _) in &metrics {
+            // One birth for all that are new.
+            if self.known(source, row.tag).is_none() {
+                self.learn(
+                    source,
+                    row.tag,
+                    datatype(row.value),
+                    tells.then_some(metric),
+                );
+            }
         }
+        let mut messages = Vec::new();
+        let mut gathered = Gathered::default();
+        for (row, mut metric, size) in metrics {
+            let now = tells.then_some(&metric);
+            let is_known = self.learn(source, row.tag, datatype(row.value), now);
+            if !is_known || !self.is_born(source) {
+                // What was gathered is of the type that the host knows still.
+                messages.extend(self.data(source, now_ms, &mut gathered));
+                messages.push(self.device_birth(source, now_ms));
+            }
+            if gathered.bytes + size + PAYLOAD_OVERHEAD > wanted {
+                messages.extend(self.data(source, now_ms, &mut gathered));
+            }
+            if let Some(known) = self.known(source, row.tag) {
+                metric.alias = Some(known.alias);
+                let older = metric.timestamp < known.last.timestamp;
+                if historical || older {
+                    metric.is_historical = Some(true);
+                } else {
+                    known.last = metric.clone();
+                }
+            }
+            gathered.bytes += size;
+            gathered.metrics.push(metric);
+        }
+        messages.extend(self.data(source, now_ms, &mut gathered));
         Ok(messages)
+    }
+
+    /// DDATA with what was gathered, in order of time.
+    fn data(&mut self, source: &str, now_ms: u64, gathered: &mut Gathered) -> Option<Message> {
+        let mut metrics = std::mem::take(gathered).metrics;
+        if metrics.is_empty() {
+            return None;
+        }
+        metrics.sort_by_key(|metric| metric.timestamp);
+        Some(self.message("DDATA", Some(source), now_ms, metrics))
+    }
+
+    /// DDATA with a value that a host has written, as it was read back: Sparkplug's answer to a write. `None` where the
+    /// host does not know the metric, or the value is none of its type.
+    pub fn written(
+        &mut self,
+        source: &str,
+        tag: &str,
+        value: &serde_json::Value,
+        now_ms: u64,
+    ) -> Option<Message> {
+        let known = self.known(source, tag).filter(|known| known.born)?;
+        let value = read_back(value, known.datatype)?;
+        let metric = Metric {
+            alias: Some(known.alias),
+            ..metric(Some(&value), millrace_tags::Quality::Good, now_ms)
+        };
+        known.last = metric.clone();
+        Some(self.message("DDATA", Some(source), now_ms, vec![metric]))
     }
 
     /// What a host asks for in an NCMD or DCMD; metrics that are not known are skipped, as Sparkplug wants.
     pub fn commands(&self, topic: &str, payload: &[u8]) -> Vec<HostCommand> {
-        let Ok(payload) = Payload::decode(payload) else {
+        let Ok(decoded) = Payload::decode(payload) else {
             return Vec::new();
         };
         if topic == self.topic("NCMD", None) {
-            let asks = payload.metrics.iter().any(|metric| {
+            let asks = decoded.metrics.iter().any(|metric| {
                 metric.name.as_deref() == Some(REBIRTH)
                     && metric.value == Some(Worth::Boolean(true))
             });
             return asks.then_some(HostCommand::Rebirth).into_iter().collect();
         }
+        let mut devices = self.devices.iter();
+        let Some((source, device)) =
+            devices.find(|(source, _)| topic == self.topic("DCMD", Some(source)))
+        else {
+            return Vec::new();
+        };
         let mut commands = Vec::new();
-        for (source, device) in &self.devices {
-            if topic != self.topic("DCMD", Some(source)) {
-                continue;
-            }
-            for metric in &payload.metrics {
-                let found = device
-                    .metrics
-                    .iter()
-                    .find(|(tag, known)| match &metric.name {
-                        Some(name) => name == *tag,
-                        None => metric.alias == Some(known.alias),
-                    });
-                if let Some((tag, known)) = found {
-                    commands.push(HostCommand::Write {
-                        source: source.clone(),
-                        tag: tag.clone(),
-                        value: written(metric, known.datatype),
-                    });
+        for (nth, metric) in decoded.metrics.iter().enumerate() {
+            let found = match (&metric.name, metric.alias) {
+                (Some(name), _) => device.metrics.get_key_value(name),
+                (None, alias) => {
+                    let mut metrics = device.metrics.iter();
+                    metrics.find(|(_, known)| alias == Some(known.alias))
                 }
+            };
+            if let Some((tag, known)) = found {
+                commands.push(HostCommand::Write {
+                    id: command_id(topic, payload, decoded.timestamp, nth),
+                    source: source.clone(),
+                    tag: tag.clone(),
+                    value: asked(metric, known.datatype),
+                });
             }
         }
         commands
@@ -320,18 +405,18 @@ impl EdgeNode {
     }
 
     fn device_birth(&mut self, source: &str, now_ms: u64) -> Message {
-        let mut metrics = Vec::new();
-        if let Some(device) = self.devices.get_mut(source) {
-            for (tag, known) in &mut device.metrics {
-                known.born = true;
-                metrics.push(Metric {
-                    name: Some(tag.clone()),
-                    alias: Some(known.alias),
-                    timestamp: Some(known.last.timestamp.unwrap_or(now_ms)),
-                    datatype: Some(known.datatype as u32),
-                    ..known.last.clone()
-                });
-            }
+        let device = self.devices.entry(source.to_owned()).or_default();
+        device.born = true;
+        let mut metrics = Vec::with_capacity(device.metrics.len());
+        for (tag, known) in &mut device.metrics {
+            known.born = true;
+            metrics.push(Metric {
+                name: Some(tag.clone()),
+                alias: Some(known.alias),
+                timestamp: Some(known.last.timestamp.unwrap_or(now_ms)),
+                datatype: Some(known.datatype as u32),
+                ..known.last.clone()
+            });
         }
         self.message("DBIRTH", Some(source), now_ms, metrics)
     }
@@ -344,8 +429,7 @@ impl EdgeNode {
         datatype: Option<Datatype>,
         first: Option<&Metric>,
     ) -> bool {
-        let device = self.devices.entry(source.to_owned()).or_default();
-        if let Some(known) = device.metrics.get_mut(tag) {
+        if let Some(known) = self.known(source, tag) {
             // A missing value has the type that the metric has.
             if let Some(datatype) = datatype.filter(|datatype| *datatype != known.datatype) {
                 known.datatype = datatype;
@@ -362,98 +446,28 @@ impl EdgeNode {
             last: first.map_or_else(nothing, Metric::clone),
             born: false,
         };
+        let device = self.devices.entry(source.to_owned()).or_default();
         device.metrics.insert(tag.to_owned(), known);
         false
     }
 
-    fn alias(&self, source: &str, tag: &str) -> Option<u64> {
-        Some(self.devices.get(source)?.metrics.get(tag)?.alias)
-    }
-
-    fn remember(&mut self, source: &str, tag: &str, metric: &Metric) {
-        let device = self.devices.get_mut(source);
-        if let Some(known) = device.and_then(|device| device.metrics.get_mut(tag)) {
-            known.last = metric.clone();
-        }
+    fn known(&mut self, source: &str, tag: &str) -> Option<&mut Known> {
+        self.devices.get_mut(source)?.metrics.get_mut(tag)
     }
 }
 
-/// A metric that had no value yet.
-fn nothing() -> Metric {
-    Metric {
-        is_null: Some(true),
-        ..Metric::default()
+/// A name for a command, which has none of its own: brokers may deliver it twice, with the same bytes. Without a
+/// timestamp the same bytes may as well be two commands.
+fn command_id(topic: &str, payload: &[u8], timestamp: Option<u64>, nth: usize) -> String {
+    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+    digest.update(topic.as_bytes());
+    digest.update(&[0]);
+    digest.update(payload);
+    digest.update(&(nth as u64).to_be_bytes());
+    if timestamp.is_none() {
+        digest.update(&fastrand::u64(..).to_be_bytes());
     }
-}
-
-fn of_type(value_type: ValueType) -> Option<Datatype> {
-    Some(match value_type {
-        ValueType::Bool => Datatype::Boolean,
-        ValueType::I64 => Datatype::Int64,
-        ValueType::U64 => Datatype::UInt64,
-        ValueType::F64 => Datatype::Double,
-        ValueType::F32 => Datatype::Float,
-        ValueType::Text | ValueType::Json => Datatype::Text,
-        ValueType::Bytes => Datatype::Bytes,
-        ValueType::Any => return None,
-    })
-}
-
-fn of_value(value: &Value) -> Datatype {
-    of_type(value.value_type()).unwrap_or(Datatype::Text)
-}
-
-fn of_row(row: &Row<'_>, time: u64) -> Metric {
-    let value = row.value.map(|value| match value {
-        Value::Bool(flag) => Worth::Boolean(*flag),
-        // Two's complement in an unsigned field.
-        Value::I64(number) => Worth::Long(*number as u64),
-        Value::U64(number) => Worth::Long(*number),
-        Value::F64(number) => Worth::Double(*number),
-        Value::F32(number) => Worth::Float(*number),
-        Value::Text(text) | Value::Json(text) => Worth::Text(text.to_string()),
-        Value::Bytes(bytes) => Worth::Bytes(bytes.to_vec()),
-    });
-    let quality = match row.quality {
-        Quality::Good => None,
-        Quality::Uncertain(_) => Some(STALE),
-        Quality::Bad(_) => Some(BAD),
-    };
-    let properties = quality.map(|quality| PropertySet {
-        keys: vec!["Quality".to_owned(), "Reason".to_owned()],
-        values: vec![
-            PropertyValue {
-                datatype: Some(Datatype::Int32 as u32),
-                int: Some(quality),
-                text: None,
-            },
-            PropertyValue {
-                datatype: Some(Datatype::Text as u32),
-                int: None,
-                text: Some(row.reason().into_owned()),
-            },
-        ],
-    });
-    Metric {
-        timestamp: Some(time),
-        is_null: value.is_none().then_some(true),
-        properties,
-        value,
-        ..Metric::default()
-    }
-}
-
-/// What a host writes, by the type that the metric has; some hosts send 32 bits in either field.
-fn written(metric: &Metric, datatype: Datatype) -> Option<Value> {
-    Some(match (metric.value.as_ref()?, datatype) {
-        (Worth::Int(number), Datatype::Int64) => Value::I64(i64::from(*number as i32)),
-        (Worth::Int(number), _) => Value::U64(u64::from(*number)),
-        (Worth::Long(number), Datatype::Int64) => Value::I64(*number as i64),
-        (Worth::Long(number), _) => Value::U64(*number),
-        (Worth::Float(number), _) => Value::F32(*number),
-        (Worth::Double(number), _) => Value::F64(*number),
-        (Worth::Boolean(flag), _) => Value::Bool(*flag),
-        (Worth::Text(text), _) => Value::Text(text.as_str().into()),
-        (Worth::Bytes(bytes), _) => Value::Bytes(bytes.as_slice().into()),
-    })
+    digest.finish().as_ref()[..12]
+        .iter()
+        .fold("dcmd-".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }

@@ -28,6 +28,7 @@ builtin!(
     "umh",
     "proxus",
     "cumulocity",
+    "sparkplug-b",
 );
 
 /// The names of the profiles that come with the program.

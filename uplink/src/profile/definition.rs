@@ -4,8 +4,9 @@
 //! format = 1                    # of this file
 //! name = "my-core"
 //! about = "One sentence for people."
-//! codec = "json"                # senml-json, senml-cbor, thingsboard, influx-line, smartrest, template
-//! delivery = "acked"            # acked-unverified: an acknowledgement does not prove that the core took it
+//! codec = "json"                # senml-json, senml-cbor, thingsboard, influx-line, smartrest, template, sparkplug
+//! delivery = "acked"            # acked-unverified: an acknowledgement does not prove that the core took it;
+//!                               # unacked: there is none; with sparkplug, and only with it
 //! sequence = "payload"          # property, none: where stream and numbers travel
 //! time = "source"               # gateway: of arrival, whatever the device says
 //! compression = ["zstd"]        # what the receiver can undo
@@ -47,6 +48,9 @@
 //!
 //! [template]                    # see the codec `template`
 //! ```
+//!
+//! `sparkplug` has the topics, messages and commands of its specification: no tables but `vars`, with the variables
+//! `group`, `node` and `primary_host`, `auth` and `limits`.
 
 mod read;
 
@@ -81,6 +85,8 @@ pub enum DeliveryClass {
     Acked,
     /// It does not even prove that the core takes what is sent there.
     AckedUnverified,
+    /// There is none: what was sent is taken for delivered after a while on an unbroken connection.
+    Unacked,
 }
 
 /// How payloads may be compressed.
@@ -120,10 +126,11 @@ pub(crate) enum CodecName {
     InfluxLine,
     SmartRest,
     Template,
+    Sparkplug,
 }
 
 impl CodecName {
-    const WORDS: [(&'static str, CodecName); 7] = [
+    const WORDS: [(&'static str, CodecName); 8] = [
         ("json", CodecName::Json),
         ("senml-json", CodecName::SenmlJson),
         ("senml-cbor", CodecName::SenmlCbor),
@@ -131,6 +138,7 @@ impl CodecName {
         ("influx-line", CodecName::InfluxLine),
         ("smartrest", CodecName::SmartRest),
         ("template", CodecName::Template),
+        ("sparkplug", CodecName::Sparkplug),
     ];
 }
 

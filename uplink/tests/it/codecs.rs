@@ -61,10 +61,17 @@ pub(crate) fn shown(title: &str, messages: &[Message], out: &mut String) {
     out.push('\n');
 }
 
+/// Those that write messages by themselves; an edge node of Sparkplug needs a session, see `sparkplug.rs`.
+fn profiles() -> impl Iterator<Item = &'static str> {
+    builtin_names()
+        .filter(|name| *name != "sparkplug-b")
+        .chain(["senml-cbor"])
+}
+
 #[test]
 fn every_profile_writes_what_its_golden_file_holds() {
     let facts = json!({"version": "0.1.0"});
-    for name in builtin_names().chain(["senml-cbor"]) {
+    for name in profiles() {
         let profile = profile(name);
         let mut golden = String::new();
         shown(
@@ -109,7 +116,7 @@ fn every_profile_writes_what_its_golden_file_holds() {
 
 #[test]
 fn small_messages_carry_the_same_and_none_is_larger() {
-    for name in builtin_names().chain(["senml-cbor"]) {
+    for name in profiles() {
         let profile = profile(name);
         let parcel = zoo::samples(SOURCE);
         let whole = profile.encode_parcel(&parcel, ROOMY).unwrap();

@@ -33,10 +33,13 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
         "command",
         "template",
     ]);
+    let codec = root.word("codec", &CodecName::WORDS);
+    let is_node = codec == Some(CodecName::Sparkplug);
     for key in [
         "format", "name", "about", "codec", "delivery", "sequence", "topics",
     ] {
-        if !root.has(key) {
+        let may_miss = is_node && key == "topics";
+        if !may_miss && !root.has(key) {
             root.complain(
                 key,
                 "it to be there",
@@ -47,9 +50,11 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
     root.number("format", FORMAT, FORMAT);
     let vars = read_vars(root);
     let known: Vec<&str> = vars.keys().map(String::as_str).collect();
-    let codec = root.word("codec", &CodecName::WORDS);
     let rules = read_rules(root);
-    let topics = read_topics(root, &known, codec);
+    let topics = match is_node {
+        true => node_topics(root, &known),
+        false => read_topics(root, &known, codec),
+    };
     let template = read_template(root, codec);
     check_topics(root, &topics, template.as_ref());
     let auth = read_auth(root, &known);
@@ -69,6 +74,24 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
             "add status = \"…\", or remove will",
         );
     }
+    let delivery = root.word(
+        "delivery",
+        &[
+            ("acked", DeliveryClass::Acked),
+            ("acked-unverified", DeliveryClass::AckedUnverified),
+            ("unacked", DeliveryClass::Unacked),
+        ],
+    );
+    if delivery.is_some_and(|delivery| is_node != (delivery == DeliveryClass::Unacked)) {
+        let (expected, fix) = match is_node {
+            true => ("unacked with this codec", "delivery = \"unacked\""),
+            false => (
+                "a class with acknowledgements",
+                "delivery = \"acked\", or codec = \"sparkplug\"",
+            ),
+        };
+        root.complain("delivery", expected, fix);
+    }
     let limits = root.table("limits");
     let max_message = limits
         .as_ref()
@@ -85,13 +108,7 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
                 ("none", Sequence::None),
             ],
         )?,
-        delivery: root.word(
-            "delivery",
-            &[
-                ("acked", DeliveryClass::Acked),
-                ("acked-unverified", DeliveryClass::AckedUnverified),
-            ],
-        )?,
+        delivery: delivery?,
         compression: root.words("compression", &Compression::WORDS),
         needs: auth.needs,
         username: auth.username,
@@ -217,6 +234,41 @@ fn read_topics(root: &Reader<'_>, vars: &[&str], codec: Option<CodecName>) -> To
         gap: read("gap", &[]),
         status: read("status", &[]),
         clock: read("clock", &[]),
+    }
+}
+
+/// The topics of Sparkplug are not the profile's to choose; its variables stand in them.
+fn node_topics(root: &Reader<'_>, vars: &[&str]) -> TopicTemplates {
+    for key in [
+        "topics",
+        "status",
+        "greeting",
+        "command",
+        "time",
+        "compression",
+    ] {
+        if root.has(key) {
+            root.complain(
+                key,
+                "nothing with this codec",
+                "remove it: the specification of Sparkplug says it",
+            );
+        }
+    }
+    for name in ["group", "node", "primary_host"] {
+        if !vars.contains(&name) {
+            root.complain(
+                "vars",
+                format!("a variable `{name}`"),
+                format!("{name} = {{ about = \"…\", default = \"…\" }}"),
+            );
+            return TopicTemplates::default();
+        }
+    }
+    let data = "spBv1.0/{group}/DDATA/{node}/{source}";
+    TopicTemplates {
+        data: TopicTemplate::parse(data, &["source"], vars, false).ok(),
+        ..TopicTemplates::default()
     }
 }
 

@@ -1,0 +1,229 @@
+"""A wire between an MQTT client and its broker that writes down every packet as a line of JSON.
+
+What Sparkplug payloads hold is decoded with the protobuf classes of pysparkplug; Millrace had no part in them.
+{"at": unix seconds, "connection": id, "from": "client" | "broker", "packet": "PUBLISH", …}; a last line
+{"packet": "END", "from": whoever ended it}. It serves until it is killed; then both ends of every connection break.
+"""
+
+import argparse
+import asyncio
+import json
+import struct
+import time
+
+from pysparkplug._protobuf import sparkplug_b_pb2
+
+NAMES = ["", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP", "SUBSCRIBE", "SUBACK",
+         "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "AUTH"]
+
+
+def sparkplug(payload):
+    """The payload as plain data; None where it is none."""
+    parsed = sparkplug_b_pb2.Payload()
+    try:
+        parsed.ParseFromString(payload)
+    except Exception:
+        return None
+
+    def optional(message, field):
+        return getattr(message, field) if message.HasField(field) else None
+
+    def metric(of):
+        kind = of.WhichOneof("value")
+        value = getattr(of, kind) if kind else None
+        properties = dict(zip(of.properties.keys, of.properties.values))
+        quality = properties.get("Quality")
+        return {
+            "name": optional(of, "name"),
+            "alias": optional(of, "alias"),
+            "timestamp": optional(of, "timestamp"),
+            "datatype": optional(of, "datatype"),
+            "historical": of.is_historical,
+            "null": of.is_null,
+            "kind": kind,
+            "value": value.hex() if isinstance(value, bytes) else value,
+            "quality": quality.int_value if quality else None,
+        }
+
+    return {
+        "timestamp": optional(parsed, "timestamp"),
+        "seq": optional(parsed, "seq"),
+        "metrics": [metric(of) for of in parsed.metrics],
+    }
+
+
+def content(topic, payload):
+    if topic.startswith("spBv1.0/") and not topic.startswith("spBv1.0/STATE/"):
+        return {"sparkplug": sparkplug(payload)}
+    return {"text": payload.decode("utf-8", "replace")}
+
+
+class Fields:
+    """The bytes of a packet, read one after the other."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, count):
+        self.at += count
+        return self.data[self.at - count:self.at]
+
+    def byte(self):
+        return self.take(1)[0]
+
+    def number(self):
+        return struct.unpack(">H", self.take(2))[0]
+
+    def text(self):
+        return self.take(self.number()).decode()
+
+    def varint(self):
+        value, shift = 0, 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    def rest(self):
+        return self.data[self.at:]
+
+    def left(self):
+        return len(self.data) - self.at
+
+    def properties(self):
+        """The identifiers of MQTT 5 that matter here: session expiry."""
+        end = self.varint() + self.at
+        found = {}
+        sizes = {1: 1, 2: 4, 17: 4, 19: 2, 23: 1, 24: 4, 25: 1, 33: 2, 34: 2, 35: 2, 36: 1, 37: 1, 39: 4, 40: 1, 41: 1, 42: 1}
+        while self.at < end:
+            key = self.varint()
+            if key in sizes:
+                found[key] = int.from_bytes(self.take(sizes[key]), "big")
+            elif key == 11:
+                found[key] = self.varint()
+            elif key == 38:
+                found[key] = (self.text(), self.text())
+            else:
+                found[key] = self.take(self.number())
+        self.at = end
+        return found
+
+
+class Connection:
+    def __init__(self, number, log):
+        self.number, self.log, self.version = number, log, 4
+
+    def tell(self, sender, packet, **more):
+        line = {"at": time.time(), "connection": self.number, "from": sender, "packet": packet, **more}
+        self.log.write(json.dumps(line) + "\n")
+
+    def packet(self, sender, head, body):
+        name, flags, fields = NAMES[head >> 4], head & 15, Fields(body)
+        more = {}
+        if name == "CONNECT":
+            fields.text()
+            self.version = fields.byte()
+            bits = fields.byte()
+            fields.number()
+            properties = fields.properties() if self.version == 5 else {}
+            more = {"version": self.version, "clean": bool(bits & 2), "expiry": properties.get(17, 0), "will": None}
+            more["client"] = fields.text()
+            if bits & 4:
+                if self.version == 5:
+                    fields.properties()
+                topic = fields.text()
+                payload = fields.take(fields.number())
+                more["will"] = {"topic": topic, "qos": bits >> 3 & 3, "retain": bool(bits & 32), **content(topic, payload)}
+        elif name == "CONNACK":
+            fields.byte()
+            more = {"code": fields.byte()}
+        elif name == "PUBLISH":
+            topic = fields.text()
+            qos = flags >> 1 & 3
+            if qos:
+                fields.number()
+            alias = fields.properties().get(35) if self.version == 5 else None
+            more = {"topic": topic, "qos": qos, "retain": bool(flags & 1), "dup": bool(flags & 8), "topic_alias": alias}
+            more.update(content(topic, fields.rest()))
+        elif name == "SUBSCRIBE":
+            fields.number()
+            if self.version == 5:
+                fields.properties()
+            filters = []
+            while fields.left():
+                filters.append({"filter": fields.text(), "qos": fields.byte() & 3})
+            more = {"filters": filters}
+        elif name == "DISCONNECT":
+            more = {"code": fields.byte() if fields.left() else 0}
+        elif name in ("PINGREQ", "PINGRESP", "PUBACK"):
+            return
+        self.tell(sender, name, **more)
+
+    async def relay(self, sender, reader, writer):
+        pending = b""
+        try:
+            while True:
+                data = await reader.read(65536)
+                if not data:
+                    break
+                pending += data
+                pending = self.split(sender, pending)
+                writer.write(data)
+                await writer.drain()
+        except (ConnectionError, asyncio.CancelledError):
+            pass
+        writer.close()
+        return sender
+
+    def split(self, sender, data):
+        """Tells all whole packets; returns the rest."""
+        while len(data) >= 2:
+            fields = Fields(data)
+            try:
+                head = fields.byte()
+                size = fields.varint()
+            except IndexError:
+                return data
+            if fields.left() < size:
+                return data
+            body = fields.take(size)
+            self.packet(sender, head, body)
+            data = fields.rest()
+        return data
+
+
+async def serve(args):
+    log = open(args.log, "a", buffering=1, encoding="utf-8")
+
+    async def accept(reader, writer):
+        connection = Connection(time.time_ns(), log)
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", args.broker)
+        except OSError:
+            writer.close()
+            return
+        ways = [
+            asyncio.create_task(connection.relay("client", reader, up_writer)),
+            asyncio.create_task(connection.relay("broker", up_reader, writer)),
+        ]
+        done, _ = await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        connection.tell(next(iter(done)).result(), "END")
+        for way in ways:
+            way.cancel()
+        writer.close()
+        up_writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", args.port)
+    print(json.dumps({"ready": True}), flush=True)
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--broker", type=int, required=True)
+    parser.add_argument("--log", required=True)
+    asyncio.run(serve(parser.parse_args()))
