@@ -9,6 +9,7 @@
 mod barred;
 mod bd_seq;
 mod node;
+mod refusals;
 mod suspects;
 
 use std::collections::HashMap;
@@ -20,8 +21,8 @@ use millrace_buffer::{Budget, Item, Offer, OfferId, Outbox};
 use millrace_tags::{Clock, Lane, Timebase};
 use millrace_uplink::profile::EncodeError;
 use millrace_uplink::{
-    Consignment, Feed, Incoming, Message, Parting, Profile, Refusal, SessionCounters, SessionState,
-    Window,
+    ConnectionReport, Consignment, Feed, Inbound, Incoming, Message, Parting, Profile, Reason,
+    Refusal, SessionCounters, SessionState, Window,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -29,11 +30,11 @@ use tokio::sync::Notify;
 use crate::command::{Commands, Said};
 use crate::config;
 use crate::report::UplinkStatus;
-use barred::{Access, Barred, Reach, TAKES_NOTHING};
+use barred::{Access, Barred, TAKES_NOTHING};
 use bd_seq::BdSeq;
 use node::{Node, Turn};
 pub(crate) use node::{Plant, PlantTag};
-use suspects::{Advice, Numbers, Suspects, Verdict};
+use suspects::{Advice, Numbers, Suspects};
 
 /// Records in one parcel at most: a message near the size that links carry best.
 const PARCEL_RECORDS_MAX: usize = 2_000;
@@ -79,6 +80,7 @@ impl Uplink {
             .clone();
         status.connects_total = self.counters.connects_total();
         status.messages_acked_total = self.counters.messages_acked_total();
+        status.unheard_total = self.counters.unheard_total();
         status
     }
 
@@ -108,6 +110,8 @@ pub(crate) struct Delivery {
     barred: Barred,
     /// The largest message to make: less than `max_message` where the broker has shown that it takes less.
     message_max: usize,
+    /// The largest message that the broker said it takes.
+    granted_max: usize,
     /// A suspect that waits until nothing else is under way.
     held: Option<Offer>,
     /// A suspect is under way.
@@ -177,6 +181,7 @@ impl Delivery {
             outbox,
             barred,
             message_max: settings.max_message,
+            granted_max: settings.max_message,
             profile: settings.profile.clone(),
             suspects: Suspects::new(settings.poison_after),
             settings,
@@ -296,28 +301,8 @@ impl Delivery {
             return self.suspects.lost(&under_way);
         }
         let found = offers.map(|(id, numbers, _)| (id, numbers.clone())).next();
-        let Some((id, numbers)) = found else {
-            return;
-        };
-        let tries = match self.suspects.lost_alone(&numbers) {
-            Verdict::Refused(tries) => Some(tries),
-            Verdict::TryAgain => None,
-        };
-        let (poison_after, now) = (self.settings.poison_after, self.clock.now());
-        match (
-            self.barred
-                .lost(&numbers, tries.is_some(), poison_after, now),
-            tries,
-        ) {
-            (Reach::Single, None) => {}
-            (Reach::Single, Some(tries)) => self.set_aside(id, &numbers, HANGS_UP, tries),
-            (Reach::Begins, _) => {
-                tracing::error!(uplink = %self.settings.name, source = numbers.source(), "nothing of this source is taken: it is withheld");
-                self.suspects.forget(&numbers);
-                self.outbox.withhold(id, TAKES_NOTHING, false);
-                self.tell_barred();
-            }
-            (Reach::Lasts, _) => self.outbox.withhold(id, TAKES_NOTHING, true),
+        if let Some((id, numbers)) = found {
+            self.judge_alone(id, &numbers, HANGS_UP, TAKES_NOTHING);
         }
     }
 
@@ -420,12 +405,9 @@ impl Delivery {
             // One record may be larger than what was found to pass, and pass.
             Item::Parcel(parcel) => self
                 .profile
-                .encode_parcel(parcel, self.message_max)
-                .or_else(|_| {
-                    self.profile
-                        .encode_parcel(parcel, self.settings.max_message)
-                }),
-            Item::Gap(gap) => Ok(self.profile.encode_gap(gap, self.settings.max_message)),
+                .encode_parcel(parcel, self.message_max.min(self.granted_max))
+                .or_else(|_| self.profile.encode_parcel(parcel, self.granted_max)),
+            Item::Gap(gap) => Ok(self.profile.encode_gap(gap, self.granted_max)),
         }
     }
 }
@@ -481,6 +463,24 @@ impl Delivery {
 }
 
 impl Feed for Delivery {
+    fn connected(&mut self, report: &ConnectionReport) {
+        let most = report.terms.max_packet.unwrap_or(usize::MAX);
+        self.granted_max = self.settings.max_message.min(most);
+        let terms = report.terms.clone();
+        self.uplink.update(|status| {
+            status.protocol = Some(terms.protocol.to_string());
+            status.given_client_id = terms.client_id;
+            status.refused_subscriptions.clear();
+        });
+    }
+
+    fn subscribed(&mut self, refused: &[(String, Reason)]) {
+        let told = |(filter, reason): &(String, Reason)| format!("{filter}: {reason}");
+        let refused = refused.iter().map(told).collect();
+        self.uplink
+            .update(|status| status.refused_subscriptions = refused);
+    }
+
     fn greeting(&mut self) -> Vec<Message> {
         self.take_back();
         self.commands.connected();
@@ -578,11 +578,9 @@ impl Feed for Delivery {
             Some(InFlight::Offer {
                 id,
                 numbers: Some(numbers),
+                bytes,
                 ..
-            }) => {
-                self.alone = false;
-                self.set_aside(id, &numbers, &why.to_string(), 1);
-            }
+            }) => self.take_refusal(id, &numbers, bytes, &why),
             // Nobody can be told of this gap.
             Some(InFlight::Offer { id, .. }) => self.outbox.acked(id),
             Some(InFlight::Said(said)) => {
@@ -592,6 +590,8 @@ impl Feed for Delivery {
             Some(InFlight::Node) => {
                 tracing::error!(uplink = %self.settings.name, error = %why, "a birth or death cannot be sent");
             }
+            // An answer proves the connection, whatever it says.
+            Some(InFlight::Probe) if matches!(why, Refusal::Denied(_)) => self.proven = true,
             Some(InFlight::Clock(_) | InFlight::Probe) | None => {}
         }
     }
@@ -614,22 +614,36 @@ impl Feed for Delivery {
         self.node.is_some().then_some(NODE_INTERVAL)
     }
 
-    fn received(&mut self, topic: &str, payload: &[u8], retained: bool) {
+    fn postponed(&mut self, token: u64) {
+        match self.in_flight.remove(&token) {
+            Some(InFlight::Offer { id, .. }) => {
+                self.alone = false;
+                self.outbox.failed(id);
+            }
+            Some(InFlight::Said(said)) => self.commands.say_again(said),
+            Some(InFlight::Clock(timebase)) => self.clocks.push(timebase),
+            Some(InFlight::Probe | InFlight::Node) | None => {}
+        }
+    }
+
+    fn received(&mut self, message: Inbound) {
         if let Some(node) = &mut self.node {
-            for command in node.received(topic, payload, retained) {
+            for command in node.received(&message.topic, &message.payload, message.retained) {
                 self.commands.take(Ok(command));
             }
             return;
         }
         let incoming = Incoming {
-            topic,
-            payload,
-            ..Incoming::default()
+            topic: &message.topic,
+            payload: &message.payload,
+            response_topic: message.properties.response_topic.as_deref(),
+            correlation: message.properties.correlation.as_deref(),
         };
         let Some(commands) = self.profile.commands(&incoming) else {
             return;
         };
-        if retained {
+        if message.retained {
+            let topic = &message.topic;
             tracing::warn!(target: "audit", topic, "a retained command was ignored: commands must not be retained");
             return;
         }
@@ -643,7 +657,13 @@ impl Feed for Delivery {
     }
 
     fn state(&mut self, state: &SessionState) {
-        if let SessionState::Down { closed, .. } = state {
+        if let SessionState::Down {
+            closed, oversize, ..
+        } = state
+        {
+            if *oversize {
+                self.learn_size();
+            }
             self.suspect(*closed);
         }
         self.uplink.update(|status| match state {
@@ -651,6 +671,12 @@ impl Feed for Delivery {
             SessionState::Connected => {
                 status.state = "connected".to_owned();
                 status.error = None;
+            }
+            SessionState::Slowed { reason, next_try } => {
+                status.error = Some(format!(
+                    "the broker takes no messages for now: {reason}; they go on in {:.1} s",
+                    next_try.as_secs_f64()
+                ));
             }
             SessionState::Down { error, .. } => {
                 status.state = "down".to_owned();

@@ -170,6 +170,18 @@ pub(crate) struct UplinkStatus {
     pub(crate) records_acked_total: u64,
     /// Connections made.
     pub(crate) connects_total: u64,
+    /// The version of MQTT that was agreed on last.
+    #[serde(default)]
+    pub(crate) protocol: Option<String>,
+    /// The client id that the broker gave us, where the configuration leaves it empty.
+    #[serde(default)]
+    pub(crate) given_client_id: Option<String>,
+    /// Messages that the broker took although nobody was subscribed; only MQTT 5 tells.
+    #[serde(default)]
+    pub(crate) unheard_total: u64,
+    /// Subscriptions that the broker refuses, with its reason: commands do not arrive.
+    #[serde(default)]
+    pub(crate) refused_subscriptions: Vec<String>,
     /// Sources of which the broker takes nothing; what they bring is withheld.
     #[serde(default)]
     pub(crate) refused_sources: Vec<String>,
@@ -379,6 +391,15 @@ fn uplink_problem(uplink: &UplinkStatus) -> Option<String> {
     }
     if uplink.state == "waiting" {
         return Some(format!("uplink {name} waits: {error}"));
+    }
+    if let Some(error) = &uplink.error {
+        return Some(format!("uplink {name}: {error}"));
+    }
+    if !uplink.refused_subscriptions.is_empty() {
+        let refused = uplink.refused_subscriptions.join(", ");
+        return Some(format!(
+            "uplink {name}: commands do not arrive, the broker refuses the subscription of {refused}"
+        ));
     }
     let refused = uplink.refused_sources.join(", ");
     (!refused.is_empty()).then(|| {

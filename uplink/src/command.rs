@@ -43,6 +43,18 @@ const ID_CHARS_MAX: usize = 128;
 /// The longest name of an operation; real ones have some 20.
 const OP_CHARS_MAX: usize = 64;
 
+/// What the asker wants to see again beside the answer; `None` where that is nothing.
+pub(crate) fn correlation(to: &ReplyTo) -> Option<Vec<u8>> {
+    let text = to.correlation.as_bytes();
+    let pairs = text.chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair).ok()?;
+        u8::from_str_radix(pair, 16).ok()
+    });
+    pairs
+        .collect::<Option<Vec<u8>>>()
+        .filter(|bytes| !bytes.is_empty())
+}
+
 /// A message on a topic that commands come from.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Incoming<'a> {

@@ -1,4 +1,6 @@
-//! From an endpoint to an accepted connection, and what can go wrong on the way.
+//! From an endpoint to an accepted connection.
+
+mod error;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,10 +13,13 @@ use tokio::time::timeout;
 use crate::endpoint::{Endpoint, Scheme};
 use crate::link::Link;
 use crate::message::Message;
-use crate::packet::{self, ConnectReturnCode, Introduction, Packet, PacketError};
-use crate::secret::{Secret, SecretError};
-use crate::session::SessionSettings;
-use crate::tls::{self, TlsSetupError};
+use crate::packet::{Connect, Goodbye, Packet, PacketError, Protocol, Reason, Terms};
+use crate::secret::Secret;
+use crate::session::{ProtocolChoice, SessionSettings};
+use crate::tls;
+
+pub use error::ConnectError;
+pub(crate) use error::said;
 
 /// A host that does not answer a SYN in this time is not there; the next address is tried.
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,134 +29,13 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The step after the CONNECT.
 const WAITING_FOR_CONNACK: &str = "waiting for the CONNACK";
 
-/// Why there is no connection.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    /// The host name is not known, or the name service cannot be asked.
-    #[error("cannot find the address of {host}; check the name and the gateway's DNS server")]
-    Dns {
-        /// Which host.
-        host: String,
-        /// What the resolver said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// No address of the host took the connection.
-    #[error("cannot open a TCP connection to {address}{}", tcp_hint(source))]
-    Tcp {
-        /// The last address that was tried.
-        address: String,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A step took too long.
-    #[error("{step} with {endpoint} took longer than {} s", after.as_secs())]
-    Timeout {
-        /// What was waited for.
-        step: &'static str,
-        /// With whom.
-        endpoint: Endpoint,
-        /// The limit.
-        after: Duration,
-    },
-    /// The certificate files cannot be used.
-    #[error("the TLS settings cannot be used")]
-    TlsSetup(#[from] TlsSetupError),
-    /// The handshake failed.
-    #[error("no TLS connection to {endpoint}: {hint}")]
-    Tls {
-        /// With whom.
-        endpoint: Endpoint,
-        /// What to do about it.
-        hint: &'static str,
-        /// What rustls said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The password file cannot be used.
-    #[error("the password cannot be loaded")]
-    Password(#[from] SecretError),
-    /// A setting does not fit into a CONNECT packet.
-    #[error("{what} is longer than the 65535 bytes that MQTT can carry")]
-    TooLong {
-        /// Which one.
-        what: &'static str,
-    },
-    /// The broker answered and refuses us.
-    #[error("{endpoint} refuses the connection: {}", refusal_text(*code))]
-    Refused {
-        /// Who.
-        endpoint: Endpoint,
-        /// The return code of the CONNACK, 1 to 5.
-        code: u8,
-    },
-    /// The connection was closed instead of a CONNACK: some cores do that on wrong credentials.
-    #[error(
-        "{endpoint} closed the connection before it answered; if the broker is up, check user name, password and client_id"
-    )]
-    Closed {
-        /// Who.
-        endpoint: Endpoint,
-        /// What the system said, if anything.
-        #[source]
-        source: Option<std::io::Error>,
-    },
-    /// The answer is no CONNACK.
-    #[error("{endpoint} does not answer as an MQTT 3.1.1 broker does")]
-    NotMqtt {
-        /// Who.
-        endpoint: Endpoint,
-        /// What came.
-        #[source]
-        source: PacketError,
-    },
-}
-
-fn tcp_hint(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => {
-            "; nothing listens there, or a firewall refuses it"
-        }
-        std::io::ErrorKind::TimedOut => "; no answer, a firewall may swallow it",
-        _ => "",
-    }
-}
-
-fn refusal_text(code: u8) -> &'static str {
-    match code {
-        1 => "it does not speak MQTT 3.1.1",
-        2 => "it does not accept the client_id",
-        3 => "the service is unavailable for now",
-        4 => "wrong user name or password",
-        5 => "the client is not authorised; check user name, password, client_id and certificate",
-        _ => "it gives no known reason",
-    }
-}
-
-impl ConnectError {
-    /// Whether the broker had our CONNECT when it came to this.
-    pub(crate) fn is_after_connect(&self) -> bool {
-        match self {
-            ConnectError::Timeout { step, .. } => *step == WAITING_FOR_CONNACK,
-            ConnectError::Refused { .. }
-            | ConnectError::Closed { .. }
-            | ConnectError::NotMqtt { .. } => true,
-            _ => false,
-        }
-    }
-
-    /// Whether trying again soon is pointless: a person has to change something first.
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, ConnectError::Refused { code, .. } if *code != 3)
-    }
-}
-
 /// How a connection test went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionReport {
     /// The address that took the connection.
     pub address: SocketAddr,
+    /// What the broker granted.
+    pub terms: Terms,
     /// TLS version and cipher suite, where TLS is used.
     pub tls: Option<String>,
     /// Name service and TCP.
@@ -169,8 +53,12 @@ pub struct ConnectionReport {
 /// # Errors
 /// Names the step that failed and the likely cause.
 pub async fn test_connection(settings: &SessionSettings) -> Result<ConnectionReport, ConnectError> {
-    let mut opened = open(settings, None).await?;
-    if packet::write(&mut opened.link.outbound, &Packet::Disconnect).is_ok() {
+    let mut opened = open(settings, &mut Memory::default(), None).await?;
+    if opened
+        .link
+        .send(Packet::Disconnect(Goodbye::default()))
+        .is_ok()
+    {
         opened.link.close(Duration::from_secs(1)).await;
     }
     Ok(opened.report)
@@ -182,14 +70,65 @@ pub(crate) struct Opened {
     pub(crate) report: ConnectionReport,
 }
 
-/// Looks the name up, connects, shakes hands and is accepted.
+/// What was learned of a broker, for the next connection.
+#[derive(Debug, Default)]
+pub(crate) struct Memory {
+    /// It said that it does not speak MQTT 5.
+    only_v311: bool,
+    /// The client id that it gave us.
+    client_id: Option<String>,
+}
+
+impl Memory {
+    /// The version to try, and the one to try where the broker does not know it.
+    fn protocols(&self, choice: ProtocolChoice) -> (Protocol, Option<Protocol>) {
+        match choice {
+            ProtocolChoice::Only(protocol) => (protocol, None),
+            ProtocolChoice::Auto if self.only_v311 => (Protocol::V311, None),
+            ProtocolChoice::Auto => (Protocol::V5, Some(Protocol::V311)),
+        }
+    }
+}
+
+/// Looks the name up, connects, shakes hands and is accepted, in an older version of the protocol where the broker
+/// does not know the newest.
 pub(crate) async fn open(
     settings: &SessionSettings,
+    memory: &mut Memory,
+    will: Option<&Message>,
+) -> Result<Opened, ConnectError> {
+    let (newest, older) = memory.protocols(settings.protocol);
+    let opened = match attempt(settings, memory, newest, will).await {
+        Ok(opened) => opened,
+        Err(error) => match (older, error.blames_version()) {
+            (Some(older), Some(says_so)) => {
+                tracing::debug!(%error, "trying an older version of MQTT");
+                let opened = match attempt(settings, memory, older, will).await {
+                    Ok(opened) => opened,
+                    // The broker had our CONNECT, and the will in it.
+                    Err(before) if !before.is_after_connect() => return Err(error),
+                    Err(other) => return Err(other),
+                };
+                // One that only hung up may have had another reason: it is asked again the next time.
+                memory.only_v311 |= says_so;
+                opened
+            }
+            _ => return Err(error),
+        },
+    };
+    memory.client_id.clone_from(&opened.report.terms.client_id);
+    Ok(opened)
+}
+
+async fn attempt(
+    settings: &SessionSettings,
+    memory: &Memory,
+    protocol: Protocol,
     will: Option<&Message>,
 ) -> Result<Opened, ConnectError> {
     let endpoint = &settings.endpoint;
     let password = settings.password.as_ref().map(|p| p.load()).transpose()?;
-    let connect = introduction(settings, password.as_ref(), will)?;
+    let connect = introduction(settings, memory, password.as_ref(), will)?;
     // Files are read before anything is sent: a wrong path should not look like a network problem.
     let tls_config = match endpoint.scheme {
         Scheme::Mqtt => None,
@@ -210,11 +149,12 @@ pub(crate) async fn open(
         .map_or(Duration::ZERO, |_| started.elapsed());
 
     let started = Instant::now();
-    packet::write(&mut link.outbound, &connect).map_err(|source| ConnectError::NotMqtt {
+    link.protocol = protocol;
+    link.send(connect).map_err(|source| ConnectError::NotMqtt {
         endpoint: endpoint.clone(),
         source,
     })?;
-    timeout(STEP_TIMEOUT, accepted(endpoint, &mut link))
+    let terms = timeout(STEP_TIMEOUT, accepted(settings, &mut link))
         .await
         .map_err(|_| ConnectError::Timeout {
             step: WAITING_FOR_CONNACK,
@@ -223,6 +163,7 @@ pub(crate) async fn open(
         })??;
     let report = ConnectionReport {
         address,
+        terms,
         tls: tls_text,
         tcp_took,
         tls_took,
@@ -233,22 +174,30 @@ pub(crate) async fn open(
 
 fn introduction(
     settings: &SessionSettings,
+    memory: &Memory,
     password: Option<&Secret>,
     will: Option<&Message>,
 ) -> Result<Packet, ConnectError> {
-    let password = password.map(Secret::expose);
+    let password = password.map(|password| password.expose().to_owned());
     let (username, password) = match settings.token_as_username {
         true => (password, None),
-        false => (settings.username.as_deref(), password),
+        false => (settings.username.clone(), password),
     };
-    packet::connect(&Introduction {
-        client_id: &settings.client_id,
+    let client_id = match (settings.client_id.as_str(), &memory.client_id) {
+        ("", Some(given)) => given.clone(),
+        (own, _) => own.to_owned(),
+    };
+    let connect = Connect {
+        client_id,
         username,
         password,
         keep_alive_s: u16::try_from(settings.keep_alive.as_secs()).unwrap_or(u16::MAX),
-        will,
-    })
-    .map_err(|what| ConnectError::TooLong { what })
+        will: will.cloned(),
+    };
+    match connect.too_long() {
+        Some(what) => Err(ConnectError::TooLong { what }),
+        None => Ok(Packet::Connect(Box::new(connect))),
+    }
 }
 
 async fn dial(endpoint: &Endpoint) -> Result<(TcpStream, SocketAddr), ConnectError> {
@@ -326,7 +275,8 @@ fn tls_failure(endpoint: &Endpoint, source: std::io::Error) -> ConnectError {
 }
 
 /// Waits until the broker has answered the CONNECT.
-async fn accepted(endpoint: &Endpoint, link: &mut Link) -> Result<(), ConnectError> {
+async fn accepted(settings: &SessionSettings, link: &mut Link) -> Result<Terms, ConnectError> {
+    let endpoint = &settings.endpoint;
     let not_mqtt = |source| ConnectError::NotMqtt {
         endpoint: endpoint.clone(),
         source,
@@ -334,11 +284,24 @@ async fn accepted(endpoint: &Endpoint, link: &mut Link) -> Result<(), ConnectErr
     loop {
         if let Some(packet) = link.take_packet().map_err(not_mqtt)? {
             return match packet {
-                Packet::ConnAck(ack) if ack.code == ConnectReturnCode::Success => Ok(()),
-                Packet::ConnAck(ack) => Err(ConnectError::Refused {
-                    endpoint: endpoint.clone(),
-                    code: ack.code as u8,
-                }),
+                Packet::ConnAck(ack) if ack.reason != Reason::SUCCESS => {
+                    Err(ConnectError::Refused {
+                        endpoint: endpoint.clone(),
+                        reason: ack.reason,
+                        text: ack.text,
+                        reference: ack.reference,
+                    })
+                }
+                Packet::ConnAck(ack) if !ack.terms.takes_qos1 && !settings.unacked => {
+                    Err(ConnectError::NoAcknowledgements {
+                        endpoint: endpoint.clone(),
+                    })
+                }
+                Packet::ConnAck(ack) => {
+                    // A broker may answer in the older form and mean it.
+                    link.protocol = ack.terms.protocol;
+                    Ok(ack.terms)
+                }
                 other => Err(not_mqtt(PacketError::Malformed(format!(
                     "expected a CONNACK, got {other:?}"
                 )))),

@@ -30,12 +30,12 @@ pub use backoff::ReconnectPolicy;
 pub use command::{CommandError, Garbled, Incoming};
 pub use connect::{ConnectError, ConnectionReport, test_connection};
 pub use endpoint::{Endpoint, EndpointError, PORT_PLAIN, PORT_TLS, Scheme};
-pub use message::{Message, PUBLISH_OVERHEAD, STRING_BYTES_MAX};
-pub use packet::PacketError;
+pub use message::{Inbound, Message, PUBLISH_OVERHEAD, Properties, STRING_BYTES_MAX};
+pub use packet::{PacketError, Protocol, Reason, Terms};
 pub use profile::{Definition, EncodeError, Profile, ProfileError, SetupError};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use session::{
-    Consignment, Feed, Parting, Refusal, SessionCounters, SessionSettings, SessionState, Window,
-    run,
+    Consignment, Feed, Parting, ProtocolChoice, Refusal, SessionCounters, SessionSettings,
+    SessionState, Window, run,
 };
 pub use tls::{TlsFiles, TlsSetupError};

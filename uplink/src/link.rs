@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::packet::{self, INBOUND_BYTES_MAX, Packet, PacketError};
+use crate::packet::{self, INBOUND_BYTES_MAX, Packet, PacketError, Protocol};
 
 /// What a link runs over: TCP, or TLS over TCP.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -36,6 +36,8 @@ pub(crate) struct Link {
     /// What waits to be sent.
     pub(crate) outbound: BytesMut,
     scratch: Box<[u8]>,
+    /// What both ends speak.
+    pub(crate) protocol: Protocol,
     /// Whether the wire may hold back what it has taken (TLS records).
     unflushed: bool,
 }
@@ -47,13 +49,25 @@ impl Link {
             inbound: BytesMut::new(),
             outbound: BytesMut::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            protocol: Protocol::default(),
             unflushed: false,
         }
     }
 
+    /// Puts a packet before the wire.
+    pub(crate) fn send(&mut self, packet: Packet) -> Result<(), PacketError> {
+        packet::write(self.protocol, &mut self.outbound, packet)
+    }
+
+    /// What has arrived and was not taken.
+    #[cfg(feature = "sim")]
+    pub(crate) fn inbound(&self) -> &[u8] {
+        &self.inbound
+    }
+
     /// The next whole packet that has arrived.
     pub(crate) fn take_packet(&mut self) -> Result<Option<Packet>, PacketError> {
-        packet::read(&mut self.inbound, INBOUND_BYTES_MAX)
+        packet::read(self.protocol, &mut self.inbound, INBOUND_BYTES_MAX)
     }
 
     /// Waits until bytes have moved in either direction. A closed connection is `UnexpectedEof`.

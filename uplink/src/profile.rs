@@ -27,7 +27,7 @@ use crate::codec::template::{TemplateTexts, Templates};
 use crate::codec::{Codec, Piece, Room, Sheet, json, payload_limit};
 use crate::command::way::Way;
 use crate::command::{self, Garbled, Incoming};
-use crate::message::Message;
+use crate::message::{Message, Properties};
 use crate::secret::Secret;
 use crate::topic::BoundTopic;
 
@@ -74,6 +74,11 @@ pub enum SetupError {
         problem: String,
     },
 }
+
+/// What the numbers of records take as user properties: three names and lengths, 32 digits of the stream, two numbers.
+const SEQUENCE_BYTES: usize = 3 + 3 * 5 + 23 + 32 + 20 + 20;
+/// What an expiry takes, with a longer length of the properties.
+const EXPIRY_BYTES: usize = 3 + 5;
 
 /// A profile, for one gateway and one uplink.
 #[derive(Debug)]
@@ -216,6 +221,7 @@ impl Profile {
 
     /// Compresses and seals. `None`: it is to be sealed and cannot be.
     fn pack(&self, piece: Piece, stream: Option<StreamId>) -> Option<Message> {
+        let properties = stream.and_then(|stream| self.properties(stream, piece.range));
         let mut payload = piece.payload;
         if let Some(compression) = self.compression {
             payload = packing::compress(compression, payload);
@@ -224,7 +230,29 @@ impl Profile {
             let sealer = self.sealer.get()?;
             payload = sealer.seal(&piece.topic, stream, piece.range, payload)?;
         }
-        Some(Message::new(piece.topic, payload))
+        Some(Message {
+            properties,
+            ..Message::new(piece.topic, payload)
+        })
+    }
+
+    /// What goes with records in MQTT 5.
+    fn properties(&self, stream: StreamId, (first, last): (u64, u64)) -> Option<Box<Properties>> {
+        let in_properties = self.definition.sequence == Sequence::Property;
+        let user = match in_properties {
+            true => vec![
+                ("stream".to_owned(), stream.to_string()),
+                ("first_seq".to_owned(), first.to_string()),
+                ("last_seq".to_owned(), last.to_string()),
+            ],
+            false => Vec::new(),
+        };
+        let properties = Properties {
+            expiry_s: self.definition.message_expiry,
+            user,
+            ..Properties::default()
+        };
+        (properties != Properties::default()).then(|| Box::new(properties))
     }
 
     /// A message without records.
@@ -239,10 +267,16 @@ impl Profile {
 
     /// What the codec may fill.
     fn room(&self, max_message: usize) -> usize {
-        match self.sealed {
-            true => max_message.saturating_sub(SEAL_BYTES),
-            false => max_message,
-        }
+        let seal = match self.sealed {
+            true => SEAL_BYTES,
+            false => 0,
+        };
+        let numbers = match self.definition.sequence {
+            Sequence::Property => SEQUENCE_BYTES,
+            Sequence::Payload | Sequence::None => 0,
+        };
+        let expiry = self.definition.message_expiry.map_or(0, |_| EXPIRY_BYTES);
+        max_message.saturating_sub(seal + numbers + expiry)
     }
 
     /// What its file says.
@@ -426,7 +460,11 @@ impl Profile {
     /// The answer to a command; `None` where nobody waits for one. `now` is for formats that want a time.
     pub fn reply(&self, reply: &Reply, to: &ReplyTo, now: Option<Timestamp>) -> Option<Message> {
         let (topic, payload) = command::encode_reply(reply, to, now)?;
-        self.message(&topic, payload)
+        let mut message = self.message(&topic, payload)?;
+        if let Some(correlation) = command::correlation(to) {
+            message.properties_mut().correlation = Some(correlation.into());
+        }
+        Some(message)
     }
 
     /// What tells the core that a command has begun, where its format has that.

@@ -20,6 +20,12 @@ pub fn levels(name: &str) -> String {
     Names::Percent.clean(name)
 }
 
+/// Whether something can be published there by a client.
+pub fn is_name(topic: &str) -> bool {
+    let fits = !topic.is_empty() && topic.len() <= crate::message::STRING_BYTES_MAX;
+    fits && !topic.contains(['+', '#', '\0']) && !topic.starts_with('$')
+}
+
 /// Whether a topic filter may be subscribed: wildcards fill whole levels, `#` only the last.
 pub fn is_filter(filter: &str) -> bool {
     if filter.is_empty() || filter.contains('\0') {

@@ -1,5 +1,7 @@
 //! `[[uplink]]`: the connection to a cloud core.
 
+mod wire;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +12,8 @@ use millrace_uplink::session::{
     INFLIGHT_DEFAULT, INFLIGHT_MAX, KEEP_ALIVE_MIN, MESSAGE_BYTES_DEFAULT,
 };
 use millrace_uplink::{
-    Endpoint, EndpointError, STRING_BYTES_MAX, Scheme, SecretSource, SessionSettings, TlsFiles,
+    Endpoint, EndpointError, ProtocolChoice, STRING_BYTES_MAX, Scheme, SecretSource,
+    SessionSettings, TlsFiles,
 };
 
 use super::complaint::Complaint;
@@ -54,6 +57,7 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
              `mqtts://host:port` (8883), TLS with the server's certificate always verified.",
         )
         .required(),
+        wire::PROTOCOL,
         KeyDoc::new(
             "client_id",
             Kind::Text,
@@ -184,6 +188,8 @@ pub(crate) struct Uplink {
     pub(crate) profile: Arc<Profile>,
     /// Where the broker is.
     pub(crate) endpoint: Endpoint,
+    /// The version of MQTT.
+    pub(crate) protocol: ProtocolChoice,
     /// Our name at the broker.
     pub(crate) client_id: String,
     /// The user to log in as.
@@ -244,6 +250,7 @@ impl Uplink {
     pub(crate) fn session(&self) -> SessionSettings {
         let profile = &self.profile;
         let mut session = SessionSettings::new(self.endpoint.clone(), self.client_id.as_str());
+        session.protocol = self.protocol;
         session.username = self.username.clone();
         session.password = self.password.clone();
         session.token_as_username = profile.definition().wants_token();
@@ -287,6 +294,7 @@ impl Uplink {
             .and_then(|profile| read_compression(&section, profile, compression))
             .and_then(|profile| read_sealed(&section, profile, sealed))
             .map(|profile| Arc::new(profile.packed(compression, sealed)));
+        let protocol = wire::read_protocol(&section, profile.as_deref());
         let max_message = read_max_message(&section, profile.as_deref());
         let login = profile
             .as_deref()
@@ -299,6 +307,7 @@ impl Uplink {
             name: name?,
             profile: profile?,
             endpoint: endpoint?,
+            protocol: protocol?,
             client_id: client_id?,
             username: login.as_ref()?.username.clone(),
             password: login?.password,

@@ -131,6 +131,27 @@ impl Barred {
         }
     }
 
+    /// The broker says that it takes nothing of the source: that needs no counting.
+    pub(super) fn denied(&mut self, numbers: &Numbers, now: Moment) -> Reach {
+        let begins = State::Barred {
+            trial: now + TRIAL_FIRST,
+            pause: TRIAL_FIRST,
+        };
+        match self.0.get_mut(&numbers.line()) {
+            // What was under way when the first answer came.
+            Some(State::Barred { trial, .. }) if now < *trial => Reach::Lasts,
+            Some(State::Barred { trial, pause }) => {
+                *pause = (*pause * 2).min(TRIAL_LONGEST);
+                *trial = now + *pause;
+                Reach::Lasts
+            }
+            Some(State::Counting { .. }) | None => {
+                self.0.insert(numbers.line(), begins);
+                Reach::Begins
+            }
+        }
+    }
+
     /// There is no connection: what was counted proves nothing.
     pub(super) fn no_connection(&mut self) {
         self.0

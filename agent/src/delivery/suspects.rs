@@ -62,6 +62,10 @@ impl Numbers {
         self.with(number, number)
     }
 
+    pub(super) fn is_single(&self) -> bool {
+        self.first == self.last
+    }
+
     fn count(&self) -> u64 {
         self.last - self.first + 1
     }

@@ -106,6 +106,15 @@ fn bench_with(test_clock: TestClock) -> Bench {
     }
 }
 
+fn command(topic: &str, payload: &'static str) -> Inbound {
+    Inbound {
+        topic: topic.into(),
+        payload: payload.into(),
+        retained: false,
+        properties: millrace_uplink::Properties::default(),
+    }
+}
+
 /// Takes and acks until only so many records are left; what is on disk may take a moment to come.
 async fn drain(bench: &mut Bench, left: u64) {
     for _ in 0..500 {
@@ -145,6 +154,7 @@ async fn refuse(bench: &mut Bench, number: u64, connections: u32) {
         error: "gone".to_owned(),
         refused: false,
         closed,
+        oversize: false,
         next_try: Duration::ZERO,
     };
     for _ in 0..connections {
@@ -224,6 +234,7 @@ async fn a_broker_that_only_flaps_makes_no_poison() {
             error: "gone".to_owned(),
             refused: false,
             closed: true,
+            oversize: false,
             next_try: Duration::ZERO,
         });
         let tag = bench
@@ -290,7 +301,7 @@ async fn a_reply_on_its_way_is_sent_again_after_a_reconnect() {
     let topic = "millrace/gw/cmd";
     bench
         .delivery
-        .received(topic, br#"{"id":"7","op":"read"}"#, false);
+        .received(command(topic, r#"{"id":"7","op":"read"}"#));
     let reply = |consignment: Consignment| consignment.messages[0].topic.clone();
     let first = loop {
         match bench.delivery.next(WINDOW).map(reply) {
@@ -309,7 +320,7 @@ async fn a_reply_that_is_too_large_becomes_a_short_one() {
     let topic = "millrace/gw/cmd";
     bench
         .delivery
-        .received(topic, br#"{"id":"8","op":"read"}"#, false);
+        .received(command(topic, r#"{"id":"8","op":"read"}"#));
     let token = loop {
         match bench.delivery.next(WINDOW) {
             Some(consignment) if consignment.messages[0].topic.contains("/cmd/") => {

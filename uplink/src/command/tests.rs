@@ -289,6 +289,16 @@ fn the_asker_says_where_the_answer_goes() {
         .reply(&replies("1")[1], &command.reply_to, None)
         .unwrap();
     assert_eq!(reply.topic, "asker/7");
+    let correlation = reply.properties.unwrap().correlation;
+    assert_eq!(correlation.as_deref(), Some(&[1, 0xff][..]));
+    for wrong in ["", "asker/+", "$SYS/x"] {
+        let incoming = Incoming {
+            response_topic: Some(wrong),
+            ..incoming
+        };
+        let command = profile.commands(&incoming).unwrap().remove(0).unwrap();
+        assert_eq!(command.reply_to.topic, "millrace/gw-1/cmd/1", "{wrong}");
+    }
     assert_eq!(
         profile
             .commands(&Incoming {

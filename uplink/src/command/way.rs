@@ -198,11 +198,12 @@ impl Way {
             },
             ..ReplyTo::default()
         };
-        if let Some(topic) = incoming.response_topic.filter(|topic| !topic.is_empty()) {
+        let asked = incoming.response_topic;
+        if let Some(topic) = asked.filter(|topic| crate::topic::is_name(topic)) {
             topic.clone_into(&mut to.topic);
-            let correlation = incoming.correlation.unwrap_or_default();
-            to.correlation = correlation.iter().map(|b| format!("{b:02x}")).collect();
         }
+        let correlation = incoming.correlation.unwrap_or_default();
+        to.correlation = correlation.iter().map(|b| format!("{b:02x}")).collect();
         let call = Call {
             payload: incoming.payload,
             id,

@@ -8,6 +8,7 @@
 //! delivery = "acked"            # acked-unverified: an acknowledgement does not prove that the core took it;
 //!                               # unacked: there is none; with sparkplug, and only with it
 //! sequence = "payload"          # property, none: where stream and numbers travel
+//! protocol = "auto"             # 5, 3.1.1: the version of MQTT, where the core knows one only
 //! time = "source"               # gateway: of arrival, whatever the device says
 //! compression = ["zstd"]        # what the receiver can undo
 //!
@@ -22,6 +23,7 @@
 //!
 //! [limits]
 //! max_message = 131072          # bytes on the wire
+//! message_expiry = 86400        # seconds after which a broker may throw away samples that it could not deliver (MQTT 5)
 //! max_topic = 256               # bytes
 //! max_levels = 8
 //! forbidden = " *"              # characters that the core does not take in a topic
@@ -60,6 +62,7 @@ use std::collections::BTreeMap;
 use crate::codec::TimeChoice;
 use crate::codec::template::TemplateTexts;
 use crate::command::way::WayTemplate;
+use crate::session::ProtocolChoice;
 use crate::topic::{TopicRules, TopicTemplate};
 
 use super::reader::{ProfileError, ProfileProblem, Reader};
@@ -175,6 +178,8 @@ pub struct Definition {
     pub sequence: Sequence,
     /// What an acknowledgement is worth.
     pub delivery: DeliveryClass,
+    /// The version of MQTT, where the uplink says none.
+    pub protocol: ProtocolChoice,
     /// How payloads may be compressed.
     pub compression: Vec<Compression>,
     /// What an uplink must say.
@@ -183,6 +188,8 @@ pub struct Definition {
     pub needs: Vec<Need>,
     /// The largest message that the core takes, where that is known.
     pub max_message: Option<usize>,
+    /// Seconds after which a broker may throw away samples that it could not deliver.
+    pub(crate) message_expiry: Option<u32>,
     /// Where the uplink says no user name.
     pub(crate) username: Option<TopicTemplate>,
     pub(crate) codec: CodecName,

@@ -802,3 +802,33 @@ fn a_topic_that_the_core_does_not_take_is_refused_with_its_number() {
         "{error}"
     );
 }
+
+#[test]
+fn numbers_travel_in_properties_where_the_profile_says_so() {
+    let text = find("generic", None).unwrap();
+    let mut definition = text;
+    definition.sequence = Sequence::Property;
+    definition.message_expiry = Some(3600);
+    let vars = BTreeMap::new();
+    let profile = Profile::new(Arc::new(definition), "gw-1", &vars, &[]).unwrap();
+    let sample = |n: i64| Sample::good(TagId(0), Value::I64(n), Moment(n * 1_000_000));
+    let parcel = parcel(&["level"], (0..2_000).map(sample).collect());
+    let most = 4_096;
+    let messages = profile.encode_parcel(&parcel, most).unwrap();
+    assert!(messages.len() > 1);
+    let mut next = parcel.first_seq;
+    for message in &messages {
+        assert!(message.wire_bytes() <= most, "{}", message.wire_bytes());
+        let properties = message.properties.as_ref().unwrap();
+        assert_eq!(properties.expiry_s, Some(3600));
+        let value = |name: &str| {
+            let found = properties.user.iter().find(|(known, _)| known == name);
+            found.unwrap().1.clone()
+        };
+        assert_eq!(value("stream"), parcel.stream.to_string());
+        assert_eq!(value("first_seq"), next.to_string());
+        next = value("last_seq").parse::<u64>().unwrap() + 1;
+    }
+    assert_eq!(next, parcel.first_seq + 2_000);
+    assert_eq!(profile.offline().unwrap().properties, None);
+}

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::session::KEEP_ALIVE_MIN;
 use crate::session::live::LostError;
 
 /// Messages wait for acks, and neither an ack comes nor does the socket take bytes: the peer is stuck.
@@ -37,7 +36,8 @@ impl Clocks {
     pub(super) fn new(keep_alive: Duration) -> Self {
         let now = Instant::now();
         Self {
-            keep_alive: keep_alive.max(KEEP_ALIVE_MIN),
+            // What the broker asks for may be less than what we would choose.
+            keep_alive: keep_alive.max(Duration::from_secs(1)),
             sent: now,
             received: now,
             ping: None,

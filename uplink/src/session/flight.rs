@@ -4,6 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::time::Instant;
 
+use crate::packet::Reason;
 use crate::session::pace::Pace;
 use crate::session::{INFLIGHT_BYTES_MAX, Window};
 
@@ -26,6 +27,25 @@ impl PacketIds {
     }
 }
 
+/// How a message ended, the worst last: one message decides on its consignment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Outcome {
+    Acked,
+    Postponed,
+    Unexplained,
+    Never,
+    Denied,
+}
+
+/// What a consignment still waits for.
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    /// Messages, sent or not.
+    remaining: usize,
+    /// The worst so far, and its reason.
+    outcome: (Outcome, Reason),
+}
+
 /// A message that waits for its PUBACK.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
@@ -33,6 +53,8 @@ pub(super) struct Part {
     pub(super) token: Option<u64>,
     pub(super) bytes: usize,
     pub(super) backlog: bool,
+    /// Whether its topic may become a number: topics that come once should not use them up.
+    pub(super) aliased: bool,
     /// When it was handed over; set again when it is sent.
     pub(super) since: Instant,
 }
@@ -42,8 +64,16 @@ pub(super) struct Part {
 pub(super) enum Acked {
     /// Nobody waits for this id.
     Unknown,
-    /// A message is done; the consignment too, if named.
-    Part { bytes: usize, done: Option<u64> },
+    /// A message is done; the consignment too, if named, with how it ended.
+    Part { bytes: usize, done: Option<Done> },
+}
+
+/// A consignment whose messages have all been answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) token: u64,
+    pub(super) outcome: Outcome,
+    pub(super) reason: Reason,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,8 +110,8 @@ pub(super) struct Flight {
     unproven: VecDeque<Part>,
     /// Of each open ping: how many of the unproven ones it follows, beyond those of earlier pings.
     pings: VecDeque<usize>,
-    /// Messages that a consignment still waits for, sent or not.
-    open: HashMap<u64, usize>,
+    /// Consignments that have not been answered whole.
+    open: HashMap<u64, Open>,
     total: Load,
     backlog: Load,
     limit: Load,
@@ -155,7 +185,11 @@ impl Flight {
 
     /// A consignment of so many messages begins.
     pub(super) fn expect(&mut self, token: u64, messages: usize) {
-        self.open.insert(token, messages);
+        let open = Open {
+            remaining: messages,
+            outcome: (Outcome::Acked, Reason::SUCCESS),
+        };
+        self.open.insert(token, open);
     }
 
     /// A message goes out: gives it its id.
@@ -199,7 +233,10 @@ impl Flight {
     pub(super) fn ponged(&mut self, now: Instant) -> Vec<Acked> {
         let proven = self.pings.pop_front().unwrap_or(0);
         let parts: Vec<Part> = self.unproven.drain(..proven).collect();
-        parts.into_iter().map(|part| self.land(part, now)).collect()
+        parts
+            .into_iter()
+            .map(|part| self.land(part, Outcome::Acked, Reason::SUCCESS, now))
+            .collect()
     }
 
     /// When the message that waits longest was sent.
@@ -227,39 +264,50 @@ impl Flight {
     }
 
     /// A PUBACK came.
-    pub(super) fn ack(&mut self, id: u16, now: Instant) -> Acked {
+    pub(super) fn ack(&mut self, id: u16, outcome: Outcome, reason: Reason, now: Instant) -> Acked {
         let Some(part) = self.parts.remove(&id) else {
             return Acked::Unknown;
         };
-        self.land(part, now)
+        self.land(part, outcome, reason, now)
     }
 
-    /// The broker has the message.
-    fn land(&mut self, part: Part, now: Instant) -> Acked {
+    /// The broker has answered for the message.
+    fn land(&mut self, part: Part, outcome: Outcome, reason: Reason, now: Instant) -> Acked {
         let latency = now.saturating_duration_since(part.since);
         let half = self.half();
-        self.pace.acked(now, latency, part.backlog, half);
+        match outcome {
+            Outcome::Acked => self.pace.acked(now, latency, part.backlog, half),
+            Outcome::Postponed => self.pace.refused(),
+            Outcome::Unexplained | Outcome::Never | Outcome::Denied => {}
+        }
         self.total.remove(part.bytes);
         if part.backlog {
             self.backlog.remove(part.bytes);
         }
         Acked::Part {
             bytes: part.bytes,
-            done: part.token.filter(|token| self.one_less(*token)),
+            done: part
+                .token
+                .and_then(|token| self.one_less(token, (outcome, reason))),
         }
     }
 
-    /// Counts a consignment down; true when it was its last message.
-    fn one_less(&mut self, token: u64) -> bool {
-        let Some(remaining) = self.open.get_mut(&token) else {
-            return false;
-        };
-        *remaining = remaining.saturating_sub(1);
-        let done = *remaining == 0;
-        if done {
-            self.open.remove(&token);
+    /// Counts a consignment down; what became of it when it was its last message.
+    fn one_less(&mut self, token: u64, ended: (Outcome, Reason)) -> Option<Done> {
+        let open = self.open.get_mut(&token)?;
+        open.remaining = open.remaining.saturating_sub(1);
+        if ended.0 > open.outcome.0 {
+            open.outcome = ended;
         }
-        done
+        if open.remaining > 0 {
+            return None;
+        }
+        let (outcome, reason) = self.open.remove(&token)?.outcome;
+        Some(Done {
+            token,
+            outcome,
+            reason,
+        })
     }
 }
 
@@ -276,8 +324,39 @@ mod tests {
             token: Some(token),
             bytes,
             backlog,
+            aliased: false,
             since: Instant::now(),
         }
+    }
+
+    fn ack(flight: &mut Flight, id: u16) -> Acked {
+        flight.ack(id, Outcome::Acked, Reason::SUCCESS, Instant::now())
+    }
+
+    #[test]
+    fn the_worst_answer_decides_on_a_consignment() {
+        let mut flight = flight();
+        let mut ended = |answers: [(Outcome, u8); 3]| {
+            flight.expect(7, 3);
+            let ids = answers.map(|_| flight.send(part(7, 1, false)));
+            let mut done = None;
+            for (id, (outcome, code)) in ids.into_iter().zip(answers) {
+                assert_eq!(done, None);
+                match flight.ack(id, outcome, Reason(code), Instant::now()) {
+                    Acked::Part { done: now, .. } => done = now,
+                    Acked::Unknown => panic!("it waits"),
+                }
+            }
+            let done = done.unwrap();
+            (done.outcome, done.reason.0)
+        };
+        use Outcome::{Denied, Never, Postponed};
+        let taken = (Outcome::Acked, 0);
+        assert_eq!(ended([taken, taken, taken]), taken);
+        assert_eq!(ended([taken, (Postponed, 0x97), taken]), (Postponed, 0x97));
+        let denied = (Denied, 0x87);
+        assert_eq!(ended([(Postponed, 0x97), denied, (Never, 0x90)]), denied);
+        assert!(flight.is_empty());
     }
 
     #[test]
@@ -290,7 +369,7 @@ mod tests {
             flight.expect(2, 1);
             let id = flight.send(part(2, 1, false));
             assert_eq!(id, turn);
-            flight.ack(id, Instant::now());
+            ack(&mut flight, id);
         }
         assert_eq!(flight.send(part(2, 1, false)), 2, "0 is no id, 1 is busy");
     }
@@ -305,23 +384,23 @@ mod tests {
             bytes: 1,
             done: None,
         };
-        assert_eq!(flight.ack(b, Instant::now()), not_done);
+        assert_eq!(ack(&mut flight, b), not_done);
         assert_eq!(
-            flight.ack(b, Instant::now()),
+            ack(&mut flight, b),
             Acked::Unknown,
             "a duplicate settles nothing"
         );
-        assert_eq!(
-            flight.ack(a, Instant::now()),
-            not_done,
-            "the third was not even sent"
-        );
+        assert_eq!(ack(&mut flight, a), not_done, "the third was not even sent");
         let c = flight.send(part(7, 1, false));
         assert_eq!(
-            flight.ack(c, Instant::now()),
+            ack(&mut flight, c),
             Acked::Part {
                 bytes: 1,
-                done: Some(7)
+                done: Some(Done {
+                    token: 7,
+                    outcome: Outcome::Acked,
+                    reason: Reason::SUCCESS,
+                })
             }
         );
         assert!(flight.is_empty());
@@ -337,7 +416,7 @@ mod tests {
                 assert!(!flight.fits(10, true), "it begins with one");
                 assert!(!flight.window().unwrap().backlog);
             }
-            flight.ack(id, Instant::now());
+            ack(&mut flight, id);
         }
         for _ in 0..5 {
             assert!(flight.fits(10, true));

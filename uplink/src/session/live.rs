@@ -11,11 +11,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::connect::said;
 use crate::link::{Link, Moved};
-use crate::message::{Message, STRING_BYTES_MAX};
-use crate::packet::{self, Packet, PacketError};
+use crate::message::{Inbound, Message, STRING_BYTES_MAX};
+use crate::packet::{AckFate, Goodbye, Packet, PacketError, PartingCause, Publish, Reason, Terms};
+use crate::session::alias::Aliases;
 use crate::session::clocks::{Clocks, STALL_LIMIT, UNACKED_LIMIT};
-use crate::session::flight::{Acked, Flight, PacketIds, Part};
+use crate::session::flight::{Acked, Done, Flight, Outcome, PacketIds, Part};
 use crate::session::pace::Pace;
 use crate::session::{Consignment, Feed, INFLIGHT_MAX, Refusal, SessionSettings, SessionState};
 
@@ -43,6 +45,14 @@ pub enum LostError {
     /// The broker sent something that is no MQTT, or not to us.
     #[error("the broker broke the protocol")]
     Protocol(#[from] PacketError),
+    /// The broker said goodbye (MQTT 5): what follows says why.
+    #[error("the broker ended the connection: {said}")]
+    Parted {
+        /// The code.
+        reason: Reason,
+        /// Its meaning, and what else the broker said.
+        said: String,
+    },
     /// Acks are missing and nothing moves.
     #[error("no acknowledgement for {} s while messages wait for one", STALL_LIMIT.as_secs())]
     Stalled,
@@ -63,8 +73,12 @@ pub(super) struct Summary {
     pub(super) pace: Pace,
     /// Whether any message was acked.
     pub(super) acked: bool,
-    /// Whether the broker closed the connection while messages waited.
+    /// Whether the broker closed the connection while messages waited, and one of them may be why.
     pub(super) closed: bool,
+    /// Whether it said that one of them was too large.
+    pub(super) oversize: bool,
+    /// Whether it said that another client has our client id.
+    pub(super) taken_over: bool,
 }
 
 /// A message that has been taken from the feed and is not on the wire yet.
@@ -89,24 +103,39 @@ pub(super) struct Live<'a, F> {
     flight: Flight,
     urgent: VecDeque<Waiting>,
     backlog: VecDeque<Waiting>,
+    aliases: Aliases,
     clocks: Clocks,
     phase: Phase,
     farewell: Vec<Message>,
     /// The feed wants another connection after this one.
     hung_up: bool,
     acked: bool,
+    /// The broker has asked for a pause: nothing is sent before.
+    hold: Option<Instant>,
+    /// The next pause; it doubles while the broker goes on asking.
+    hold_next: Duration,
+    max_message: usize,
+    retains: bool,
 }
 
 impl<'a, F: Feed> Live<'a, F> {
     pub(super) fn new(
         link: Link,
+        terms: &Terms,
         settings: &'a SessionSettings,
         feed: &'a mut F,
         ids: PacketIds,
         pace: Pace,
     ) -> Self {
         let ready = feed.ready();
-        let max_inflight = settings.max_inflight.clamp(1, INFLIGHT_MAX);
+        let max_inflight = settings
+            .max_inflight
+            .min(usize::from(terms.receive_maximum))
+            .clamp(1, INFLIGHT_MAX);
+        let keep_alive = match terms.keep_alive_s {
+            None | Some(0) => settings.keep_alive,
+            Some(seconds) => settings.keep_alive.min(Duration::from_secs(seconds.into())),
+        };
         Self {
             link,
             settings,
@@ -115,11 +144,21 @@ impl<'a, F: Feed> Live<'a, F> {
             flight: Flight::new(ids, pace, max_inflight),
             urgent: VecDeque::new(),
             backlog: VecDeque::new(),
-            clocks: Clocks::new(settings.keep_alive),
+            aliases: Aliases::new(terms.topic_alias_maximum),
+            clocks: Clocks::new(keep_alive),
             phase: Phase::Running,
             farewell: settings.farewell.clone(),
             hung_up: false,
             acked: false,
+            hold: None,
+            hold_next: settings.reconnect.first,
+            max_message: match settings.unacked {
+                // Births cannot be divided, and what can be is no larger than the feed wants it.
+                true => PACKET_BYTES_MAX,
+                false => settings.max_message,
+            }
+            .min(terms.max_packet.unwrap_or(usize::MAX)),
+            retains: terms.retains,
         }
     }
 
@@ -136,7 +175,12 @@ impl<'a, F: Feed> Live<'a, F> {
     ) -> (Result<(), LostError>, Summary) {
         let outcome = self.drive(shutdown).await;
         let waiting = !self.flight.is_empty();
-        let closed = waiting && matches!(outcome, Err(LostError::Io(_)));
+        let cause = match &outcome {
+            Err(LostError::Parted { reason, .. }) => Some(reason.parting()),
+            Err(LostError::Io(_)) => Some(PartingCause::Message),
+            _ => None,
+        };
+        let to_blame = matches!(cause, Some(PartingCause::Message | PartingCause::TooLarge));
         let mut pace = self.flight.pace();
         if waiting && outcome.is_err() {
             pace.refused();
@@ -145,7 +189,9 @@ impl<'a, F: Feed> Live<'a, F> {
             ids: self.flight.ids(),
             pace,
             acked: self.acked,
-            closed,
+            closed: waiting && to_blame,
+            oversize: waiting && cause == Some(PartingCause::TooLarge),
+            taken_over: cause == Some(PartingCause::TakenOver),
         };
         if matches!(outcome, Ok(()) | Err(LostError::HungUp)) {
             self.link.close(CLOSE_LIMIT).await;
@@ -188,8 +234,8 @@ impl<'a, F: Feed> Live<'a, F> {
         self.feed.state(&SessionState::Connected);
         if !self.settings.subscribe.is_empty() {
             let id = self.flight.reserve();
-            let packet = packet::subscribe(&self.settings.subscribe, id);
-            packet::write(&mut self.link.outbound, &packet)?;
+            let filters = self.settings.subscribe.clone();
+            self.link.send(Packet::Subscribe { id, filters })?;
         }
         self.queue_own(greeting);
         Ok(())
@@ -198,7 +244,7 @@ impl<'a, F: Feed> Live<'a, F> {
     /// Queues messages of our own: nobody waits for their acks.
     fn queue_own(&mut self, messages: Vec<Message>) {
         for message in messages {
-            if let Err(refusal) = sendable(&message, self.settings.max_message) {
+            if let Err(refusal) = sendable(&message, self.max_message) {
                 tracing::warn!(%refusal, "left out a message of the session itself");
                 continue;
             }
@@ -206,6 +252,7 @@ impl<'a, F: Feed> Live<'a, F> {
                 token: None,
                 bytes: message.wire_bytes(),
                 backlog: false,
+                aliased: false,
                 since: Instant::now(),
             };
             self.urgent.push_back(Waiting { message, part });
@@ -226,6 +273,9 @@ impl<'a, F: Feed> Live<'a, F> {
 
     /// The next message that fits, live before backlog.
     fn next_waiting(&mut self) -> Option<Waiting> {
+        if self.hold.is_some() {
+            return None;
+        }
         let (flight, ahead) = (&self.flight, self.link.outbound.len());
         let fitting = |queue: &mut VecDeque<Waiting>| {
             let part = queue.front()?.part;
@@ -237,16 +287,20 @@ impl<'a, F: Feed> Live<'a, F> {
 
     fn send(&mut self, waiting: Waiting) -> Result<(), LostError> {
         self.clocks.queued(Instant::now(), self.flight.is_empty());
-        if self.settings.unacked && waiting.part.token.is_some() {
-            self.flight.send_unacked(waiting.part);
-            let packet = packet::publish_unacked(waiting.message);
-            return Ok(packet::write(&mut self.link.outbound, &packet)?);
+        let unacked = self.settings.unacked && waiting.part.token.is_some();
+        let id = match unacked {
+            true => {
+                self.flight.send_unacked(waiting.part);
+                None
+            }
+            false => Some(self.flight.send(waiting.part)),
+        };
+        let mut publish = Publish::new(waiting.message, id);
+        publish.retain &= self.retains;
+        if waiting.part.aliased {
+            publish.alias = self.aliases.take(&mut publish.topic);
         }
-        let id = self.flight.send(waiting.part);
-        packet::write(
-            &mut self.link.outbound,
-            &packet::publish(waiting.message, id),
-        )?;
+        self.link.send(Packet::Publish(publish))?;
         Ok(())
     }
 
@@ -260,12 +314,13 @@ impl<'a, F: Feed> Live<'a, F> {
 
     fn ping(&mut self) -> Result<(), LostError> {
         self.flight.pinged();
-        Ok(packet::write(&mut self.link.outbound, &Packet::PingReq)?)
+        Ok(self.link.send(Packet::PingReq)?)
     }
 
     /// Whether the feed would be asked if it had something.
     fn wants_more(&self) -> bool {
         matches!(self.phase, Phase::Running)
+            && self.hold.is_none()
             && self.urgent.is_empty()
             // Numbers in the messages follow their order: nothing may overtake.
             && (!self.settings.unacked || self.backlog.is_empty())
@@ -295,14 +350,9 @@ impl<'a, F: Feed> Live<'a, F> {
             lane,
             messages,
         } = consignment;
-        let limit = match self.settings.unacked {
-            // Births cannot be divided, and what can be is no larger than the feed wants it.
-            true => PACKET_BYTES_MAX,
-            false => self.settings.max_message,
-        };
         let refusal = messages
             .iter()
-            .find_map(|message| sendable(message, limit).err());
+            .find_map(|message| sendable(message, self.max_message).err());
         if let Some(refusal) = refusal {
             self.settings
                 .counters
@@ -327,6 +377,7 @@ impl<'a, F: Feed> Live<'a, F> {
                 token: Some(token),
                 bytes: message.wire_bytes(),
                 backlog,
+                aliased: lane != Lane::Alarm,
                 since,
             },
             message,
@@ -350,26 +401,35 @@ impl<'a, F: Feed> Live<'a, F> {
 
     fn handle(&mut self, packet: Packet, now: Instant) -> Result<(), LostError> {
         match packet {
-            Packet::PubAck(ack) => self.on_ack(ack.pkid, now),
+            Packet::PubAck { id, reason } => self.on_ack(id, reason, now),
             Packet::PingResp => self.on_pong(now),
-            Packet::SubAck(ack) => {
-                if self.flight.release(ack.pkid) {
-                    let refused = packet::refused(&ack, &self.settings.subscribe);
-                    if !refused.is_empty() {
-                        tracing::warn!(
-                            ?refused,
-                            "the broker refuses subscriptions; commands will not arrive"
-                        );
-                    }
+            Packet::SubAck { id, reasons } => {
+                if self.flight.release(id) {
+                    self.on_suback(&reasons);
                 }
             }
             Packet::Publish(publish) => {
-                let inbound = packet::inbound(publish)?;
-                self.feed
-                    .received(&inbound.topic, &inbound.payload, inbound.retained);
-                if let Some(id) = inbound.ack {
-                    packet::write(&mut self.link.outbound, &packet::puback(id))?;
+                if publish.alias.is_some() {
+                    let text = "a topic alias that nobody allowed".to_owned();
+                    return Err(PacketError::Malformed(text).into());
                 }
+                self.feed.received(Inbound {
+                    topic: publish.topic,
+                    payload: publish.payload,
+                    retained: publish.retain,
+                    properties: publish.properties.map(|own| *own).unwrap_or_default(),
+                });
+                if let Some(id) = publish.id {
+                    let reason = Reason::SUCCESS;
+                    self.link.send(Packet::PubAck { id, reason })?;
+                }
+            }
+            Packet::Disconnect(parting) => {
+                let (text, reference) = (parting.text, parting.reference);
+                return Err(LostError::Parted {
+                    reason: parting.reason,
+                    said: said(parting.reason, text.as_deref(), reference.as_deref()),
+                });
             }
             other => {
                 let text = format!("a broker does not send this to a client: {other:?}");
@@ -379,39 +439,110 @@ impl<'a, F: Feed> Live<'a, F> {
         Ok(())
     }
 
-    fn on_ack(&mut self, id: u16, now: Instant) {
-        let acked = self.flight.ack(id, now);
-        if acked == Acked::Unknown {
-            let counters = &self.settings.counters;
-            counters.unknown_acks.fetch_add(1, Ordering::Relaxed);
-            tracing::debug!(id, "a PUBACK that nobody waits for");
+    fn on_suback(&mut self, reasons: &[Reason]) {
+        let answered = self.settings.subscribe.iter().zip(reasons);
+        let refused: Vec<(String, Reason)> = answered
+            .filter(|(_, reason)| reason.is_failure())
+            .map(|(filter, reason)| (filter.clone(), *reason))
+            .collect();
+        if !refused.is_empty() {
+            tracing::warn!(
+                ?refused,
+                "the broker refuses subscriptions; commands will not arrive"
+            );
         }
-        self.on_part(acked, now);
+        self.feed.subscribed(&refused);
     }
 
-    fn on_part(&mut self, acked: Acked, now: Instant) {
+    fn on_ack(&mut self, id: u16, reason: Reason, now: Instant) {
+        let outcome = match reason.fate() {
+            AckFate::Taken | AckFate::Unheard => Outcome::Acked,
+            AckFate::Later => Outcome::Postponed,
+            AckFate::Unexplained => Outcome::Unexplained,
+            AckFate::Never => Outcome::Never,
+            AckFate::Denied => Outcome::Denied,
+        };
+        let acked = self.flight.ack(id, outcome, reason, now);
         let counters = &self.settings.counters;
-        match acked {
-            Acked::Unknown => {}
-            Acked::Part { bytes, done } => {
-                self.clocks.acked(now);
-                self.acked = true;
-                counters.acked.fetch_add(1, Ordering::Relaxed);
-                counters
-                    .acked_bytes
-                    .fetch_add(bytes as u64, Ordering::Relaxed);
-                if let Some(token) = done {
-                    self.feed.acked(token);
-                }
-            }
+        if acked == Acked::Unknown {
+            counters.unknown_acks.fetch_add(1, Ordering::Relaxed);
+            tracing::debug!(id, "a PUBACK that nobody waits for");
+            return;
+        }
+        if reason.fate() == AckFate::Unheard {
+            counters.unheard.fetch_add(1, Ordering::Relaxed);
+        }
+        if outcome != Outcome::Acked {
+            tracing::debug!(id, %reason, "the broker did not take a message");
+        }
+        let pause = matches!(outcome, Outcome::Postponed | Outcome::Unexplained);
+        if pause && self.hold.is_none() {
+            self.hold(reason, now);
+        }
+        self.on_part(acked, outcome, now);
+    }
+
+    fn on_part(&mut self, acked: Acked, outcome: Outcome, now: Instant) {
+        let Acked::Part { bytes, done } = acked else {
+            return;
+        };
+        self.clocks.acked(now);
+        if outcome == Outcome::Acked {
+            self.acked = true;
+            self.hold_next = self.settings.reconnect.first;
+            let counters = &self.settings.counters;
+            counters.acked.fetch_add(1, Ordering::Relaxed);
+            counters
+                .acked_bytes
+                .fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+        if let Some(done) = done {
+            self.settle(done);
         }
     }
 
     /// The broker has read everything that was sent before the ping.
     fn on_pong(&mut self, now: Instant) {
         for proven in self.flight.ponged(now) {
-            self.on_part(proven, now);
+            self.on_part(proven, Outcome::Acked, now);
         }
+    }
+
+    /// The broker has asked for a pause.
+    fn hold(&mut self, reason: Reason, now: Instant) {
+        let next_try = self.hold_next;
+        self.hold = Some(now + next_try);
+        self.hold_next = (next_try * 2).min(self.settings.reconnect.longest);
+        self.feed.state(&SessionState::Slowed { reason, next_try });
+    }
+
+    /// Ends the pause when it is over.
+    fn resume(&mut self) {
+        if self.hold.is_some_and(|until| Instant::now() >= until) {
+            self.hold = None;
+            self.feed.state(&SessionState::Connected);
+        }
+    }
+
+    /// Tells the feed what became of a consignment.
+    fn settle(&mut self, done: Done) {
+        let Done {
+            token,
+            outcome,
+            reason,
+        } = done;
+        let refusal = match outcome {
+            Outcome::Acked => return self.feed.acked(token),
+            Outcome::Postponed => return self.feed.postponed(token),
+            Outcome::Unexplained => Refusal::Unexplained(reason),
+            Outcome::Never => Refusal::Never(reason),
+            Outcome::Denied => Refusal::Denied(reason),
+        };
+        self.settings
+            .counters
+            .refused
+            .fetch_add(1, Ordering::Relaxed);
+        self.feed.refused(token, refusal);
     }
 
     /// When the clocks must be looked at next.
@@ -420,6 +551,9 @@ impl<'a, F: Feed> Live<'a, F> {
         if let Some(pause) = self.feed.pause() {
             deadline = deadline.min(Instant::now() + pause);
         }
+        if let Some(until) = self.hold {
+            deadline = deadline.min(until);
+        }
         match self.phase {
             Phase::Running => deadline,
             Phase::Draining(until) | Phase::Leaving(until) => deadline.min(until),
@@ -427,6 +561,7 @@ impl<'a, F: Feed> Live<'a, F> {
     }
 
     fn check_clocks(&mut self) -> Result<(), LostError> {
+        self.resume();
         if self.clocks.check(Instant::now(), || self.flight.oldest())? {
             self.ping()?;
         }
@@ -437,6 +572,7 @@ impl<'a, F: Feed> Live<'a, F> {
     fn begin_leaving(&mut self, limit: Duration) {
         self.urgent.clear();
         self.backlog.clear();
+        self.hold = None;
         self.phase = Phase::Draining(Instant::now() + limit);
     }
 
@@ -452,7 +588,7 @@ impl<'a, F: Feed> Live<'a, F> {
         }
         match self.phase {
             Phase::Leaving(until) if self.is_idle() || now >= until => {
-                packet::write(&mut self.link.outbound, &Packet::Disconnect)?;
+                self.link.send(Packet::Disconnect(Goodbye::default()))?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -479,6 +615,11 @@ fn sendable(message: &Message, limit: usize) -> Result<(), Refusal> {
             topic: topic.chars().take(200).collect(),
             problem,
         });
+    }
+    let properties = message.properties.as_ref();
+    if let Some(what) = properties.and_then(|own| own.too_long()) {
+        let topic = topic.clone();
+        return Err(Refusal::Property { topic, what });
     }
     let bytes = message.wire_bytes();
     if bytes > limit {

@@ -1,4 +1,4 @@
-//! A small MQTT 3.1.1 broker, QoS 0 and 1, in memory.
+//! A small broker for MQTT 3.1.1 and 5, QoS 0 and 1, in memory.
 //!
 //! For demonstrations and tests, not for plants: every session is a clean one, a subscriber that does
 //! not keep up is thrown out, nothing outlives the process. What it promises: a PUBACK is sent only
@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use crate::link::Link;
+use crate::packet::Terms;
 use exchange::Exchange;
 
 pub use faults::Faults;
@@ -117,6 +118,11 @@ impl Broker {
     /// Misbehaves on every connection made from now on; `None` behaves again.
     pub fn set_faults(&self, faults: Option<Faults>) {
         self.exchange.set_faults(faults);
+    }
+
+    /// What clients that speak MQTT 5 are granted from now on; `None` refuses MQTT 5.
+    pub fn set_terms(&self, terms: Option<Terms>) {
+        self.exchange.set_terms(terms);
     }
 
     /// What is retained on the topic.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use millrace_tags::Lane;
 use millrace_uplink::sim::Broker;
-use millrace_uplink::{Consignment, Feed, Message, Refusal, SessionState, Window};
+use millrace_uplink::{Consignment, Feed, Inbound, Message, Refusal, SessionState, Window};
 use tokio::sync::Notify;
 
 /// The topic that the log is sent to.
@@ -179,7 +179,10 @@ impl Feed for LogFeed {
         }
     }
 
-    fn refused(&mut self, token: u64, _why: Refusal) {
+    fn refused(&mut self, token: u64, why: Refusal) {
+        if matches!(why, Refusal::Unexplained(_)) {
+            return self.postponed(token);
+        }
         let numbers = self
             .under_way
             .remove(&token)
@@ -187,7 +190,13 @@ impl Feed for LogFeed {
         self.progress.0.lock().unwrap().refused += numbers.len() as u64;
     }
 
-    fn received(&mut self, _topic: &str, _payload: &[u8], _retained: bool) {}
+    fn postponed(&mut self, token: u64) {
+        let numbers = self.under_way.remove(&token);
+        self.waiting
+            .extend(numbers.expect("postponed what is under way"));
+    }
+
+    fn received(&mut self, _message: Inbound) {}
 
     fn state(&mut self, state: &SessionState) {
         self.progress.0.lock().unwrap().state = Some(state.clone());

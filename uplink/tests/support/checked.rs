@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use millrace_uplink::{Consignment, Feed, Message, Parting, Refusal, SessionState, Window};
+use millrace_uplink::{
+    ConnectionReport, Consignment, Feed, Inbound, Message, Parting, Reason, Refusal, SessionState,
+    Window,
+};
 use tokio::sync::Notify;
 
 use super::fault_broker::Custody;
@@ -101,8 +104,21 @@ impl<F: Feed> Feed for Checked<F> {
         self.inner.refused(token, why);
     }
 
-    fn received(&mut self, topic: &str, payload: &[u8], retained: bool) {
-        self.inner.received(topic, payload, retained);
+    fn postponed(&mut self, token: u64) {
+        self.under_way.remove(&token);
+        self.inner.postponed(token);
+    }
+
+    fn connected(&mut self, report: &ConnectionReport) {
+        self.inner.connected(report);
+    }
+
+    fn subscribed(&mut self, refused: &[(String, Reason)]) {
+        self.inner.subscribed(refused);
+    }
+
+    fn received(&mut self, message: Inbound) {
+        self.inner.received(message);
     }
 
     fn state(&mut self, state: &SessionState) {

@@ -6,6 +6,7 @@ use crate::codec::TimeChoice;
 use crate::codec::template::{TemplateTexts, Templates};
 use crate::command::CommandCodec;
 use crate::command::way::{FROM_PLACES, Pattern, REPLY_PLACES, WayTemplate};
+use crate::session::ProtocolChoice;
 use crate::topic::{Names, TopicRules, TopicTemplate};
 
 use super::super::reader::Reader;
@@ -22,6 +23,7 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
         "codec",
         "delivery",
         "sequence",
+        "protocol",
         "time",
         "compression",
         "vars",
@@ -96,6 +98,9 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
     let max_message = limits
         .as_ref()
         .and_then(|limits| limits.number("max_message", 1024, 16 << 20));
+    let message_expiry = limits
+        .as_ref()
+        .and_then(|limits| limits.number("message_expiry", 1, u32::MAX as usize));
     Some(Definition {
         file: file.to_owned(),
         name: read_name(root)?,
@@ -113,6 +118,10 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
         needs: auth.needs,
         username: auth.username,
         max_message,
+        message_expiry: message_expiry.and_then(|seconds| u32::try_from(seconds).ok()),
+        protocol: root
+            .word("protocol", &ProtocolChoice::WORDS)
+            .unwrap_or_default(),
         codec: codec?,
         time: root
             .word(
@@ -194,7 +203,13 @@ fn read_vars(root: &Reader<'_>) -> BTreeMap<String, Variable> {
 fn read_rules(root: &Reader<'_>) -> TopicRules {
     let mut rules = TopicRules::default();
     if let Some(limits) = root.table("limits") {
-        limits.only(&["max_message", "max_topic", "max_levels", "forbidden"]);
+        limits.only(&[
+            "max_message",
+            "max_topic",
+            "max_levels",
+            "forbidden",
+            "message_expiry",
+        ]);
         if let Some(most) = limits.number("max_topic", 16, crate::message::STRING_BYTES_MAX) {
             rules.bytes_max = most;
         }

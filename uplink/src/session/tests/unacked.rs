@@ -1,7 +1,5 @@
 //! At QoS 0: what the answers to pings prove, what order holds, and how a feed ends a connection.
 
-use rumqttc::mqttbytes::QoS;
-
 use super::*;
 
 fn unacked() -> SessionSettings {
@@ -40,10 +38,7 @@ async fn only_what_went_before_a_ping_is_proved_by_its_answer() {
             let Packet::Publish(publish) = peer.packet().await else {
                 panic!("no publish")
             };
-            assert_eq!(
-                (publish.topic.as_str(), publish.qos, publish.pkid),
-                (topic, QoS::AtMostOnce, 0)
-            );
+            assert_eq!((publish.topic.as_str(), publish.id), (topic, None));
         }
         assert_eq!(peer.packet().await, Packet::PingReq);
         post(one(Lane::Live, 2, &["c"]));
@@ -62,7 +57,8 @@ async fn only_what_went_before_a_ping_is_proved_by_its_answer() {
         assert!(peer.publishes().await.is_empty());
         assert_eq!(*acked.lock().unwrap(), [1, 2]);
     };
-    let live = Live::new(link, &settings, &mut feed, Default::default(), Pace::open());
+    let (terms, ids) = (Terms::default(), Default::default());
+    let live = Live::new(link, &terms, &settings, &mut feed, ids, Pace::open());
     tokio::select! {
         (outcome, _) = live.run(&shutdown) => panic!("{outcome:?}"),
         () = script => {}
@@ -87,7 +83,9 @@ impl Feed for Told {
 
     fn refused(&mut self, _token: u64, _why: Refusal) {}
 
-    fn received(&mut self, _topic: &str, _payload: &[u8], _retained: bool) {}
+    fn postponed(&mut self, _token: u64) {}
+
+    fn received(&mut self, _message: Inbound) {}
 
     fn state(&mut self, _state: &SessionState) {}
 
@@ -132,7 +130,8 @@ async fn nothing_overtakes_and_the_feed_is_asked_again_by_itself() {
         }
         topics
     };
-    let live = Live::new(link, &settings, &mut feed, Default::default(), Pace::open());
+    let (terms, ids) = (Terms::default(), Default::default());
+    let live = Live::new(link, &terms, &settings, &mut feed, ids, Pace::open());
     let topics = tokio::select! {
         (outcome, _) = live.run(&shutdown) => panic!("{outcome:?}"),
         topics = script => topics,
@@ -146,7 +145,8 @@ async fn a_feed_that_hangs_up_says_goodbye_at_once() {
     let acked = Arc::new(std::sync::Mutex::new(Vec::new()));
     let mut feed = Told(Mailbox::default(), acked.clone());
     let (settings, shutdown) = (unacked(), CancellationToken::new());
-    let live = Live::new(link, &settings, &mut feed, Default::default(), Pace::open())
+    let (terms, ids) = (Terms::default(), Default::default());
+    let live = Live::new(link, &terms, &settings, &mut feed, ids, Pace::open())
         .say_at_the_end(vec![Message::new("death", "x")]);
     let script = async {
         assert!(peer.publishes().await.is_empty());
@@ -154,12 +154,10 @@ async fn a_feed_that_hangs_up_says_goodbye_at_once() {
         let Packet::Publish(publish) = peer.packet().await else {
             panic!("no farewell")
         };
-        assert_eq!(
-            (publish.topic.as_str(), publish.qos),
-            ("death", QoS::AtLeastOnce)
-        );
-        peer.send(packet::puback(publish.pkid)).await;
-        assert_eq!(peer.packet().await, Packet::Disconnect);
+        assert_eq!(publish.topic, "death");
+        peer.send(puback(publish.id.expect("QoS 1"))).await;
+        let goodbye = Packet::Disconnect(Goodbye::default());
+        assert_eq!(peer.packet().await, goodbye);
     };
     let ((outcome, _), ()) = tokio::join!(live.run(&shutdown), script);
     assert!(matches!(outcome, Err(LostError::HungUp)), "{outcome:?}");

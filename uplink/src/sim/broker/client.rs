@@ -1,15 +1,12 @@
 //! One connection of the broker.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v4::{
-    ConnAck, Connect, ConnectReturnCode, Packet, PubAck, Publish, SubAck, Subscribe,
-    SubscribeReasonCode, UnsubAck,
-};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +14,7 @@ use super::Tapped;
 use super::exchange::{Delivery, Exchange, Seat};
 use super::faults::{Drawn, Repeat};
 use crate::link::Link;
-use crate::packet;
+use crate::packet::{self, ConnAck, Connect, Goodbye, Packet, Protocol, Publish, Reason, Terms};
 
 /// A client that connects and says nothing is not kept longer than this.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -25,6 +22,11 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 const HOLD: Duration = Duration::from_millis(2);
 /// No subscriber's bytes are encoded further ahead of its socket than this.
 const OUTBOUND_BYTES_AHEAD: usize = 256 * 1024;
+const BAD_LOGIN: Reason = Reason(0x86);
+const GRANTED_QOS_1: Reason = Reason(0x01);
+const FILTER_INVALID: Reason = Reason(0x8f);
+const TOO_MANY: Reason = Reason(0x93);
+const ALIAS_INVALID: Reason = Reason(0x94);
 /// A day: the pause of a timer that is not needed.
 const NEVER: Duration = Duration::from_secs(86_400);
 
@@ -39,27 +41,31 @@ enum Next {
 /// Serves a connection that was taken in this `era`.
 pub(super) async fn serve(mut link: Link, exchange: Arc<Exchange>, era: CancellationToken) {
     let introduced = tokio::select! {
-        introduced = timeout(CONNECT_LIMIT, introduction(&mut link)) => introduced,
+        introduced = timeout(CONNECT_LIMIT, introduction(&mut link, &exchange)) => introduced,
         () = era.cancelled() => return,
     };
     let Ok(Some(connect)) = introduced else {
         return;
     };
     let client_id: Arc<str> = connect.client_id.as_str().into();
-    let (username, password) = match &connect.login {
-        Some(login) => (login.username.as_str(), login.password.as_str()),
-        None => ("", ""),
-    };
+    let username = connect.username.as_deref().unwrap_or_default();
+    let password = connect.password.as_deref().unwrap_or_default();
     let allowed = exchange.may_enter(username, password);
     let seat = exchange.enter(Arc::clone(&client_id), &era);
-    let code = match seat.faults.as_ref().and_then(Drawn::refuse_with) {
-        Some(code) => return_code(code),
-        None if !allowed => ConnectReturnCode::BadUserNamePassword,
-        None => ConnectReturnCode::Success,
+    let reason = match seat.faults.as_ref().and_then(Drawn::refuse_with) {
+        Some(code) => Reason::of_connack_311(code),
+        None if !allowed => BAD_LOGIN,
+        None => Reason::SUCCESS,
     };
+    let terms = exchange.terms();
     let number = seat.number;
-    send(&mut link, &Packet::ConnAck(ConnAck::new(code, false)));
-    if code != ConnectReturnCode::Success {
+    let ack = ConnAck {
+        reason,
+        terms: terms.clone(),
+        ..ConnAck::default()
+    };
+    send(&mut link, Packet::ConnAck(Box::new(ack)));
+    if reason != Reason::SUCCESS {
         exchange.leave(number);
         link.close(Duration::from_secs(1)).await;
         return;
@@ -69,20 +75,40 @@ pub(super) async fn serve(mut link: Link, exchange: Arc<Exchange>, era: Cancella
         Arc::clone(&exchange),
         client_id,
         seat,
-        connect.keep_alive,
+        connect.keep_alive_s,
+        &terms,
     );
     let goodbye = client.run().await;
     exchange.leave(number);
-    if let (false, Some(will)) = (goodbye, connect.last_will) {
-        let message = client.tapped(will.topic, will.message, will.retain);
-        exchange.publish(&message, will.qos);
+    let parted = std::mem::take(&mut client.parted);
+    if let (false, Some(will)) = (goodbye, connect.will) {
+        let message = client.tapped(will.topic, will.payload, will.retain);
+        exchange.publish(&message, None, QoS::AtLeastOnce);
+    }
+    if parted {
+        client.link.close(Duration::from_secs(1)).await;
     }
 }
 
-async fn introduction(link: &mut Link) -> Option<Connect> {
+/// Reads the CONNECT, in the version that it is of; `None` where there is none, or that version is not spoken.
+async fn introduction(link: &mut Link, exchange: &Exchange) -> Option<Connect> {
     loop {
+        match packet::asked_level(link.inbound()) {
+            Some(4) => link.protocol = Protocol::V311,
+            Some(5) if exchange.speaks_v5() => link.protocol = Protocol::V5,
+            Some(_) => {
+                let ack = ConnAck {
+                    reason: Reason::UNSUPPORTED_PROTOCOL,
+                    ..ConnAck::default()
+                };
+                send(link, Packet::ConnAck(Box::new(ack)));
+                link.exchange().await.ok()?;
+                return None;
+            }
+            None => {}
+        }
         match link.take_packet() {
-            Ok(Some(Packet::Connect(connect))) => return Some(connect),
+            Ok(Some(Packet::Connect(connect))) => return Some(*connect),
             Ok(None) => {}
             Ok(Some(_)) | Err(_) => return None,
         }
@@ -90,18 +116,8 @@ async fn introduction(link: &mut Link) -> Option<Connect> {
     }
 }
 
-fn return_code(code: u8) -> ConnectReturnCode {
-    match code {
-        1 => ConnectReturnCode::RefusedProtocolVersion,
-        2 => ConnectReturnCode::BadClientId,
-        3 => ConnectReturnCode::ServiceUnavailable,
-        4 => ConnectReturnCode::BadUserNamePassword,
-        _ => ConnectReturnCode::NotAuthorized,
-    }
-}
-
-fn send(link: &mut Link, packet: &Packet) {
-    if let Err(error) = packet::write(&mut link.outbound, packet) {
+fn send(link: &mut Link, packet: Packet) {
+    if let Err(error) = link.send(packet) {
         tracing::debug!(%error, "the broker could not encode a packet");
     }
 }
@@ -123,6 +139,13 @@ struct Client {
     late: Vec<u16>,
     /// Messages until the connection is closed.
     until_cut: Option<u32>,
+    /// Messages that may wait for their acks.
+    receive_maximum: usize,
+    /// Topics that the client may replace by a number, and those that it did.
+    alias_maximum: u16,
+    aliases: HashMap<u16, String>,
+    /// The client was told why it has to go.
+    parted: bool,
 }
 
 impl Client {
@@ -132,6 +155,7 @@ impl Client {
         client_id: Arc<str>,
         mut seat: Seat,
         keep_alive_s: u16,
+        terms: &Terms,
     ) -> Self {
         let mut faults = seat.faults.take();
         Self {
@@ -145,10 +169,17 @@ impl Client {
             heard: Instant::now(),
             last_id: 0,
             held: Vec::new(),
-            batch: faults.as_mut().map_or(1, Drawn::draw_batch),
+            batch: faults
+                .as_mut()
+                .map_or(1, Drawn::draw_batch)
+                .min(terms.receive_maximum.into()),
             late: Vec::new(),
             until_cut: faults.as_mut().and_then(Drawn::draw_cut),
             faults,
+            receive_maximum: terms.receive_maximum.into(),
+            alias_maximum: terms.topic_alias_maximum,
+            aliases: HashMap::new(),
+            parted: false,
         }
     }
 
@@ -185,18 +216,14 @@ impl Client {
     fn deliver(&mut self, delivery: Delivery) -> Next {
         self.last_id = self.last_id.checked_add(1).unwrap_or(1);
         let packet = Packet::Publish(Publish {
-            dup: false,
-            qos: delivery.qos,
-            retain: delivery.retain,
+            id: (delivery.qos != QoS::AtMostOnce).then_some(self.last_id),
             topic: delivery.topic,
-            pkid: if delivery.qos == QoS::AtMostOnce {
-                0
-            } else {
-                self.last_id
-            },
             payload: delivery.payload,
+            retain: delivery.retain,
+            alias: None,
+            properties: delivery.properties,
         });
-        send(&mut self.link, &packet);
+        send(&mut self.link, packet);
         Next::Stay
     }
 
@@ -225,48 +252,77 @@ impl Client {
     fn handle(&mut self, packet: Packet) -> Next {
         match packet {
             Packet::Publish(publish) => return self.on_publish(publish),
-            Packet::Subscribe(subscribe) => self.on_subscribe(&subscribe),
-            Packet::Unsubscribe(unsubscribe) => {
-                self.exchange
-                    .unsubscribe(self.seat.number, &unsubscribe.topics);
-                send(
-                    &mut self.link,
-                    &Packet::UnsubAck(UnsubAck::new(unsubscribe.pkid)),
-                );
+            Packet::Subscribe { id, filters } => self.on_subscribe(id, &filters),
+            Packet::Unsubscribe { id, filters } => {
+                self.exchange.unsubscribe(self.seat.number, &filters);
+                let filters = filters.len();
+                send(&mut self.link, Packet::UnsubAck { id, filters });
             }
-            Packet::PingReq => send(&mut self.link, &Packet::PingResp),
+            Packet::PingReq => send(&mut self.link, Packet::PingResp),
             // Deliveries are not repeated, so that nobody waits for their acks.
-            Packet::PubAck(_) => {}
-            Packet::Disconnect => return Next::Goodbye,
+            Packet::PubAck { .. } => {}
+            Packet::Disconnect(parting) if parting.reason == Reason::SUCCESS => {
+                return Next::Goodbye;
+            }
             _ => return Next::Close,
         }
         Next::Stay
     }
 
-    fn on_subscribe(&mut self, subscribe: &Subscribe) {
-        let codes = subscribe
-            .filters
+    fn on_subscribe(&mut self, id: u16, filters: &[String]) {
+        let reasons = filters
             .iter()
             .map(|filter| {
-                let qos = match filter.qos {
-                    QoS::AtMostOnce => QoS::AtMostOnce,
-                    QoS::AtLeastOnce | QoS::ExactlyOnce => QoS::AtLeastOnce,
-                };
-                match self.exchange.subscribe(self.seat.number, &filter.path, qos) {
-                    true => SubscribeReasonCode::Success(qos),
-                    false => SubscribeReasonCode::Failure,
+                let number = self.seat.number;
+                match self.exchange.subscribe(number, filter, QoS::AtLeastOnce) {
+                    true => GRANTED_QOS_1,
+                    false => FILTER_INVALID,
                 }
             })
             .collect();
-        send(
-            &mut self.link,
-            &Packet::SubAck(SubAck::new(subscribe.pkid, codes)),
-        );
+        send(&mut self.link, Packet::SubAck { id, reasons });
     }
 
-    fn on_publish(&mut self, publish: Publish) -> Next {
-        let wildcard = publish.topic.is_empty() || publish.topic.contains(['+', '#', '\0']);
-        if wildcard || publish.qos == QoS::ExactlyOnce {
+    /// Says why in MQTT 5, and closes.
+    fn part(&mut self, reason: Reason) -> Next {
+        if self.link.protocol == Protocol::V5 {
+            let parting = Goodbye {
+                reason,
+                ..Goodbye::default()
+            };
+            send(&mut self.link, Packet::Disconnect(parting));
+            self.parted = true;
+        }
+        Next::Close
+    }
+
+    /// Puts the topic in the place of its number. False: nobody allowed that number.
+    fn resolve(&mut self, publish: &mut Publish) -> bool {
+        match publish.alias {
+            None => true,
+            Some(alias) if alias == 0 || alias > self.alias_maximum => false,
+            Some(alias) if publish.topic.is_empty() => match self.aliases.get(&alias) {
+                Some(topic) => {
+                    publish.topic.clone_from(topic);
+                    true
+                }
+                None => false,
+            },
+            Some(alias) => {
+                self.aliases.insert(alias, publish.topic.clone());
+                true
+            }
+        }
+    }
+
+    fn on_publish(&mut self, mut publish: Publish) -> Next {
+        if !self.resolve(&mut publish) {
+            return self.part(ALIAS_INVALID);
+        }
+        if self.held.len() >= self.receive_maximum {
+            return self.part(TOO_MANY);
+        }
+        if publish.topic.is_empty() || publish.topic.contains(['+', '#', '\0']) {
             return Next::Close;
         }
         if let Some(faults) = &mut self.faults {
@@ -294,26 +350,35 @@ impl Client {
     fn release(&mut self) -> Next {
         let mut held = std::mem::take(&mut self.held);
         for id in std::mem::take(&mut self.late) {
-            send(&mut self.link, &Packet::PubAck(PubAck::new(id)));
+            self.send_ack(id);
         }
         if let Some(faults) = &mut self.faults {
             faults.shuffle(&mut held);
-            self.batch = faults.draw_batch();
+            self.batch = faults.draw_batch().min(self.receive_maximum);
         }
         for publish in held {
             let message = self.tapped(publish.topic, publish.payload, publish.retain);
-            self.exchange.publish(&message, publish.qos);
-            if publish.qos == QoS::AtLeastOnce {
-                self.ack(publish.pkid);
+            let qos = match publish.id {
+                Some(_) => QoS::AtLeastOnce,
+                None => QoS::AtMostOnce,
+            };
+            self.exchange.publish(&message, publish.properties, qos);
+            if let Some(id) = publish.id {
+                self.ack(id);
             }
         }
         Next::Stay
     }
 
+    fn send_ack(&mut self, id: u16) {
+        let reason = Reason::SUCCESS;
+        send(&mut self.link, Packet::PubAck { id, reason });
+    }
+
     fn ack(&mut self, id: u16) {
-        send(&mut self.link, &Packet::PubAck(PubAck::new(id)));
+        self.send_ack(id);
         match self.faults.as_mut().and_then(Drawn::draw_duplicate) {
-            Some(Repeat::AtOnce) => send(&mut self.link, &Packet::PubAck(PubAck::new(id))),
+            Some(Repeat::AtOnce) => self.send_ack(id),
             Some(Repeat::Late) => self.late.push(id),
             None => {}
         }

@@ -10,10 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::Tapped;
 use super::faults::{Drawn, Faults};
+use crate::message::Properties;
+use crate::packet::{Protocol, Terms};
 use crate::topic;
 
 /// Messages that may wait for one subscriber; more than that and it is thrown out.
 const OUTBOX_MESSAGES: usize = 10_000;
+
+/// Topics that a client may replace by a number, as mosquitto allows.
+const ALIASES: u16 = 10;
 
 type Tap = Box<dyn Fn(&Tapped) + Send + Sync>;
 
@@ -23,6 +28,7 @@ pub(super) struct Delivery {
     pub(super) payload: Bytes,
     pub(super) retain: bool,
     pub(super) qos: QoS,
+    pub(super) properties: Option<Box<Properties>>,
 }
 
 struct Subscriber {
@@ -32,16 +38,36 @@ struct Subscriber {
     kick: CancellationToken,
 }
 
-#[derive(Default)]
 struct State {
     taps: Vec<Tap>,
     login: Option<(String, String)>,
     faults: Option<Faults>,
     subscribers: HashMap<u64, Subscriber>,
     retained: BTreeMap<String, Bytes>,
+    /// `None`: MQTT 3.1.1 only.
+    terms: Option<Terms>,
     connects: u64,
     /// Cancelled when everybody is thrown out; then there is a new one.
     era: CancellationToken,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            taps: Vec::new(),
+            login: None,
+            faults: None,
+            subscribers: HashMap::new(),
+            retained: BTreeMap::new(),
+            terms: Some(Terms {
+                protocol: Protocol::V5,
+                topic_alias_maximum: ALIASES,
+                ..Terms::default()
+            }),
+            connects: 0,
+            era: CancellationToken::new(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -73,6 +99,19 @@ impl Exchange {
 
     pub(super) fn set_faults(&self, faults: Option<Faults>) {
         self.state().faults = faults;
+    }
+
+    pub(super) fn set_terms(&self, terms: Option<Terms>) {
+        self.state().terms = terms;
+    }
+
+    pub(super) fn speaks_v5(&self) -> bool {
+        self.state().terms.is_some()
+    }
+
+    /// What a client is granted that connects now.
+    pub(super) fn terms(&self) -> Terms {
+        self.state().terms.clone().unwrap_or_default()
     }
 
     pub(super) fn retained(&self, topic: &str) -> Option<Bytes> {
@@ -159,6 +198,7 @@ impl Exchange {
                     payload: payload.clone(),
                     retain: true,
                     qos,
+                    properties: None,
                 });
             }
         }
@@ -174,7 +214,7 @@ impl Exchange {
     }
 
     /// Takes custody: taps, retained, subscribers, in this order.
-    pub(super) fn publish(&self, message: &Tapped, qos: QoS) {
+    pub(super) fn publish(&self, message: &Tapped, properties: Option<Box<Properties>>, qos: QoS) {
         let mut state = self.state();
         for tap in &state.taps {
             tap(message);
@@ -193,6 +233,7 @@ impl Exchange {
                     payload: message.payload.clone(),
                     retain: false,
                     qos: if granted < qos { granted } else { qos },
+                    properties: properties.clone(),
                 });
             }
         }

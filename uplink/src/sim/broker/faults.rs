@@ -2,8 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use rumqttc::mqttbytes::v4::Publish;
-
+use crate::packet::Publish;
 use crate::topic;
 
 /// What goes wrong on each connection. Custody is taken, and taps see a message, only when its ack is
@@ -20,7 +19,7 @@ pub struct Faults {
     pub swallow_one_in: Option<u32>,
     /// The connection is closed, without a word, after so many messages.
     pub cut_after: Option<RangeInclusive<u32>>,
-    /// CONNECT is answered with this return code instead of 0.
+    /// CONNECT is answered with this return code of MQTT 3.1.1, or what means the same in 5, instead of 0.
     pub refuse_with: Option<u8>,
     /// A larger message closes the connection, as `max_packet_size` of a real broker does.
     pub message_bytes_max: Option<usize>,
@@ -30,6 +29,9 @@ pub struct Faults {
     /// policy leaves the topic out.
     pub denies: Option<String>,
 }
+
+/// What a short PUBLISH has beside topic and payload.
+const HEADER_BYTES: usize = 6;
 
 /// The faults of one connection, with its dice.
 pub(super) struct Drawn {
@@ -67,7 +69,8 @@ impl Drawn {
                 .windows(bytes.len().max(1))
                 .any(|at| at == bytes)
         };
-        message_bytes_max.is_some_and(|max| publish.size() > max)
+        message_bytes_max
+            .is_some_and(|max| publish.topic.len() + publish.payload.len() + HEADER_BYTES > max)
             || hates.as_ref().is_some_and(holds)
             || denies
                 .as_ref()
