@@ -4,6 +4,7 @@
 //! `millrace` everything that an engineer needs, others nothing. Each change is logged with its uid.
 
 mod buffer;
+mod config;
 mod line;
 mod peer;
 mod routes;

@@ -51,7 +51,9 @@ use failure::Failure;
 #[cfg(feature = "sim")]
 pub(crate) use interrupt::interrupted;
 use later::Later;
-pub(crate) use logs::init as init_logs;
+pub(crate) use logs::{
+    init as init_logs, restore as restore_log_level, set_level as set_log_level,
+};
 #[cfg(feature = "sim")]
 pub(crate) use status::state_name as status_state;
 

@@ -238,6 +238,8 @@ impl From<String> for Undone {
 pub(crate) enum Ran {
     /// It is over, and brought this.
     Done(serde_json::Value),
+    /// It goes on, over a new configuration; whoever ends it writes the answer into the journal.
+    GoesOn,
 }
 
 /// What a command does; the agent's side.
@@ -331,6 +333,7 @@ impl<R: RunCommand> CommandTask<R> {
         self.replies.push(Said::Begun(command.reply_to.clone()));
         let answer = match self.run.run(command).await {
             Ok(Ran::Done(result)) => reply(id, ReplyStatus::Done, Ok(result)),
+            Ok(Ran::GoesOn) => return None,
             Err(Undone::Rejected(error)) => rejected(id, &error),
             Err(Undone::Failed(error)) => reply(id, ReplyStatus::Failed, Err(error)),
         };

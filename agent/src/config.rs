@@ -31,6 +31,7 @@ mod problem;
 #[cfg(test)]
 mod reference;
 mod report;
+mod schema;
 mod secret;
 mod section;
 mod sizing;
@@ -43,6 +44,7 @@ mod text;
 mod tree;
 mod units;
 mod uplink;
+pub(crate) mod written;
 
 #[cfg(test)]
 mod tests;
@@ -63,8 +65,9 @@ pub(crate) use names::NAME_BYTES_MAX;
 pub(crate) use pattern::Pattern;
 use place::Place;
 pub(crate) use problem::{Note, Problem, Problems};
+pub(crate) use schema::schema;
 pub(crate) use summary::summary;
-pub(crate) use surroundings::check_surroundings;
+pub(crate) use surroundings::{check_surroundings, problems_around_cloud};
 pub(crate) use tag::{Deadband, Scaling, Tag, TagPoint};
 pub(crate) use text::layer_from_text;
 pub(crate) use uplink::Uplink;
@@ -78,6 +81,7 @@ use report::{CloudBounds, Report};
 use section::Section;
 use source::{Files, Role, SourceFile};
 use tree::Table;
+use written::Written;
 
 /// A configuration as meant.
 #[derive(Debug, Clone)]
@@ -98,6 +102,8 @@ pub(crate) struct Config {
     pub(crate) bootstrap: Option<Bootstrap>,
     /// What the cloud may do.
     pub(crate) local: Local,
+    /// Its keys as they are written.
+    pub(crate) written: Arc<Written>,
     files: Vec<PathBuf>,
 }
 
@@ -167,6 +173,31 @@ pub(crate) fn load(path: Option<&Path>, data_dir: Option<&Path>) -> Result<Loade
     read_files(Files::on_disk(), &local, data_dir)
 }
 
+/// Reads the configuration with this text as its cloud layer, whatever that is on disk.
+///
+/// # Errors
+/// Every problem at once, those of the local files too.
+pub(crate) fn load_with_layer(
+    path: Option<&Path>,
+    told: Option<&Path>,
+    layer: &str,
+) -> Result<Loaded, Problems> {
+    let local = source::find(path).map_err(|problem| Problems::one(*problem))?;
+    let cloud = cloud_file(&data_dir(path, told));
+    let given = BTreeMap::from([(cloud, layer.as_bytes().to_vec())]);
+    read_files(Files::over_disk(given), &local, told)
+}
+
+/// The data directory that the local files name, as far as they can be read.
+pub(crate) fn data_dir(path: Option<&Path>, told: Option<&Path>) -> PathBuf {
+    let files = Files::on_disk();
+    let local = source::find(path).unwrap_or_default();
+    let roots = local
+        .iter()
+        .filter_map(|path| read_root(&files, path, Role::Local).ok());
+    data_dir_of(&roots.collect::<Vec<_>>(), told)
+}
+
 /// Whether this text can be the cloud layer of the data directory, together with the local files.
 ///
 /// # Errors
@@ -232,6 +263,7 @@ fn read_files(
     match config {
         Some(mut config) if problems.is_empty() => {
             config.files = sources.iter().map(|source| source.path.clone()).collect();
+            config.written = Arc::new(written::written(&sources));
             Ok(Loaded {
                 config,
                 warnings,
@@ -295,7 +327,12 @@ impl Reader<'_> {
         }
         let models = self.models(&merged.models, &tags);
         let gateway_id = gateway.as_ref().map(|gateway| gateway.id.as_str());
-        let uplinks = self.uplinks(&merged.uplinks, gateway_id.unwrap_or_default(), &sources);
+        let uplinks = self.uplinks(
+            &merged.uplinks,
+            gateway_id.unwrap_or_default(),
+            &sources,
+            files,
+        );
         let bootstrap = match &merged.bootstrap {
             Some(table) => {
                 Bootstrap::read(&section(Some(table), &bootstrap::BOOTSTRAP, "bootstrap")).map(Some)
@@ -313,6 +350,7 @@ impl Reader<'_> {
             uplinks: uplinks?,
             bootstrap: bootstrap?,
             local: local?,
+            written: Arc::default(),
             files: Vec::new(),
         })
     }
@@ -408,7 +446,13 @@ impl Reader<'_> {
         })
     }
 
-    fn uplinks(&self, tables: &[Table], gateway: &str, sources: &Taken) -> Option<Vec<Uplink>> {
+    fn uplinks(
+        &self,
+        tables: &[Table],
+        gateway: &str,
+        sources: &Taken,
+        files: &Files,
+    ) -> Option<Vec<Uplink>> {
         let mut taken = Taken::default();
         let mut fits = true;
         for table in tables {
@@ -426,7 +470,7 @@ impl Reader<'_> {
             fits = false;
         }
         let uplinks = read_each(tables, |table, nth| {
-            Uplink::read(table, nth, gateway, sources, self.report)
+            Uplink::read(table, nth, gateway, sources, files, self.report)
         })?;
         for (nth, uplink) in uplinks.iter().enumerate() {
             let same = uplinks[..nth].iter().find(|other| other.collides(uplink));

@@ -8,7 +8,10 @@ use millrace_buffer::{Buffer, Ledger, WhenFull};
 use millrace_drivers::modbus::{Line, Tap};
 use millrace_tags::{Clock, DropReason, Sample, TagId};
 use serde::Serialize;
+use serde_json::json;
 
+use crate::apply::Changes;
+use crate::config::written::{digest, without_secrets};
 use crate::config::{Config, Connection, Pattern};
 use crate::delivery::{Plant, PlantTag, Uplink};
 use crate::device::{Device, chain};
@@ -17,7 +20,7 @@ use crate::live::{LiveTable, TagLabel, tag_row};
 use crate::model::Model;
 use crate::report::{
     BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, Damage, DeviceStatus, DeviceTest,
-    Lanes, LineReport, LogStatus, ModbusReport, Refused, Status, TagRow, UnitReport,
+    Lanes, LastChange, LineReport, LogStatus, ModbusReport, Refused, Status, TagRow, UnitReport,
 };
 use crate::supervisor::stand_in::StandIn;
 
@@ -49,6 +52,8 @@ pub(crate) struct Gateway {
     pub(crate) models: Vec<Arc<Model>>,
     /// Uplinks, in order of configuration.
     pub(crate) uplinks: Vec<Arc<Uplink>>,
+    /// The way to the main loop, which changes configurations.
+    pub(crate) changes: Changes,
     /// First contact; written by the bootstrap task.
     pub(crate) bootstrap: Arc<Mutex<Option<BootstrapStatus>>>,
 }
@@ -107,6 +112,46 @@ impl Gateway {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .problems = problems;
+    }
+
+    /// What came of the last change that was tried.
+    pub(crate) fn set_last_change(&self, change: Option<LastChange>) {
+        self.config_status
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .last_change = change;
+    }
+
+    /// The cloud layer before the last change that was kept; `None`: there was none then.
+    ///
+    /// # Errors
+    /// Where there was no change, or what was before it cannot be read.
+    pub(crate) fn previous_layer(&self) -> Result<Option<String>, String> {
+        let layers = crate::apply::layers::Layers::of(&self.config.gateway.data_dir);
+        let previous = layers.previous().map_err(|error| chain(&error))?;
+        previous.ok_or_else(|| {
+            "there is nothing to go back to: no change of the configuration was kept yet".to_owned()
+        })
+    }
+
+    /// The files of the running configuration as tables, without secrets and comments: for the cloud.
+    pub(crate) fn config_tables(&self) -> serde_json::Value {
+        let cloud = crate::config::cloud_file(&self.config.gateway.data_dir);
+        let mut files = Vec::new();
+        for path in self.config.files() {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let layer = if *path == cloud { "cloud" } else { "local" };
+            let mut file = json!({"layer": layer, "file": name, "sha256": digest(&text)});
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "toml")
+            {
+                file["config"] = without_secrets(&text);
+            }
+            files.push(file);
+        }
+        json!({"files": files, "status": self.config_status()})
     }
 
     /// Every device.

@@ -1,6 +1,8 @@
 //! The millrace program: polls devices, keeps every sample, scores windows, delivers over MQTT.
 
 mod api;
+mod apply;
+mod audit;
 mod backoff;
 mod bootstrap;
 mod cli;

@@ -1,10 +1,12 @@
 //! What the cloud may have done by command, as far as `[local] commands` grants it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_tags::Command;
 use serde_json::{Value, json};
 
+use crate::apply::{ApplyRequest, Asker, Wanted, Wish, watch_time};
 use crate::command::{Ran, RunCommand, Undone};
 use crate::device::chain;
 use crate::gateway::Gateway;
@@ -13,14 +15,24 @@ use crate::report::{WriteDone, WriteRequest};
 use crate::write::WriteRefusal;
 
 /// Operations of this version.
-const OPERATIONS: [&str; 6] = [
+pub(crate) const OPERATIONS: [&str; 11] = [
     "read",
     "write",
     "status",
     "ledger",
     "buffer.status",
     "replay",
+    "config.get",
+    "config.apply",
+    "config.rollback",
+    "restart",
+    "log",
 ];
+
+/// For how long another log level holds where nobody says.
+const LOG_FOR_DEFAULT: Duration = Duration::from_secs(3600);
+/// A gateway that logs everything for longer wears its flash.
+const LOG_FOR_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Runs operations on this gateway.
 pub(crate) struct Remote {
@@ -68,6 +80,96 @@ impl Remote {
     }
 }
 
+impl Remote {
+    /// Tries a configuration as the cloud layer.
+    async fn apply(&self, command: &Command) -> Result<Ran, Undone> {
+        let request: ApplyRequest =
+            serde_json::from_value(command.args.clone()).map_err(|error| {
+                let expected = "expected {\"toml\": \"…\", \"watch\": \"60s\"}";
+                Undone::Rejected(format!("args: {}; {expected}", chain(&error)))
+            })?;
+        let watch = watch_time(request.watch.as_deref()).map_err(Undone::Rejected)?;
+        let text = request
+            .toml
+            .ok_or_else(|| Undone::Rejected("args has no `toml`".to_owned()))?;
+        let layer = self.checked(text).await?;
+        self.try_layer(Some(layer), watch, command)
+    }
+
+    /// Goes back to the layer before the last change.
+    async fn rollback(&self, command: &Command) -> Result<Ran, Undone> {
+        let watch = command.args.get("watch").and_then(Value::as_str);
+        let watch = watch_time(watch).map_err(Undone::Rejected)?;
+        let previous = self.gateway.previous_layer().map_err(Undone::Rejected)?;
+        let layer = match previous {
+            Some(text) => Some(self.checked(text).await?),
+            None => None,
+        };
+        self.try_layer(layer, watch, command)
+    }
+
+    async fn checked(&self, text: String) -> Result<String, Undone> {
+        let changes = self.gateway.changes.clone();
+        let checked = tokio::task::spawn_blocking(move || changes.check(&text)).await;
+        let checked = checked.map_err(|error| Undone::Failed(error.to_string()))?;
+        checked
+            .map(|checked| checked.layer)
+            .map_err(Undone::Rejected)
+    }
+
+    fn try_layer(
+        &self,
+        layer: Option<String>,
+        watch: Duration,
+        command: &Command,
+    ) -> Result<Ran, Undone> {
+        let what = Wanted::Layer(layer);
+        self.ask(Wish::Try { what, watch }, command)?;
+        if command.reply_to.fleeting {
+            // Nobody would be there any more to take the outcome.
+            let told = json!({"state": "trying", "watch_s": watch.as_secs(), "outcome": "see config.last_change of status"});
+            return Ok(Ran::Done(told));
+        }
+        Ok(Ran::GoesOn)
+    }
+
+    fn ask(&self, wish: Wish, command: &Command) -> Result<(), Undone> {
+        let asker = Asker::Core {
+            uplink: self.uplink.clone(),
+            id: command.id.clone(),
+        };
+        self.gateway
+            .changes
+            .ask(wish, asker)
+            .map_err(Undone::Failed)
+    }
+}
+
+/// Logs at another level for a while: `{"level": "debug", "for": "1h"}`.
+fn log(args: &Value) -> Result<Value, Undone> {
+    let level = args
+        .get("level")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let time = match args.get("for").and_then(Value::as_str) {
+        None => LOG_FOR_DEFAULT,
+        Some(text) => humantime::parse_duration(text)
+            .ok()
+            .filter(|time| *time <= LOG_FOR_MAX)
+            .ok_or_else(|| {
+                Undone::Rejected(format!(
+                    "for is {text}; expected a duration up to 24h, such as 1h"
+                ))
+            })?,
+    };
+    let change = crate::cli::set_log_level(level).map_err(Undone::Rejected)?;
+    tokio::spawn(async move {
+        tokio::time::sleep(time).await;
+        crate::cli::restore_log_level(change);
+    });
+    Ok(json!({"level": level, "for_s": time.as_secs()}))
+}
+
 impl RunCommand for Remote {
     async fn run(&self, command: &Command) -> Result<Ran, Undone> {
         let (op, args) = (command.op.as_str(), &command.args);
@@ -83,6 +185,14 @@ impl RunCommand for Remote {
             "ledger" => json!(self.gateway.buffer.ledger()),
             "buffer.status" => json!(self.gateway.buffer_report()),
             "replay" => self.replay(args).await?,
+            "config.get" => self.gateway.config_tables(),
+            "config.apply" => return self.apply(command).await,
+            "config.rollback" => return self.rollback(command).await,
+            "restart" => {
+                self.ask(Wish::Restart, command)?;
+                json!({"restarting": true})
+            }
+            "log" => log(args)?,
             _ => return Err(Undone::Rejected(format!("`{op}` is not in this version"))),
         };
         Ok(Ran::Done(result))

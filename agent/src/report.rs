@@ -50,6 +50,21 @@ pub(crate) struct ConfigStatus {
     pub(crate) problems: Vec<String>,
     /// Notes on the running one, such as a local table that wins over a cloud one.
     pub(crate) notes: Vec<String>,
+    /// What came of the last change that was tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) last_change: Option<LastChange>,
+}
+
+/// A configuration that was tried.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LastChange {
+    /// `trying`, `kept` or `taken-back`.
+    pub(crate) state: String,
+    /// Who wanted it.
+    pub(crate) who: String,
+    /// Why it was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
 }
 
 /// What tools have to know of the Modbus lines and devices that run.

@@ -9,6 +9,7 @@ mod run;
 mod runway;
 pub(crate) mod stand_in;
 pub(crate) mod store;
+mod trial;
 mod uplinks;
 mod watchdog;
 

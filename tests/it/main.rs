@@ -6,6 +6,7 @@ mod block;
 mod bootstrap;
 mod command_line;
 mod commands;
+mod config_change;
 mod demo;
 mod devices;
 mod faults;

@@ -32,7 +32,7 @@ use crate::secret::Secret;
 use crate::topic::BoundTopic;
 
 pub use crate::codec::{BACKLOG_MESSAGE_BYTES, EncodeError};
-pub use builtin::{builtin_names, find};
+pub use builtin::{builtin_names, find, find_with};
 pub use definition::{Compression, Definition, DeliveryClass, Need, Sequence, Variable, parse};
 pub use packing::SealError;
 pub use reader::{ProfileError, ProfileProblem};

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::peer::{Peer, Role};
-use super::{buffer, line, stored, trace};
+use super::{buffer, config, line, stored, trace};
 use crate::gateway::{Gateway, NotFound};
 use crate::opcua::Unanswered;
 use crate::poison::{PoisonDone, PoisonRequest};
@@ -70,6 +70,10 @@ pub(crate) fn router(door: Door) -> Router {
             "/v1/config",
             get(async |State(door): State<Door>| Json(door.get().config_files())),
         )
+        .route("/v1/config/apply", post(config::apply))
+        .route("/v1/config/rollback", post(config::rollback))
+        .route("/v1/config/diff", post(config::diff))
+        .route("/v1/audit", get(config::audit))
         .fallback(async || {
             Refusal(
                 StatusCode::NOT_FOUND,

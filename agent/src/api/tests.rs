@@ -17,7 +17,12 @@ use crate::supervisor::{Current, Running, Startup, start};
 
 /// A gateway without devices, in a directory of its own.
 async fn running(dir: &std::path::Path) -> Running {
+    let (changes, _) = crate::apply::Changes::channel(None, None);
+    let journal = crate::command::Journal::open(dir);
     let startup = Startup {
+        journal: journal.into(),
+        changes,
+        on_trial: false,
         config: Config::empty(dir),
         config_status: ConfigStatus::default(),
         clock: Arc::new(millrace_tags::SystemClock::new()),

@@ -15,11 +15,22 @@ pub(crate) struct EventsArgs {
     /// Go on printing as they come
     #[arg(long, short)]
     follow: bool,
+    /// Who changed what instead: writes, commands, configurations
+    #[arg(long, conflicts_with = "follow")]
+    audit: bool,
 }
 
 impl EventsArgs {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let client = Client::new(global);
+        if self.audit {
+            let lines: Vec<Value> = client.get("/v1/audit")?;
+            match global.json {
+                true => output::json(&lines)?,
+                false => output::text(&lines.iter().map(audited).collect::<String>())?,
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         if self.follow {
             client.follow("/v1/events?follow=1", |event: EventRow| {
                 if global.json {
@@ -58,6 +69,24 @@ fn line(event: &EventRow) -> String {
         detail(event)
     );
     format!("{}\n", text.trim_end())
+}
+
+/// When, what, and everything else that is known, in one line.
+fn audited(line: &Value) -> String {
+    let when = line["t"].as_f64();
+    let when = when.map_or_else(|| "(clock not set)".into(), show::utc);
+    let what = line["what"].as_str().unwrap_or_default();
+    let mut text = format!("{when:<24}  {what}");
+    for (key, value) in line.as_object().into_iter().flatten() {
+        if !["t", "what", "level"].contains(&key.as_str()) {
+            let value = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            text.push_str(&format!("  {key}={value}"));
+        }
+    }
+    text.push('\n');
+    text
 }
 
 fn detail(event: &EventRow) -> String {

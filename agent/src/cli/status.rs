@@ -80,6 +80,13 @@ fn problems(status: &Status) -> String {
     for note in notes {
         text.push_str(&show::bullet("  - ", note));
     }
+    if let Some(change) = &status.config.last_change {
+        let line = match &change.error {
+            Some(error) => format!("the last change ({}) was taken back: {error}", change.who),
+            None => format!("the last change ({}): {}", change.who, change.state),
+        };
+        text.push_str(&show::bullet("  - configuration: ", &line));
+    }
     text
 }
 

@@ -153,7 +153,6 @@ fn later_commands_say_what_to_use() {
     for line in [
         "model list",
         "bootstrap reset",
-        "config schema",
         "doctor",
         "watch",
         "user",

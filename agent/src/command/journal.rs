@@ -137,6 +137,11 @@ impl Journal {
         }
     }
 
+    /// Whether it is the journal under `data_dir`.
+    pub(crate) fn is_under(&self, data_dir: &Path) -> bool {
+        self.path.parent() == Some(data_dir)
+    }
+
     /// A new session of this uplink has nothing in its queue.
     pub(crate) fn unqueue(&self, uplink: &str) {
         self.locked(|inner| {

@@ -138,7 +138,7 @@ pub(crate) fn load(data_dir: &Path) -> Result<Loaded, LastGoodError> {
         let stands_for = match copy.role {
             // It belongs to the data directory, wherever that is now.
             Role::Cloud => cloud_file(data_dir),
-            Role::Local | Role::Tags => copy.path,
+            Role::Local | Role::Tags | Role::Profile => copy.path,
         };
         if copy.role == Role::Local {
             local.push(stands_for.clone());

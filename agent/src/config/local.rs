@@ -11,27 +11,15 @@ use super::section::Section;
 const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];
 
 /// Operations of this version.
-const COMMANDS: [&str; 6] = [
-    "read",
-    "write",
-    "status",
-    "ledger",
-    "buffer.status",
-    "replay",
-];
+const COMMANDS: [&str; 11] = crate::remote::OPERATIONS;
 
 /// Operations that are recognised and refused.
-const COMMANDS_LATER: [&str; 11] = [
-    "config.get",
-    "config.apply",
-    "config.rollback",
+const COMMANDS_LATER: [&str; 6] = [
     "model.install",
     "model.shadow",
     "model.promote",
     "model.rollback",
     "bootstrap",
-    "restart",
-    "log",
     "ack",
 ];
 
@@ -43,7 +31,8 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
             "commands",
             Kind::Texts,
             "The commands that the cloud may send: `read`, `write`, `status`, `ledger`, `buffer.status`, \
-             `replay`. `write` needs `write_tags`, too.",
+             `replay`, `config.get`, `config.apply`, `config.rollback`, `restart`, `log`. `write` needs `write_tags`, too. \
+             See [commands](commands.md).",
         )
         .means("`[\"read\", \"status\", \"ledger\"]`"),
         KeyDoc::new(

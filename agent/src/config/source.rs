@@ -50,6 +50,8 @@ pub(crate) enum Role {
     Cloud,
     /// A CSV of tags.
     Tags,
+    /// A profile of a person's own.
+    Profile,
 }
 
 impl Files {
@@ -109,11 +111,15 @@ impl Files {
             Some(rest) => rest.to_owned(),
             None => text,
         };
-        self.read.borrow_mut().push(SourceFile {
-            path: path.to_owned(),
-            role,
-            text: text.clone(),
-        });
+        let mut read = self.read.borrow_mut();
+        if !read.iter().any(|known| known.path == path) {
+            read.push(SourceFile {
+                path: path.to_owned(),
+                role,
+                text: text.clone(),
+            });
+        }
+        drop(read);
         Ok(text)
     }
 

@@ -42,6 +42,17 @@ pub(crate) fn check_surroundings(loaded: &Loaded) -> (Result<(), Problems>, Vec<
     (result, notes)
 }
 
+/// The problems with what the cloud layer names; `None`: all is well. What local files name is none of its
+/// business.
+pub(crate) fn problems_around_cloud(loaded: &Loaded) -> Option<Problems> {
+    let cloud = super::cloud_file(&loaded.config.gateway.data_dir);
+    let (result, _) = check_surroundings(loaded);
+    let problems = result.err()?;
+    let of_cloud = |problem: &&Problem| *problem.place.file == *cloud;
+    let list: Vec<Problem> = problems.iter().filter(of_cloud).cloned().collect();
+    (!list.is_empty()).then(|| Problems::from(list))
+}
+
 /// Whether the bundle can be loaded and its roles are those that the configuration gives tags.
 fn check_bundle(reference: &FileReference, model: &Model) -> Vec<Problem> {
     let problem = |message: String| {

@@ -21,8 +21,10 @@ use super::files::FileUse;
 use super::keys::{KeyDoc, Kind, SectionDoc};
 use super::names::{self, Taken};
 use super::pattern::Pattern;
+use super::problem::Problem;
 use super::report::Report;
 use super::section::Section;
+use super::source::{Files, Role};
 use super::tree::{Raw, Table};
 
 /// How many uplinks there may be: each holds back the store for itself, and takes a connection.
@@ -271,6 +273,7 @@ impl Uplink {
         nth: usize,
         gateway: &str,
         sources: &Taken,
+        files: &Files,
         report: &Report,
     ) -> Option<Self> {
         let path = match table.text("name") {
@@ -290,7 +293,7 @@ impl Uplink {
         let sealed = packing
             .as_ref()
             .is_some_and(|packing| packing.seal_key.is_some());
-        let profile = read_profile(&section, gateway, sources, route.as_deref())
+        let profile = read_profile(&section, gateway, sources, files, route.as_deref())
             .and_then(|profile| read_compression(&section, profile, compression))
             .and_then(|profile| read_sealed(&section, profile, sealed))
             .map(|profile| Arc::new(profile.packed(compression, sealed)));
@@ -371,6 +374,7 @@ fn read_profile(
     section: &Section<'_>,
     gateway: &str,
     sources: &Taken,
+    files: &Files,
     route: Option<&[Pattern]>,
 ) -> Option<Profile> {
     let name = match section.has("profile") {
@@ -381,7 +385,13 @@ fn read_profile(
     // A profile is a person's, never the cloud's.
     let local = section.report().cloud_bounds_at(place).is_none();
     let directory = local.then(|| profiles_beside(&place.file));
-    let definition = match profile::find(name, directory.as_deref()) {
+    // Through the files of the configuration, of which the last good one keeps a copy.
+    let look = |path: &Path| {
+        let read = || files.read(path, Role::Profile, None);
+        let refused = |problem: Box<Problem>| std::io::Error::other(problem.message);
+        files.exists(path).then(|| read().map_err(refused))
+    };
+    let definition = match profile::find_with(name, directory.as_deref(), look) {
         Ok(definition) => Arc::new(definition),
         Err(error) => {
             for problem in error.0 {

@@ -211,7 +211,13 @@ async fn start_agent(path: &Path) -> anyhow::Result<Running> {
     let loaded = config::load(Some(path), None).map_err(|problems| {
         anyhow::anyhow!("the demonstration's configuration is bad:\n{problems}")
     })?;
+    // Nobody asks for changes here, and nobody would take them.
+    let (changes, _) = crate::apply::Changes::channel(None, None);
+    let journal = crate::command::Journal::open(&loaded.config.gateway.data_dir);
     Ok(supervisor::start(Startup {
+        journal: journal.into(),
+        changes,
+        on_trial: false,
         config: loaded.config,
         config_status: ConfigStatus {
             source: "configured".to_owned(),

@@ -14,6 +14,7 @@ use super::driver::Drivers;
 use super::stand_in::StandIn;
 use super::uplinks::{self, UplinkTask};
 use super::{Running, Stage};
+use crate::apply::Changes;
 use crate::command::Journal;
 use crate::config::{self, Config};
 use crate::delivered::{Delivered, Sessions};
@@ -38,6 +39,12 @@ pub(crate) struct Startup {
     pub(crate) clock: Arc<dyn Clock>,
     /// When the program started.
     pub(crate) started: Instant,
+    /// It may be taken back: what the one before needs is not forgotten.
+    pub(crate) on_trial: bool,
+    /// Which commands ran.
+    pub(crate) journal: Arc<Journal>,
+    /// The way to the main loop.
+    pub(crate) changes: Changes,
     /// First contact.
     pub(crate) bootstrap: Arc<Mutex<Option<BootstrapStatus>>>,
 }
@@ -68,14 +75,17 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
     let Startup {
         config,
         config_status,
+        on_trial,
         clock,
         started,
+        journal,
+        changes,
         bootstrap,
     } = startup;
     // Before the first sample: what is not there when an uplink begins is not its own.
     let (buffer, stand_in) = open_buffer(&config, clock.clone()).await?;
     let (opened, wanted) = (buffer.clone(), config.uplinks.clone());
-    let configured = config_status.source == "configured";
+    let configured = config_status.source == "configured" && !on_trial;
     let outboxes =
         tokio::task::spawn_blocking(move || uplinks::outboxes(&opened, &wanted, configured))
             .await
@@ -120,9 +130,10 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         taps: builder.drivers.taps(),
         models,
         uplinks,
+        changes,
         bootstrap,
     });
-    builder.uplinks(&gateway, outboxes);
+    builder.uplinks(&gateway, outboxes, &journal);
     Ok(Running {
         gateway,
         polling: builder.polling,
@@ -422,9 +433,8 @@ impl Builder {
     }
 
     /// Starts every uplink.
-    fn uplinks(&mut self, gateway: &Arc<Gateway>, outboxes: Vec<Outbox>) {
+    fn uplinks(&mut self, gateway: &Arc<Gateway>, outboxes: Vec<Outbox>, journal: &Arc<Journal>) {
         let config = &gateway.config;
-        let journal = Arc::new(Journal::open(&config.gateway.data_dir));
         let each = config.uplinks.iter().zip(&gateway.uplinks).zip(outboxes);
         for ((settings, shown), outbox) in each {
             let task = UplinkTask {

@@ -12,11 +12,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::build::{Startup, start};
+use super::trial::{LOOK_EVERY, Trial};
 use super::watchdog::Watchdog;
 use super::{Current, Running};
+use crate::apply::{Change, Changes, Wish};
 use crate::bootstrap;
+use crate::command::Journal;
 use crate::config::{self, Config, Loaded, Problems};
-use crate::report::{BootstrapStatus, ConfigStatus};
+use crate::report::{BootstrapStatus, ConfigStatus, LastChange};
 
 /// What the command line says.
 #[derive(Debug, Clone, Default)]
@@ -45,8 +48,40 @@ pub(crate) fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     // What still runs hangs: a model that cannot be built, a core that does not answer. It must not keep
     // the agent from ending.
     runtime.shutdown_background();
-    outcome
+    match outcome? {
+        End::Exit(code) => Ok(code),
+        End::Restart => Err(start_anew()),
+    }
 }
+
+/// How the program ends.
+enum End {
+    Exit(ExitCode),
+    /// By beginning anew.
+    Restart,
+}
+
+/// The program in the place of this process, as it is on disk now: its number stays, so that whoever watches it does
+/// not mind. Returns only where that fails; whoever started us starts us again.
+fn start_anew() -> anyhow::Error {
+    use std::os::unix::process::CommandExt;
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return anyhow::Error::new(error).context("cannot find the program itself"),
+    };
+    // An upgrade has removed the file that runs, and put another one there.
+    let text = program.to_string_lossy();
+    let program = match text.strip_suffix(" (deleted)") {
+        Some(replaced) => PathBuf::from(replaced),
+        None => program.clone(),
+    };
+    let args = std::env::args_os().skip(1);
+    let error = std::process::Command::new(program).args(args).exec();
+    anyhow::Error::new(error).context("cannot start the program anew")
+}
+
+/// What a restart waits for answers to reach the core; they are told after it otherwise.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// Polling and sending beside each other; more threads only cost memory on the gateways this runs on.
 const WORKER_THREADS: usize = 2;
@@ -68,29 +103,66 @@ async fn can_store(gateway: &Arc<super::Gateway>) -> bool {
     gateway.uplinks.iter().all(reached) && !behind && writable.await.unwrap_or(false)
 }
 
-struct Agent<'a> {
+pub(super) struct Agent<'a> {
     options: &'a RunOptions,
     clock: Arc<dyn Clock>,
     started: Instant,
     bootstrap: Arc<Mutex<Option<BootstrapStatus>>>,
+    /// The way to the main loop.
+    pub(super) changes: Changes,
+    asked: Mutex<Option<mpsc::Receiver<Change>>>,
+    journal: Mutex<Option<Arc<Journal>>>,
+    last_change: Mutex<Option<LastChange>>,
 }
 
 impl<'a> Agent<'a> {
     fn new(options: &'a RunOptions) -> Self {
+        let (changes, asked) = Changes::channel(options.config.clone(), options.data_dir.clone());
         Self {
             options,
             clock: Arc::new(SystemClock::new()),
             started: Instant::now(),
             bootstrap: Arc::default(),
+            changes,
+            asked: Mutex::new(Some(asked)),
+            journal: Mutex::default(),
+            last_change: Mutex::default(),
         }
     }
 
-    async fn run(&self) -> anyhow::Result<ExitCode> {
+    /// The journal of this data directory: one over all configurations, since what began is known in memory, too.
+    pub(super) fn journal(&self, data_dir: &Path) -> Arc<Journal> {
+        let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = journal.as_ref().filter(|open| open.is_under(data_dir)) {
+            return open.clone();
+        }
+        journal.insert(Arc::new(Journal::open(data_dir))).clone()
+    }
+
+    pub(super) fn lock_change(&self) -> std::sync::MutexGuard<'_, Option<LastChange>> {
+        self.last_change
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What came of the last change that was tried.
+    pub(super) fn last_change(&self) -> Option<LastChange> {
+        self.lock_change().clone()
+    }
+
+    async fn run(&self) -> anyhow::Result<End> {
+        let (config, told) = (
+            self.options.config.as_deref(),
+            self.options.data_dir.as_deref(),
+        );
+        let data_dir = config::data_dir(config, told);
+        crate::audit::begin(&data_dir, self.clock.clone());
+        self.take_back_trial(&data_dir).await;
         let mut running = match self.load() {
-            Ok(loaded) => self.begin(loaded).await?,
+            Ok(loaded) => self.begin(&loaded, true).await?,
             Err(problems) if self.options.strict => {
                 eprint!("{problems}");
-                return Ok(ExitCode::from(2));
+                return Ok(End::Exit(ExitCode::from(2)));
             }
             Err(problems) => {
                 let (config, status) = self.fall_back(&problems);
@@ -101,8 +173,9 @@ impl<'a> Agent<'a> {
         let shutdown = CancellationToken::new();
         let api = self.offer_api(&running.gateway.config, &current, &shutdown);
         notify(&[sd_notify::NotifyState::Ready]);
-        running = self.turn(running, &current).await?;
-        tracing::info!("stopping");
+        let restart;
+        (running, restart) = self.turn(running, &current).await?;
+        tracing::info!(restart, "stopping");
         notify(&[sd_notify::NotifyState::Stopping]);
         shutdown.cancel();
         running
@@ -113,11 +186,28 @@ impl<'a> Agent<'a> {
             // Its only failure is logged by itself.
             let _ = api.await;
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(match restart {
+            true => End::Restart,
+            false => End::Exit(ExitCode::SUCCESS),
+        })
     }
 
-    /// The main loop: takes signals and enrolments until it is told to stop.
-    async fn turn(&self, mut running: Running, current: &Current) -> anyhow::Result<Running> {
+    /// The main loop: takes signals, enrolments and changes until it is told to stop, or (true) to start anew.
+    async fn turn(
+        &self,
+        mut running: Running,
+        current: &Current,
+    ) -> anyhow::Result<(Running, bool)> {
+        let asked = self
+            .asked
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let mut asked = asked.context("the main loop runs once")?;
+        let mut trial: Option<Trial> = None;
+        let mut restart = false;
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
         let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
@@ -137,16 +227,50 @@ impl<'a> Agent<'a> {
                     }
                     continue;
                 }
-                _ = hangup.recv() => {}
-                Some(()) = enrolments.recv() => {}
+                _ = looks.tick(), if trial.is_some() => {
+                    let Some(tried) = trial.take() else { continue };
+                    (running, trial) = watchdog.during(self.look(running, current, tried)).await?;
+                    if trial.is_some() {
+                        continue;
+                    }
+                }
+                Some(change) = asked.recv() => {
+                    let Change { wish, asker } = change;
+                    match wish {
+                        _ if trial.is_some() => {
+                            let busy = "another configuration is on trial; ask again when it is kept or taken back";
+                            self.tell(&running.gateway, asker, Err(busy.to_owned())).await;
+                            continue;
+                        }
+                        Wish::Restart => {
+                            tracing::info!(target: "audit", who = asker.named(), "restart");
+                            watchdog.during(tokio::time::sleep(LAST_ANSWERS)).await;
+                            restart = true;
+                            break;
+                        }
+                        Wish::Try { what, watch } => {
+                            let tried = self.try_configuration(running, current, (what, watch), asker);
+                            (running, trial) = watchdog.during(tried).await?;
+                        }
+                    }
+                    drop(first_contact);
+                    first_contact = self.begin_bootstrap(&running.gateway.config, &enrolled);
+                    continue;
+                }
+                // What is on disk is read once the trial is over, which is soon.
+                _ = hangup.recv(), if trial.is_none() => {
+                    running = watchdog.during(self.reload(running, current)).await?;
+                }
+                Some(()) = enrolments.recv(), if trial.is_none() => {
+                    running = watchdog.during(self.reload(running, current)).await?;
+                }
             }
-            running = watchdog.during(self.reload(running, current)).await?;
             // The old one ends when its guard goes: what it was told may have changed.
             drop(first_contact);
             first_contact = self.begin_bootstrap(&running.gateway.config, &enrolled);
         }
         drop(first_contact);
-        Ok(running)
+        Ok((running, restart))
     }
 
     /// Sends what is in memory, and starts again on the store on the disk.
@@ -185,15 +309,15 @@ impl<'a> Agent<'a> {
         Ok(running)
     }
 
-    fn load(&self) -> Result<Loaded, Problems> {
+    pub(super) fn load(&self) -> Result<Loaded, Problems> {
         config::load(
             self.options.config.as_deref(),
             self.options.data_dir.as_deref(),
         )
     }
 
-    /// Starts a good configuration, and keeps it as the last good one when it has started.
-    async fn begin(&self, loaded: Loaded) -> anyhow::Result<Running> {
+    /// Starts a good configuration, and keeps it as the last good one when it has started, unless it is on trial.
+    async fn begin(&self, loaded: &Loaded, keep: bool) -> anyhow::Result<Running> {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -201,9 +325,12 @@ impl<'a> Agent<'a> {
             source: "configured".to_owned(),
             problems: Vec::new(),
             notes: loaded.warnings.iter().map(ToString::to_string).collect(),
+            last_change: self.last_change(),
         };
-        let running = self.start(loaded.config.clone(), status).await?;
-        if let Err(error) = config::last_good::save(&loaded) {
+        let running = self
+            .start_with(loaded.config.clone(), status, !keep)
+            .await?;
+        if keep && let Err(error) = config::last_good::save(loaded) {
             tracing::warn!(error = %crate::device::chain(&error), "the last good configuration was not kept");
         }
         Ok(running)
@@ -222,7 +349,8 @@ impl<'a> Agent<'a> {
                     ConfigStatus {
                         source: "last-good".to_owned(),
                         problems: said,
-                        notes: Vec::new(),
+                        last_change: self.last_change(),
+                        ..ConfigStatus::default()
                     },
                 )
             }
@@ -233,7 +361,8 @@ impl<'a> Agent<'a> {
                     ConfigStatus {
                         source: "none".to_owned(),
                         problems: said,
-                        notes: Vec::new(),
+                        last_change: self.last_change(),
+                        ..ConfigStatus::default()
                     },
                 )
             }
@@ -250,11 +379,22 @@ impl<'a> Agent<'a> {
     }
 
     async fn start(&self, config: Config, config_status: ConfigStatus) -> anyhow::Result<Running> {
-        let clock = self.clock.clone();
+        self.start_with(config, config_status, false).await
+    }
+
+    async fn start_with(
+        &self,
+        config: Config,
+        config_status: ConfigStatus,
+        on_trial: bool,
+    ) -> anyhow::Result<Running> {
         let startup = Startup {
+            journal: self.journal(&config.gateway.data_dir),
+            changes: self.changes.clone(),
             config,
             config_status,
-            clock,
+            on_trial,
+            clock: self.clock.clone(),
             started: self.started,
             bootstrap: self.bootstrap.clone(),
         };
@@ -276,21 +416,70 @@ impl<'a> Agent<'a> {
                 return Ok(running);
             }
         };
+        let (running, _) = self.exchange(running, current, &loaded, true).await?;
+        Ok(running)
+    }
+
+    /// Stops what runs and starts this. Where it does not start, the one before runs again, and why is told.
+    ///
+    /// # Errors
+    /// Where neither starts.
+    pub(super) async fn exchange(
+        &self,
+        running: Running,
+        current: &Current,
+        loaded: &Loaded,
+        keep: bool,
+    ) -> anyhow::Result<(Running, Option<String>)> {
         tracing::info!("applying the changed configuration");
         notify(&[sd_notify::NotifyState::Reloading]);
+        let before = self.stop_for_another(running).await;
+        let (running, refused) = match self.begin(loaded, keep).await {
+            Ok(running) => (running, None),
+            Err(error) => {
+                let why = format!("it does not start: {error:#}");
+                (self.go_back(&before, &error).await?, Some(why))
+            }
+        };
+        self.show(&running, &before, current);
+        Ok((running, refused))
+    }
+
+    /// Stops what runs and starts the configuration that ran before.
+    ///
+    /// # Errors
+    /// Where it does not start again.
+    pub(super) async fn run_again(
+        &self,
+        running: Running,
+        current: &Current,
+        config: Config,
+        status: ConfigStatus,
+    ) -> anyhow::Result<Running> {
+        notify(&[sd_notify::NotifyState::Reloading]);
+        let before = self.stop_for_another(running).await;
+        let running = self
+            .start(config, status)
+            .await
+            .context("the configuration before it does not start again")?;
+        self.show(&running, &before, current);
+        Ok(running)
+    }
+
+    async fn stop_for_another(&self, running: Running) -> Arc<super::Gateway> {
         let before = running.gateway.clone();
         if let Err(error) = running.stop().await {
             let error = crate::device::chain(&error);
             tracing::error!(error = %error, "the samples of the old configuration are not on disk");
         }
-        let running = match self.begin(loaded).await {
-            Ok(running) => running,
-            Err(error) => self.go_back(&before, &error).await?,
-        };
+        before
+    }
+
+    /// From now on everybody who looks sees this one.
+    fn show(&self, running: &Running, before: &super::Gateway, current: &Current) {
         running.gateway.events.inherit(&before.events);
         current.replace(running.gateway.clone());
         notify(&[sd_notify::NotifyState::Ready]);
-        Ok(running)
     }
 
     /// The new configuration is good to read and does not start: the old one runs again.

@@ -1,5 +1,6 @@
 //! The profiles that come with the program, and those that a person adds in a directory.
 
+use std::io::Read;
 use std::path::Path;
 
 use super::definition::{Definition, parse};
@@ -45,6 +46,18 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 /// # Errors
 /// When there is none, or it cannot be used.
 pub fn find(name: &str, directory: Option<&Path>) -> Result<Definition, ProfileError> {
+    find_with(name, directory, |path| path.exists().then(|| read(path)))
+}
+
+/// The same, with files as `look` finds them: `None` where there is none.
+///
+/// # Errors
+/// As [`find`].
+pub fn find_with(
+    name: &str,
+    directory: Option<&Path>,
+    look: impl FnOnce(&Path) -> Option<std::io::Result<String>>,
+) -> Result<Definition, ProfileError> {
     let builtin = BUILTIN.iter().find(|(known, _)| *known == name);
     let unknown = || {
         let known: Vec<&str> = builtin_names().collect();
@@ -67,34 +80,40 @@ pub fn find(name: &str, directory: Option<&Path>) -> Result<Definition, ProfileE
     }
     if let Some(directory) = directory {
         let path = directory.join(format!("{name}.toml"));
-        if path.exists() {
-            return read(name, &path);
+        if let Some(text) = look(&path) {
+            return own(name, &path, text);
         }
     }
     let (_, text) = builtin.ok_or_else(unknown)?;
     parse(&format!("built-in/{name}.toml"), text)
 }
 
-fn read(name: &str, path: &Path) -> Result<Definition, ProfileError> {
+fn read(path: &Path) -> std::io::Result<String> {
+    // One that is much larger is not read.
+    let mut text = String::new();
+    let file = std::fs::File::open(path)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn own(name: &str, path: &Path, text: std::io::Result<String>) -> Result<Definition, ProfileError> {
     let file = path.display().to_string();
-    let unreadable = |error: std::io::Error| {
+    let text = text.map_err(|error| {
         problem(
             file.clone(),
             format!("unreadable ({error})"),
             "a file of TOML that this user may read".to_owned(),
             "check its owner and mode".to_owned(),
         )
-    };
-    let size = path.metadata().map_err(unreadable)?.len();
-    if size > FILE_BYTES_MAX {
+    })?;
+    if text.len() as u64 > FILE_BYTES_MAX {
         return Err(problem(
             file,
-            format!("{size} bytes large"),
+            "too large".to_owned(),
             format!("at most {FILE_BYTES_MAX} bytes"),
             "this is not the file of a profile".to_owned(),
         ));
     }
-    let text = std::fs::read_to_string(path).map_err(unreadable)?;
     let definition = parse(&file, &text)?;
     if definition.name != name {
         return Err(ProfileError(vec![ProfileProblem {

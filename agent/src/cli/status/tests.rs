@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::report::LastChange;
 
 /// A gateway with one of everything, something wrong with most.
 pub(crate) fn example() -> Status {
@@ -16,6 +17,13 @@ pub(crate) fn example() -> Status {
                     .into(),
             ],
             notes: vec!["device boiler: the local table wins over the cloud's".into()],
+            last_change: Some(LastChange {
+                state: "taken-back".into(),
+                who: "uplink cloud".into(),
+                error: Some(
+                    "device boiler delivered good values before, and none within 60 s".into(),
+                ),
+            }),
         },
         devices: vec![
             DeviceStatus {
