@@ -202,6 +202,12 @@ async def serve(args):
         try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", args.broker)
         except OSError:
+            # The broker is down: what the client says to nobody is told, too.
+            try:
+                connection.split("client", await asyncio.wait_for(reader.read(65536), 5))
+            except (OSError, asyncio.TimeoutError):
+                pass
+            connection.tell("broker", "END")
             writer.close()
             return
         ways = [

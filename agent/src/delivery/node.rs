@@ -34,6 +34,9 @@ const LINGER: Duration = Duration::from_millis(500);
 /// How often the devices are looked at.
 const SURVEY_INTERVAL: Duration = Duration::from_millis(200);
 
+/// A clock that is corrected by less than this is not set back.
+const CLOCK_STEP_NS: i64 = 1_000_000_000;
+
 /// Offers that may wait to be settled; beyond that the backlog waits, too.
 const HELD_MAX: usize = 8_192;
 
@@ -97,6 +100,8 @@ pub(super) struct Node {
     clock: Arc<dyn Clock>,
     bd_seq: BdSeq,
     settle_after: Duration,
+    /// Where the boot stood in UTC at the last look.
+    offset_ns: Option<i64>,
     /// The births of this connection, or the last rebirth.
     born: Option<Moment>,
     /// A host has asked for births.
@@ -135,6 +140,7 @@ impl Node {
             clock,
             bd_seq,
             settle_after,
+            offset_ns: None,
             born: None,
             rebirth: false,
             hangs_up: false,
@@ -214,6 +220,7 @@ impl Node {
         if self.hangs_up || self.waits_for().is_some() {
             return Turn::Wait;
         }
+        self.heed_clock();
         match self.born {
             None => return Turn::Send(self.births(now, now_ms)),
             Some(born) if self.rebirth => {
@@ -241,6 +248,18 @@ impl Node {
             }
         }
         Turn::Data
+    }
+
+    /// Values after the clock was set back would be older than those before it, and count as history: births begin anew.
+    fn heed_clock(&mut self) {
+        let offset_ns = self.clock.timebase().offset_ns;
+        let before = std::mem::replace(&mut self.offset_ns, offset_ns);
+        if let (Some(before), Some(now)) = (before, offset_ns)
+            && now < before - CLOCK_STEP_NS
+        {
+            self.node.clock_set_back();
+            self.rebirth = true;
+        }
     }
 
     fn unix_ms(&self, at: Moment) -> Option<u64> {

@@ -143,7 +143,15 @@ impl EdgeNode {
         }
     }
 
-    /// Begins a session: the will of this CONNECT. `bd_seq` is one more than that of the CONNECT before, also over
+    /// The clock was set back: what is known is not newer than what comes, whatever its time says.
+    pub fn clock_set_back(&mut self) {
+        let devices = self.devices.values_mut();
+        for known in devices.flat_map(|device| device.metrics.values_mut()) {
+            known.last.timestamp = None;
+        }
+    }
+
+    /// Begins a session: NDEATH, the will of this CONNECT and what goes before a clean DISCONNECT. `bd_seq` is one more than that of the CONNECT before, also over
     /// restarts; whoever has a disk counts.
     pub fn connecting(&mut self, bd_seq: u8) -> Message {
         self.bd_seq = bd_seq;
@@ -151,8 +159,7 @@ impl EdgeNode {
         self.death()
     }
 
-    /// NDEATH: the will, and what goes before a clean DISCONNECT.
-    pub fn death(&self) -> Message {
+    fn death(&self) -> Message {
         let payload = Payload {
             timestamp: None,
             metrics: vec![self.bd_seq_metric(None)],
