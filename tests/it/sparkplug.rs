@@ -471,7 +471,7 @@ fn a_host_writes_what_local_files_grant_and_gets_the_value_back() -> Result<()> 
          [[device.tag]]\nname = \"other\"\naddress = \"holding:2\"\ntype = \"u32\"\nscale = 0.1\nwritable = true\n",
         pump.port
     );
-    let mut stage = Stage::start(false, &device, "")?;
+    let mut stage = Stage::start(false, &device, "protocol = \"5\"\n")?;
     let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
     let topic = format!("spBv1.0/{GROUP}/DCMD/{NODE}/pump");
     stage.enter(&[])?;

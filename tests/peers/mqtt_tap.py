@@ -114,6 +114,7 @@ class Fields:
 class Connection:
     def __init__(self, number, log):
         self.number, self.log, self.version = number, log, 4
+        self.aliases = {}
 
     def tell(self, sender, packet, **more):
         line = {"at": time.time(), "connection": self.number, "from": sender, "packet": packet, **more}
@@ -145,7 +146,10 @@ class Connection:
             if qos:
                 fields.number()
             alias = fields.properties().get(35) if self.version == 5 else None
-            more = {"topic": topic, "qos": qos, "retain": bool(flags & 1), "dup": bool(flags & 8), "topic_alias": alias}
+            if alias and topic:
+                self.aliases[sender, alias] = topic
+            topic = topic or self.aliases.get((sender, alias), "")
+            more = {"topic": topic, "qos": qos, "retain": bool(flags & 1), "dup": bool(flags & 8)}
             more.update(content(topic, fields.rest()))
         elif name == "SUBSCRIBE":
             fields.number()

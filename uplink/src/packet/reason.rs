@@ -41,6 +41,8 @@ pub(crate) enum PartingCause {
 impl Reason {
     /// Taken, granted, a normal end.
     pub const SUCCESS: Reason = Reason(0x00);
+    /// A client leaves, and wants its will published.
+    pub const WITH_WILL: Reason = Reason(0x04);
     /// The broker does not speak this version.
     pub const UNSUPPORTED_PROTOCOL: Reason = Reason(0x84);
 

@@ -588,7 +588,12 @@ impl<'a, F: Feed> Live<'a, F> {
         }
         match self.phase {
             Phase::Leaving(until) if self.is_idle() || now >= until => {
-                self.link.send(Packet::Disconnect(Goodbye::default()))?;
+                let mut goodbye = Goodbye::default();
+                if self.settings.unacked {
+                    // Sparkplug asks for it where MQTT has words for it.
+                    goodbye.reason = Reason::WITH_WILL;
+                }
+                self.link.send(Packet::Disconnect(goodbye))?;
                 Ok(true)
             }
             _ => Ok(false),

@@ -64,9 +64,18 @@ impl Scene {
         parting
     }
 
+    fn hears(&mut self, topic: &str, payload: Vec<u8>, retained: bool) {
+        self.delivery.received(Inbound {
+            topic: topic.to_owned(),
+            payload: payload.into(),
+            retained,
+            properties: millrace_uplink::Properties::default(),
+        });
+    }
+
     fn host(&mut self, online: bool, timestamp: u64) {
         let state = format!("{{\"online\":{online},\"timestamp\":{timestamp}}}");
-        self.delivery.received(STATE, state.as_bytes(), false);
+        self.hears(STATE, state.into_bytes(), false);
     }
 
     /// What goes out until there is nothing more, all of it read by the broker.
@@ -151,9 +160,7 @@ async fn births_that_are_asked_for_twice_in_a_moment_come_once_and_surely() {
     scene.host(true, 5);
     scene.sent().await;
     let ask = |scene: &mut Scene, retained| {
-        scene
-            .delivery
-            .received("spBv1.0/g/NCMD/gw", REBIRTH, retained);
+        scene.hears("spBv1.0/g/NCMD/gw", REBIRTH.to_vec(), retained);
     };
     ask(&mut scene, true);
     scene.clock.advance(Duration::from_secs(2));
