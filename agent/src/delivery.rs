@@ -39,7 +39,7 @@ use suspects::{Advice, Numbers, Suspects};
 /// Records in one parcel at most: a message near the size that links carry best.
 const PARCEL_RECORDS_MAX: usize = 2_000;
 
-/// The state of an uplink whose primary host is offline.
+/// The state of an uplink that is connected and may not send.
 const WAITING: &str = "waiting";
 
 /// How often an edge node looks at what has become due by itself.
@@ -398,8 +398,8 @@ impl Delivery {
     fn encode(&mut self, offer: &Offer) -> Result<Vec<Message>, EncodeError> {
         if let (Some(node), Item::Parcel(parcel)) = (&mut self.node, &offer.item) {
             return node
-                .encode(parcel, self.message_max)
-                .or_else(|_| node.encode(parcel, self.settings.max_message));
+                .encode(parcel, self.message_max.min(self.granted_max))
+                .or_else(|_| node.encode(parcel, self.granted_max));
         }
         match &offer.item {
             // One record may be larger than what was found to pass, and pass.
@@ -440,9 +440,9 @@ impl Delivery {
         let turn = node.turn();
         let waits = node.waits_for();
         self.uplink.update(|status| match waits {
-            Some(host) => {
+            Some(why) => {
                 status.state = WAITING.to_owned();
-                status.error = Some(format!("the primary host {host} is not online"));
+                status.error = Some(why);
             }
             None if status.state == WAITING => {
                 status.state = "connected".to_owned();
@@ -588,7 +588,9 @@ impl Feed for Delivery {
                 self.commands.fail(said, &why.to_string());
             }
             Some(InFlight::Node) => {
-                tracing::error!(uplink = %self.settings.name, error = %why, "a birth or death cannot be sent");
+                if let Some(node) = &mut self.node {
+                    node.refused(&why);
+                }
             }
             // An answer proves the connection, whatever it says.
             Some(InFlight::Probe) if matches!(why, Refusal::Denied(_)) => self.proven = true,

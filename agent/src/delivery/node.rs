@@ -17,7 +17,7 @@ use millrace_buffer::OfferId;
 use millrace_tags::{Clock, Command, Moment, Parcel, Reply, ReplyStatus, ReplyTo, ValueType};
 use millrace_uplink::codec::sparkplug::{EdgeNode, HostCommand, HostNews, PrimaryHost};
 use millrace_uplink::profile::EncodeError;
-use millrace_uplink::{Message, Parting, Profile};
+use millrace_uplink::{Message, Parting, Profile, Refusal};
 use serde_json::json;
 
 use super::bd_seq::BdSeq;
@@ -27,6 +27,9 @@ use crate::report::DeviceState;
 
 /// Several hosts that ask for births at once get them once.
 const REBIRTH_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long after a refusal births are tried again.
+const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long after its last data a device that is absent is told dead: what it said before it was lost comes first.
 const LINGER: Duration = Duration::from_millis(500);
@@ -106,6 +109,8 @@ pub(super) struct Node {
     born: Option<Moment>,
     /// A host has asked for births.
     rebirth: bool,
+    /// When births were refused, and why.
+    refused: Option<(Moment, String)>,
     /// The connection is to be ended: the host is offline.
     hangs_up: bool,
     /// What was not settled is to be sent again.
@@ -143,6 +148,7 @@ impl Node {
             offset_ns: None,
             born: None,
             rebirth: false,
+            refused: None,
             hangs_up: false,
             sends_again: false,
             absences: Absences::new(),
@@ -184,6 +190,7 @@ impl Node {
         }
         self.born = None;
         self.rebirth = false;
+        self.refused = None;
         self.hangs_up = false;
         self.sends_again = false;
         self.absences.clear();
@@ -205,10 +212,23 @@ impl Node {
         self.hangs_up
     }
 
-    /// Whom births and data wait for.
-    pub(super) fn waits_for(&self) -> Option<&str> {
+    /// What births and data wait for, for people.
+    pub(super) fn waits_for(&self) -> Option<String> {
+        if let Some((_, why)) = &self.refused {
+            return Some(why.clone());
+        }
         let host = self.host.as_ref().filter(|host| !host.is_online())?;
-        Some(host.id())
+        Some(format!("the primary host {} is not online", host.id()))
+    }
+
+    /// A birth cannot be sent as it is: tried again now and then, since nothing can be sent without it.
+    pub(super) fn refused(&mut self, why: &Refusal) {
+        let why = format!(
+            "its births cannot be sent: {why}; divide the device, or let the broker take more"
+        );
+        tracing::error!(error = why, "births are refused");
+        self.refused = Some((self.clock.now(), why));
+        self.born = None;
     }
 
     /// What comes before data now.
@@ -217,6 +237,8 @@ impl Node {
         let Some(now_ms) = self.unix_ms(now) else {
             return Turn::Wait;
         };
+        let retry = |(since, _): &(Moment, String)| now.since(*since) < REFUSED_PAUSE;
+        self.refused = self.refused.take().filter(retry);
         if self.hangs_up || self.waits_for().is_some() {
             return Turn::Wait;
         }

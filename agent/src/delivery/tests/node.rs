@@ -192,6 +192,26 @@ async fn a_device_that_is_configured_no_more_is_born_for_its_history_only() {
 }
 
 #[tokio::test]
+async fn births_that_the_broker_cannot_take_hold_everything_back_and_say_so() {
+    let mut scene = Scene::known();
+    scene.connect().await;
+    scene.host(true, 5);
+    let births = scene.delivery.next(WINDOW).unwrap();
+    let why = Refusal::TooLarge {
+        topic: "spBv1.0/g/DBIRTH/gw/pump".to_owned(),
+        bytes: 500_000,
+        limit: 100_000,
+    };
+    scene.delivery.refused(births.token, why);
+    assert_eq!(scene.sent().await, [""; 0]);
+    let status = scene.delivery.uplink.report();
+    assert_eq!(status.state, "waiting");
+    assert!(status.error.unwrap().contains("500000"));
+    scene.clock.advance(Duration::from_secs(60));
+    assert_eq!(scene.sent().await, ["NBIRTH", "DBIRTH", "DDATA"]);
+}
+
+#[tokio::test]
 async fn a_clock_that_is_set_back_makes_births() {
     let mut scene = scene(
         TestClock::new(1, Some(Timestamp(60_000_000_000))),
