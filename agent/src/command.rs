@@ -290,10 +290,14 @@ impl<R: RunCommand> CommandTask<R> {
     }
 
     async fn take(&self, command: Command) {
-        if let Some(reply) = self.answer(&command).await {
-            self.audit(&command, &reply);
-            self.replies.push(Said::Reply(reply, command.reply_to));
-        }
+        let Some(reply) = self.answer(&command).await else {
+            let Command { id, op, .. } = &command;
+            let uplink = self.uplink.as_str();
+            tracing::info!(target: "audit", uplink, id, op, "command taken; its outcome follows");
+            return;
+        };
+        self.audit(&command, &reply);
+        self.replies.push(Said::Reply(reply, command.reply_to));
     }
 
     fn audit(&self, command: &Command, reply: &Reply) {

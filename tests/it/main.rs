@@ -4,6 +4,7 @@ mod again;
 mod bad_input;
 mod block;
 mod bootstrap;
+mod command_codecs;
 mod command_line;
 mod commands;
 mod config_change;
