@@ -599,7 +599,14 @@ impl Feed for Delivery {
     }
 
     async fn connecting(&mut self) -> Option<Parting> {
-        Some(self.node.as_mut()?.connecting().await)
+        Some(match &mut self.node {
+            Some(node) => node.connecting().await,
+            // Sealed with the key of now.
+            None => Parting {
+                will: self.profile.will(),
+                farewell: self.profile.offline().into_iter().collect(),
+            },
+        })
     }
 
     fn unheard(&mut self) {

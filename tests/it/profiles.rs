@@ -293,3 +293,65 @@ fn cores_that_want_a_certificate_and_receivers_that_want_it_sealed() -> Result<(
     gateway.terminate()?;
     Ok(())
 }
+
+/// Whether `docs/unseal.py` opens a payload with the key in this file.
+fn opens(gateway: &Gateway, key: &str, topic: &str, payload: &[u8]) -> Result<bool> {
+    std::fs::write(gateway.path("sealed"), payload)?;
+    let script = "import sys; sys.path.insert(0, sys.argv[1]); import unseal\n\
+                  unseal.unseal(unseal.read_key(sys.argv[2]), sys.argv[3], open(sys.argv[4], 'rb').read())";
+    let output = std::process::Command::new(millrace_tests::peer::python()?)
+        .args(["-c", script])
+        .arg(millrace_tests::checkout().join("docs"))
+        .arg(gateway.path(key))
+        .arg(topic)
+        .arg(gateway.path("sealed"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() && !said.contains("InvalidTag") {
+        bail!("{said}");
+    }
+    Ok(output.status.success())
+}
+
+#[test]
+fn a_new_sealing_key_counts_without_a_restart() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let broker = Broker::start(directory.path())?;
+    let tap = Tap::start(broker.port)?;
+    let (_pump, port) = plant::start_pump(directory.path(), &[])?;
+    let mut gateway = Gateway::new(directory.path());
+    gateway.write("seal.key", &"0f".repeat(32))?;
+    gateway.write("first.key", &"0f".repeat(32))?;
+    gateway.write("second.key", &"a1".repeat(32))?;
+    let sealed = "seal = \"aes-256-gcm\"\nseal_key_file = \"seal.key\"\n";
+    let uplinks = uplink("generic", broker.port, sealed);
+    gateway.configure(&format!(
+        "{uplinks}{}",
+        plant::small_pump_config(port, &[0])
+    ))?;
+    gateway.start()?;
+    let topic = "millrace/gw-1/data/pump";
+    let opened = |key: &str| -> Result<bool> {
+        let payload = tap.wait(topic)?;
+        opens(&gateway, key, topic, &payload)
+    };
+    assert!(opened("first.key")?);
+    // What is no key changes nothing.
+    gateway.write("seal.key", "too short")?;
+    wait_for("a word on the key that is none", STEP, || {
+        gateway
+            .log()
+            .contains("the new sealing key cannot be used")
+            .then_some(())
+    })?;
+    assert!(opened("first.key")?);
+    gateway.write("seal.key", &"a1".repeat(32))?;
+    wait_for("a message of the new key", STEP, || {
+        opened("second.key").ok()?.then_some(())
+    })?;
+    assert!(!opened("first.key")?);
+    let status = gateway.json(&["status"])?;
+    assert_eq!(status["uplinks"][0]["connects_total"], 1, "{status}");
+    Ok(())
+}

@@ -17,7 +17,7 @@ mod round_trip;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use millrace_tags::{Command, Gap, Parcel, Records, Reply, ReplyTo, StreamId, Timebase, Timestamp};
 use serde_json::{Map, Value};
@@ -95,7 +95,7 @@ pub struct Profile {
     compression: Option<Compression>,
     /// Payloads are sealed; without a key none leaves.
     sealed: bool,
-    sealer: OnceLock<Sealer>,
+    sealer: RwLock<Option<Arc<Sealer>>>,
 }
 
 #[derive(Debug)]
@@ -194,7 +194,7 @@ impl Profile {
             definition,
             compression: None,
             sealed: false,
-            sealer: OnceLock::new(),
+            sealer: RwLock::default(),
         })
     }
 
@@ -206,16 +206,14 @@ impl Profile {
         self
     }
 
-    /// Gives the key that payloads are sealed with: 32 bytes as hexadecimal digits or base64. The first one stays.
+    /// Gives the key that payloads are sealed with: 32 bytes as hexadecimal digits or base64. It takes the place of the one
+    /// before.
     ///
     /// # Errors
-    /// When it is no key.
+    /// When it is no key; the one before stays.
     pub fn unlock(&self, key: &Secret) -> Result<(), SealError> {
-        if self.sealer.get().is_none() {
-            let sealer = Sealer::new(key)?;
-            // Another task was faster with the same key.
-            let _ = self.sealer.set(sealer);
-        }
+        let sealer = Arc::new(Sealer::new(key)?);
+        *self.sealer.write().unwrap_or_else(PoisonError::into_inner) = Some(sealer);
         Ok(())
     }
 
@@ -227,7 +225,11 @@ impl Profile {
             payload = packing::compress(compression, payload);
         }
         if self.sealed {
-            let sealer = self.sealer.get()?;
+            let sealer = self
+                .sealer
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()?;
             payload = sealer.seal(&piece.topic, stream, piece.range, payload)?;
         }
         Some(Message {

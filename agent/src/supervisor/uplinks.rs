@@ -112,7 +112,8 @@ impl UplinkTask {
                 ..settings.session()
             };
             let session = millrace_uplink::run(session, delivery, shutdown.clone());
-            tokio::join!(session, task.run(shutdown));
+            let rekey = rekey(&settings, shutdown.clone());
+            tokio::join!(session, task.run(shutdown), rekey);
         }
     }
 }
@@ -137,6 +138,43 @@ async fn unlock(settings: &config::Uplink, shown: &Uplink, shutdown: &Cancellati
             () = tokio::time::sleep(PAUSE_LONGEST) => {}
             () = shutdown.cancelled() => return false,
         }
+    }
+}
+
+/// How often the file of the key is read again.
+const KEY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Gives the profile a new key as soon as there is one. What is none changes nothing, and is named once.
+async fn rekey(settings: &config::Uplink, shutdown: CancellationToken) {
+    let Some(source) = &settings.seal_key else {
+        return;
+    };
+    let mut known = source.load().ok();
+    let mut named = None;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(KEY_INTERVAL) => {}
+            () = shutdown.cancelled() => return,
+        }
+        let error = match source.load() {
+            Ok(key) if known.as_ref() == Some(&key) => None,
+            Ok(key) => match settings.profile.unlock(&key) {
+                Ok(()) => {
+                    tracing::info!(target: "audit", uplink = %settings.name, "payloads are sealed with a new key");
+                    known = Some(key);
+                    None
+                }
+                Err(error) => Some(error.to_string()),
+            },
+            Err(error) => Some(chain(&error)),
+        };
+        if let Some(error) = error
+            .as_ref()
+            .filter(|error| named.as_ref() != Some(*error))
+        {
+            tracing::error!(uplink = %settings.name, error, "the new sealing key cannot be used; the one before stays");
+        }
+        named = error;
     }
 }
 
