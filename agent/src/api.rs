@@ -3,6 +3,7 @@
 //! The peer's uid decides what a caller may do: root and the service user everything, members of group
 //! `millrace` everything that an engineer needs, others nothing. Each change is logged with its uid.
 
+mod bootstrap;
 mod buffer;
 mod config;
 mod line;
@@ -15,5 +16,6 @@ mod trace;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bootstrap::BootstrapRequest;
 pub(crate) use line::TUNNEL;
 pub(crate) use socket::serve;

@@ -1,132 +1,485 @@
-//! First contact: asks the core for an enrolment, keeps it, and has it applied.
+//! First contact: asks the core for an enrolment, keeps it, has it applied, and looks after it.
 //!
-//! Runs only while there is no enrolment yet. Credentials are written first, each by an atomic rename; then
-//! the core's configuration, which names them, is checked against the local files; it is kept last, and it
-//! is what makes the enrolment count. So a power cut at any step leaves either none or a whole one.
+//! Two phases. A new enrolment is kept beside the one before and put into force on trial (`store.rs`); the
+//! configuration is applied, which begins this task anew. Once an uplink has connected with it, the core is told,
+//! and only then the enrolment before is forgotten and a one-time key destroyed. One that does not connect gives way
+//! to the one before. After that the task waits: for the certificate to be renewed, for refusals that last, for a
+//! core that cannot be reached, or for somebody's wish.
 
+mod desk;
 mod enrolment;
+mod key;
+mod store;
+#[cfg(test)]
+mod tests;
+mod watch;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use millrace_uplink::bootstrap::{BootstrapError, Cadence, Enrolment, MainfluxSettings, Outcome};
+use millrace_uplink::bootstrap::{
+    BootstrapError, Cadence, Contact, Enrolment, Generation, Life, Outcome, Provider, first_draw,
+};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use crate::config::{self, BootstrapSettingsError};
+use crate::config::{self, BootstrapSettingsError, KnownContact};
 use crate::device::chain;
 use crate::report::BootstrapStatus;
 
-use enrolment::EnrolmentError;
+pub(crate) use desk::{Desk, Wish};
+use enrolment::{EnrolmentError, Kept};
+use store::{Phase, State, Store, StoreError};
+use watch::{Reason, Watch};
+pub(crate) use watch::{Refusals, Seen, SeenUplink};
 
-/// The task that asks until there is an enrolment.
+/// How often the uplinks are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long a new enrolment may take to connect before the one before is put into force again.
+const TRIAL_LIMIT: Duration = Duration::from_secs(600);
+
+/// A renewal that fails is tried again after this, or later where the core says so.
+const AGAIN_AFTER: Duration = Duration::from_secs(3600);
+
+/// Makes the provider of a configuration.
+pub(crate) type MakeProvider = fn(
+    &config::Bootstrap,
+    Contact,
+    Option<Generation>,
+) -> Result<Box<dyn Provider>, BootstrapSettingsError>;
+
+/// The task.
 pub(crate) struct Bootstrap {
     /// Whom to ask, and as whom.
     pub(crate) settings: config::Bootstrap,
-    /// Where the enrolment is kept.
+    /// The gateway's own id.
+    pub(crate) gateway: String,
+    /// Where enrolments are kept.
     pub(crate) data_dir: PathBuf,
     /// The local configuration that the core's must go together with.
     pub(crate) config: Option<PathBuf>,
-    /// Shown by `millrace status`.
-    pub(crate) status: Arc<Mutex<Option<BootstrapStatus>>>,
-    /// Has the new configuration applied.
-    pub(crate) enrolled: mpsc::Sender<()>,
-    /// Asks the core.
-    pub(crate) fetch: Fetch,
+    /// What it says, and what it is asked.
+    pub(crate) desk: Arc<Desk>,
+    /// Has the configuration on disk applied.
+    pub(crate) changed: mpsc::Sender<()>,
+    /// The uplinks as they are.
+    pub(crate) look: Box<dyn Fn() -> Seen + Send + Sync>,
+    pub(crate) make_provider: MakeProvider,
 }
 
-/// Asks a core for an enrolment; waits for the network.
-pub(crate) type Fetch = fn(&MainfluxSettings) -> Result<Enrolment, BootstrapError>;
-
-/// One attempt that brought nothing.
+/// Asking brought nothing that could be kept.
 #[derive(Debug, thiserror::Error)]
-enum AttemptError {
+enum AskError {
     #[error(transparent)]
-    Fetch(#[from] BootstrapError),
+    Provider(#[from] BootstrapError),
     #[error(transparent)]
     Settings(#[from] BootstrapSettingsError),
     #[error("the core's enrolment cannot be used")]
     Enrolment(#[from] EnrolmentError),
+    #[error("the core's enrolment does not go together with the local configuration:\n{0}")]
+    Together(config::Problems),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
-impl AttemptError {
+impl AskError {
     fn outcome(&self) -> Outcome {
         match self {
-            AttemptError::Fetch(error) => error.outcome(),
-            AttemptError::Enrolment(EnrolmentError::NoContent) => Outcome::Pending,
-            AttemptError::Enrolment(_) | AttemptError::Settings(_) => Outcome::Denied,
+            AskError::Provider(error)
+            | AskError::Settings(BootstrapSettingsError::Provider(error)) => error.outcome(),
+            AskError::Enrolment(EnrolmentError::NoContent) => Outcome::Pending,
+            AskError::Enrolment(_)
+            | AskError::Together(_)
+            | AskError::Settings(_)
+            | AskError::Store(_) => Outcome::Denied,
         }
     }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            AskError::Provider(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+}
+
+/// What an answer of the core changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Brought {
+    /// An enrolment that is not in force yet: the configuration is to be applied.
+    New,
+    /// The one in force.
+    Same,
+}
+
+/// How a step of the task ended.
+enum Next {
+    /// The configuration on disk was changed: it is to be applied, and this task begins anew.
+    Apply,
+    /// There is something else to do.
+    GoOn,
 }
 
 impl Bootstrap {
-    /// Asks until there is an enrolment; returns at once where there is one already.
+    /// Runs until the configuration on disk was changed.
     pub(crate) async fn run(self) {
-        if self.is_enrolled() {
-            self.say("ready", None);
-            return;
+        let store = Store::new(&self.data_dir);
+        let mut wished = false;
+        loop {
+            let outcome = tokio::select! {
+                outcome = self.live(&store, wished) => outcome,
+                wish = self.desk.wished() => match wish {
+                    Wish::Run => {
+                        wished = true;
+                        continue;
+                    }
+                    Wish::Reset => store.reset(),
+                },
+            };
+            match outcome {
+                Ok(()) => break,
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "the bootstrap cannot go on");
+                    self.say("denied", Some(chain(&error)));
+                    // Nothing but a wish, a new configuration or a restart changes that.
+                    wished = self.desk.wished().await == Wish::Run;
+                    if !wished && store.reset().is_ok() {
+                        break;
+                    }
+                }
+            }
+        }
+        let _ = self.changed.send(()).await;
+    }
+
+    /// Goes from step to step until the configuration is to be applied.
+    async fn live(&self, store: &Store, mut wished: bool) -> Result<(), StoreError> {
+        let mut state = store.state()?;
+        if store.recover(&mut state)? {
+            return Ok(());
+        }
+        loop {
+            let next = match (state.active, state.phase) {
+                (None, _) => self.first(store, &mut state, wished).await,
+                (Some(_), Phase::Trial) => self.on_trial(store, &mut state, wished).await?,
+                (Some(_), Phase::Confirming) => self.confirm(store, &mut state).await?,
+                (Some(_), Phase::Settled) => self.settled(store, &mut state, wished).await,
+            };
+            wished = false;
+            if matches!(next, Next::Apply) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Asks until there is an enrolment.
+    async fn first(&self, store: &Store, state: &mut State, wished: bool) -> Next {
+        if !wished {
+            self.say(
+                "pending",
+                Some("asking the core for the first time".to_owned()),
+            );
+            let id = self.settings.contact(&store.kept_key(), None);
+            let id = id.map_or_else(|_| self.gateway.clone(), |contact| contact.external_id);
+            tokio::time::sleep(self.settings.spread.mul_f64(first_draw(&id))).await;
         }
         let mut cadence = Cadence::new();
-        self.say(
-            "pending",
-            Some("asking the core for the first time".to_owned()),
-        );
-        tokio::time::sleep(cadence.first(fastrand::f64())).await;
         loop {
-            let outcome = self.try_once().await;
-            match cadence.after(outcome, fastrand::f64()) {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => break,
+            let error = match self.ask(store, state, Reason::First).await {
+                Ok(_) => break,
+                Err(error) => error,
+            };
+            let outcome = error.outcome();
+            tracing::warn!(error = %chain(&error), "no enrolment yet");
+            self.say(name(outcome), Some(chain(&error)));
+            let pause = cadence.after(outcome, error.retry_after(), fastrand::f64());
+            tokio::time::sleep(pause.unwrap_or(LOOK)).await;
+        }
+        tracing::info!("enrolled, on trial until an uplink has connected");
+        self.say("trial", Some("applying the enrolment".to_owned()));
+        Next::Apply
+    }
+
+    fn watch(&self, store: &Store, state: &State) -> Watch {
+        let layer = store.layer(state).unwrap_or_default();
+        Watch::new(enrolment::uplink_names(&layer))
+    }
+
+    /// Waits for the first connection of a new enrolment.
+    async fn on_trial(
+        &self,
+        store: &Store,
+        state: &mut State,
+        wished: bool,
+    ) -> Result<Next, StoreError> {
+        let mut watch = self.watch(store, state);
+        let began = Instant::now();
+        self.say(
+            "trial",
+            Some("waiting for the first connection of the new enrolment".to_owned()),
+        );
+        let mut reason = wished.then_some(Reason::Wished);
+        loop {
+            let seen = (self.look)();
+            if watch.is_proven(&seen) {
+                state.phase = Phase::Confirming;
+                store.save(state)?;
+                return Ok(Next::GoOn);
             }
+            if state.previous.is_some() && began.elapsed() >= TRIAL_LIMIT {
+                tracing::error!(
+                    "the new enrolment did not connect: the one before is in force again"
+                );
+                store.go_back(state)?;
+                return Ok(Next::Apply);
+            }
+            reason = reason.or_else(|| watch.trouble(&seen, Instant::now()));
+            // While there is one to go back to, that is what happens.
+            if let Some(why) = reason.take()
+                && (state.previous.is_none() || why == Reason::Wished)
+                && let Next::Apply = self.ask_again(store, state, why).await.0
+            {
+                return Ok(Next::Apply);
+            }
+            tokio::time::sleep(LOOK).await;
         }
-        tracing::info!("enrolled");
-        self.say("ready", None);
-        // The agent stops: the enrolment is applied at its next start.
-        let _ = self.enrolled.send(()).await;
     }
 
-    fn is_enrolled(&self) -> bool {
-        config::cloud_file(&self.data_dir).exists()
+    /// Tells the core that the enrolment has proved itself, then destroys or moves the key.
+    async fn confirm(&self, store: &Store, state: &mut State) -> Result<Next, StoreError> {
+        let mut cadence = Cadence::new();
+        while let Some(receipt) = state.receipt.clone() {
+            let error = match self.tell(store, state, &receipt).await {
+                Ok(()) => break,
+                Err(error) => error,
+            };
+            let outcome = error.outcome();
+            tracing::warn!(error = %chain(&error), "the enrolment is not confirmed yet");
+            self.say(
+                "trial",
+                Some(format!("connected, but not confirmed: {}", chain(&error))),
+            );
+            if outcome == Outcome::Denied {
+                // It works, and the core does not want to hear of it.
+                break;
+            }
+            let pause = cadence.after(outcome, error.retry_after(), fastrand::f64());
+            tokio::time::sleep(pause.unwrap_or(LOOK)).await;
+        }
+        state.receipt = None;
+        let spent = self
+            .settings
+            .one_time
+            .then(|| self.key(store, state))
+            .flatten();
+        state.spent = spent
+            .map(|key| key::fingerprint(&key))
+            .or(state.spent.take());
+        state.phase = Phase::Settled;
+        store.save(state)?;
+        store.forget_attempt();
+        store.forget_previous(state)?;
+        self.put_key_away(store);
+        tracing::info!("the enrolment has proved itself");
+        Ok(Next::GoOn)
     }
 
-    async fn try_once(&self) -> Outcome {
-        if self.is_enrolled() {
-            // An attempt from before a new configuration has come to its end meanwhile.
-            return Outcome::Ready;
+    async fn tell(&self, store: &Store, state: &State, receipt: &str) -> Result<(), AskError> {
+        let contact = self.contact(store, state)?;
+        let provider = (self.make_provider)(&self.settings, contact, state.generation)?;
+        Ok(provider.confirm(receipt).await?)
+    }
+
+    /// Waits for a reason to ask again, and asks.
+    async fn settled(&self, store: &Store, state: &mut State, wished: bool) -> Next {
+        let mut watch = self.watch(store, state);
+        let mut not_before = Instant::now();
+        let mut reason = wished.then_some(Reason::Wished);
+        self.say("ready", renewal_sentence(state));
+        loop {
+            let due = state.renew_at().is_some_and(|due| SystemTime::now() >= due);
+            reason = reason
+                .or(due.then_some(Reason::Renewal))
+                .or_else(|| watch.trouble(&(self.look)(), Instant::now()));
+            if let Some(why) = reason.take()
+                && (why == Reason::Wished || Instant::now() >= not_before)
+            {
+                let (next, pause) = self.ask_again(store, state, why).await;
+                if matches!(next, Next::Apply) {
+                    return Next::Apply;
+                }
+                not_before = Instant::now() + pause;
+            }
+            tokio::time::sleep(LOOK).await;
         }
-        match self.attempt().await {
-            Ok(()) => Outcome::Ready,
+    }
+
+    /// Asks once more. A failure leaves everything as it is, for this long.
+    async fn ask_again(&self, store: &Store, state: &mut State, why: Reason) -> (Next, Duration) {
+        tracing::info!(
+            why = why.sentence(),
+            "asking the core for an enrolment again"
+        );
+        match self.ask(store, state, why).await {
+            Ok(Brought::New) => (Next::Apply, Duration::ZERO),
+            Ok(Brought::Same) => {
+                self.say(
+                    "ready",
+                    Some(format!(
+                        "{}; the core gives the same enrolment",
+                        why.sentence()
+                    )),
+                );
+                (Next::GoOn, AGAIN_AFTER)
+            }
             Err(error) => {
-                let outcome = error.outcome();
-                tracing::warn!(error = %chain(&error), "no enrolment yet");
-                self.say(name(outcome), Some(chain(&error)));
-                outcome
+                tracing::warn!(error = %chain(&error), "no new enrolment");
+                self.say(
+                    "ready",
+                    Some(format!(
+                        "{}, and there is no new enrolment: {}",
+                        why.sentence(),
+                        chain(&error)
+                    )),
+                );
+                let pause = error.retry_after().unwrap_or_default().max(AGAIN_AFTER);
+                (Next::GoOn, pause.mul_f64(1.0 + 0.2 * fastrand::f64()))
             }
         }
     }
 
-    async fn attempt(&self) -> Result<(), AttemptError> {
+    /// Id and key as they are now; a one-time key that was used is none.
+    fn contact(&self, store: &Store, state: &State) -> Result<Contact, BootstrapSettingsError> {
+        if self.settings.provider == "file" {
+            return Ok(Contact {
+                url: String::new(),
+                external_id: self.gateway.clone(),
+                external_key: None,
+                trust: millrace_uplink::Trust::default(),
+            });
+        }
+        let known = state.contact.as_ref();
+        let mut contact = self.settings.contact(&store.kept_key(), known)?;
+        contact.external_key = contact
+            .external_key
+            .filter(|key| state.spent.as_deref() != Some(key::fingerprint(key).as_str()));
+        Ok(contact)
+    }
+
+    fn key(&self, store: &Store, state: &State) -> Option<millrace_uplink::Secret> {
+        self.contact(store, state).ok()?.external_key
+    }
+
+    /// A one-time key is destroyed, a static one moves into the data directory.
+    fn put_key_away(&self, store: &Store) {
+        let source = self
+            .settings
+            .claim
+            .as_ref()
+            .or(self.settings.external_key.as_ref());
+        let Some(source) = source else { return };
+        if let Err(error) = key::put_away(source, self.settings.one_time, store) {
+            tracing::warn!(error = %chain(&error), "the external key was not put away");
+        }
+    }
+
+    /// Asks the core once, and keeps what it gives.
+    async fn ask(
+        &self,
+        store: &Store,
+        state: &mut State,
+        why: Reason,
+    ) -> Result<Brought, AskError> {
         // Anew for each attempt: somebody may just have brought the key.
-        let settings = self.settings.settings()?;
-        let (data_dir, config) = (self.data_dir.clone(), self.config.clone());
-        let fetch = self.fetch;
-        let attempt = tokio::task::spawn_blocking(move || {
-            let enrolment = fetch(&settings)?;
-            enrolment::keep(&enrolment, &data_dir, config.as_deref())?;
-            Ok(())
+        let contact = self.contact(store, state)?;
+        let known = KnownContact::of(&contact);
+        let without_key = contact.external_key.is_none();
+        let provider = (self.make_provider)(&self.settings, contact, state.generation)?;
+        let attempt = store.attempt(&known.external_id)?;
+        let own = own_certificate(store).filter(|_| provider.renews_by_certificate());
+        let renewed = own.is_some() && (why == Reason::Renewal || without_key);
+        let enrolment = match renewed {
+            true => provider.renew(&attempt, own.as_ref()).await?,
+            false => provider.ask(&attempt).await?,
+        };
+        let kept = match enrolment.content.is_none() && enrolment.uplink.is_empty() && renewed {
+            true => self.carried_over(store, state, &enrolment)?,
+            false => enrolment::kept(&enrolment, &self.settings.uplink, &store.current())?,
+        };
+        state.contact = Some(known);
+        state.generation = enrolment.generation;
+        self.keep(store, state, kept, enrolment.receipt)
+    }
+
+    /// A new certificate alone: all else stays.
+    fn carried_over(
+        &self,
+        store: &Store,
+        state: &State,
+        enrolment: &Enrolment,
+    ) -> Result<Kept, AskError> {
+        let mut kept = Kept {
+            layer: store.cloud_layer().unwrap_or_default(),
+            files: enrolment::credentials(enrolment),
+        };
+        for (name, text) in store.files(state)? {
+            if !kept.files.iter().any(|(known, _)| *known == name) {
+                kept.files.push((name, text));
+            }
+        }
+        Ok(kept)
+    }
+
+    fn keep(
+        &self,
+        store: &Store,
+        state: &mut State,
+        kept: Kept,
+        receipt: Option<String>,
+    ) -> Result<Brought, AskError> {
+        if store.is_in_force(state, &kept.layer, &kept.files) {
+            store.save(state)?;
+            return Ok(Brought::Same);
+        }
+        config::check_cloud_layer(self.config.as_deref(), &self.data_dir, &kept.layer)
+            .map_err(AskError::Together)?;
+        let certificate = kept.files.iter().find(|(name, _)| name == "client.pem");
+        let life = certificate.and_then(|(_, pem)| Life::of_pem(pem.expose()));
+        state.renew_at = life.and_then(|life| {
+            let at = life.renew_at(fastrand::f64());
+            Some(at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())
         });
-        attempt
-            .await
-            .unwrap_or_else(|error| Err(EnrolmentError::Interrupted(error).into()))
+        state.receipt = receipt;
+        store.put(state, &kept.layer, &kept.files)?;
+        Ok(Brought::New)
     }
 
     fn say(&self, state: &str, message: Option<String>) {
-        let status = BootstrapStatus {
-            provider: "mainflux".to_owned(),
+        self.desk.say(Some(BootstrapStatus {
+            provider: self.settings.provider.to_owned(),
             state: state.to_owned(),
             message,
-        };
-        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(status);
+        }));
     }
+}
+
+/// Certificate and key of the enrolment in force, where it has them.
+fn own_certificate(store: &Store) -> Option<(PathBuf, PathBuf)> {
+    let (certificate, key) = (
+        store.current().join("client.pem"),
+        store.current().join("client.key"),
+    );
+    (certificate.exists() && key.exists()).then_some((certificate, key))
+}
+
+fn renewal_sentence(state: &State) -> Option<String> {
+    let at = state.renew_at()?;
+    Some(format!(
+        "the certificate is renewed at {}",
+        humantime::format_rfc3339_seconds(at)
+    ))
 }
 
 fn name(outcome: Outcome) -> &'static str {
@@ -135,126 +488,5 @@ fn name(outcome: Outcome) -> &'static str {
         Outcome::Pending => "pending",
         Outcome::Denied => "denied",
         Outcome::Transient => "transient",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use millrace_uplink::Secret;
-    use millrace_uplink::bootstrap::Authorization;
-
-    use super::*;
-
-    fn enrolment(content: Option<&str>) -> Enrolment {
-        Enrolment {
-            id: "thing-1".to_owned(),
-            key: Some(Secret::new("s3cret")),
-            channels: Vec::new(),
-            content: content.map(str::to_owned),
-            client_cert: None,
-            client_key: None,
-            ca_cert: None,
-            authorization: Authorization::Thing,
-        }
-    }
-
-    /// A first contact in `dir`, and where it says that it has enrolled.
-    fn bootstrap(dir: &Path, fetch: Fetch) -> (Bootstrap, mpsc::Receiver<()>) {
-        std::fs::write(dir.join("key"), "external").unwrap();
-        let local = dir.join("millrace.toml");
-        let text = "[gateway]\nid = \"gw-1\"\ndata_dir = \"data\"\n\n[bootstrap]\nprovider = \"mainflux\"\n\
-                    url = \"https://core.example/things/bootstrap\"\nexternal_id = \"gw-1\"\n\
-                    external_key_file = \"key\"\n";
-        std::fs::write(&local, text).unwrap();
-        let loaded = config::load(Some(&local), None);
-        let config = loaded
-            .unwrap_or_else(|problems| panic!("{problems}"))
-            .config;
-        let (enrolled, applied) = mpsc::channel(1);
-        let bootstrap = Bootstrap {
-            settings: config.bootstrap.unwrap(),
-            data_dir: config.gateway.data_dir,
-            config: Some(local),
-            status: Arc::default(),
-            enrolled,
-            fetch,
-        };
-        (bootstrap, applied)
-    }
-
-    fn said(bootstrap: &Bootstrap) -> (String, String) {
-        let status = bootstrap.status.lock().unwrap().clone().unwrap();
-        (status.state, status.message.unwrap_or_default())
-    }
-
-    #[tokio::test]
-    async fn each_failure_has_its_state_and_its_sentence() {
-        let dir = tempfile::tempdir().unwrap();
-        let cases: [(Fetch, &str, &str); 4] = [
-            (
-                |settings| {
-                    let url = settings.url.clone();
-                    Err(BootstrapError::Denied { url, status: 403 })
-                },
-                "denied",
-                "403",
-            ),
-            (
-                |settings| {
-                    let url = settings.url.clone();
-                    Err(BootstrapError::Unavailable { url, status: 503 })
-                },
-                "transient",
-                "503",
-            ),
-            (|_| Ok(enrolment(None)), "pending", "content"),
-            (
-                |_| Ok(enrolment(Some("[[device]\nname="))),
-                "denied",
-                "content",
-            ),
-        ];
-        for (fetch, state, sentence) in cases {
-            let (bootstrap, _) = bootstrap(dir.path(), fetch);
-            let outcome = bootstrap.try_once().await;
-            let (shown, message) = said(&bootstrap);
-            assert_eq!((name(outcome), shown.as_str()), (state, state));
-            assert!(message.contains(sentence), "{message}");
-            assert!(!bootstrap.is_enrolled());
-        }
-    }
-
-    #[tokio::test]
-    async fn an_enrolment_is_kept_and_not_asked_for_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let content = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://core.example\"\n";
-        let fetch: Fetch = |_| {
-            Ok(enrolment(Some(
-                "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://core.example\"\n",
-            )))
-        };
-        let (first, _) = bootstrap(dir.path(), fetch);
-        assert_eq!(first.try_once().await, Outcome::Ready);
-        let kept = std::fs::read_to_string(config::cloud_file(&first.data_dir)).unwrap();
-        assert!(kept.contains(content.lines().last().unwrap()), "{kept}");
-
-        let (again, mut applied) = bootstrap(dir.path(), |_| panic!("it was asked for again"));
-        assert_eq!(again.try_once().await, Outcome::Ready);
-        let status = again.status.clone();
-        again.run().await;
-        assert_eq!(status.lock().unwrap().clone().unwrap().state, "ready");
-        // It runs already: there is nothing to apply.
-        assert!(applied.recv().await.is_none());
-    }
-
-    #[tokio::test]
-    async fn a_missing_key_is_named_and_nothing_is_sent() {
-        let dir = tempfile::tempdir().unwrap();
-        let (bootstrap, _) = bootstrap(dir.path(), |_| panic!("nothing may be sent"));
-        std::fs::remove_file(dir.path().join("key")).unwrap();
-        assert_eq!(bootstrap.try_once().await, Outcome::Denied);
-        assert!(said(&bootstrap).1.contains("key"), "{:?}", said(&bootstrap));
     }
 }

@@ -53,7 +53,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use bootstrap::{Bootstrap, BootstrapSettingsError};
+pub(crate) use bootstrap::{Bootstrap, BootstrapSettingsError, KnownContact};
 pub(crate) use buffer::Buffer;
 pub(crate) use device::{Connection, Device, Listen};
 pub(crate) use gateway::{DATA_DIR, Gateway};
@@ -69,7 +69,7 @@ pub(crate) use schema::schema;
 pub(crate) use summary::summary;
 pub(crate) use surroundings::{check_surroundings, problems_around_cloud};
 pub(crate) use tag::{Deadband, Scaling, Tag, TagPoint};
-pub(crate) use text::layer_from_text;
+pub(crate) use text::{layer_from_text, toml_from_text};
 pub(crate) use uplink::Uplink;
 
 use bus_time::BusTime;

@@ -26,7 +26,9 @@ use millrace_uplink::{
 };
 use serde_json::json;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use crate::bootstrap::Refusals;
 use crate::command::{Commands, Said};
 use crate::config;
 use crate::report::UplinkStatus;
@@ -53,6 +55,8 @@ pub(crate) struct Uplink {
     /// Written by the session.
     pub(crate) counters: Arc<SessionCounters>,
     status: Mutex<UplinkStatus>,
+    /// Since the last connection.
+    refusals: Mutex<Option<Refusals>>,
 }
 
 impl Uplink {
@@ -68,7 +72,24 @@ impl Uplink {
         Arc::new(Self {
             counters: Arc::default(),
             status: Mutex::new(status),
+            refusals: Mutex::default(),
         })
+    }
+
+    /// How the broker has refused us since the last connection.
+    pub(crate) fn refusals(&self) -> Option<Refusals> {
+        *self.refusals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_refusals(&self, state: &SessionState) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        match state {
+            SessionState::Connected => *refusals = None,
+            SessionState::Down { refused: true, .. } => {
+                *refusals = Some(Refusals::one_more(*refusals, Instant::now()));
+            }
+            _ => {}
+        }
     }
 
     /// The state as it is now.
@@ -675,6 +696,7 @@ impl Feed for Delivery {
             }
             self.suspect(*closed);
         }
+        self.uplink.note_refusals(state);
         self.uplink.update(|status| match state {
             SessionState::Connecting => status.state = "connecting".to_owned(),
             SessionState::Connected => {

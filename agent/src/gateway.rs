@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::apply::Changes;
+use crate::bootstrap::{Desk, Seen, SeenUplink};
 use crate::config::written::{digest, without_secrets};
 use crate::config::{Config, Connection, Pattern};
 use crate::delivery::{Plant, PlantTag, Uplink};
@@ -19,8 +20,8 @@ use crate::events::EventLog;
 use crate::live::{LiveTable, TagLabel, tag_row};
 use crate::model::Model;
 use crate::report::{
-    BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, Damage, DeviceStatus, DeviceTest,
-    Lanes, LastChange, LineReport, LogStatus, ModbusReport, Refused, Status, TagRow, UnitReport,
+    BufferStatus, ClockStatus, ConfigStatus, Damage, DeviceStatus, DeviceTest, Lanes, LastChange,
+    LineReport, LogStatus, ModbusReport, Refused, Status, TagRow, UnitReport,
 };
 use crate::supervisor::stand_in::StandIn;
 
@@ -54,8 +55,8 @@ pub(crate) struct Gateway {
     pub(crate) uplinks: Vec<Arc<Uplink>>,
     /// The way to the main loop, which changes configurations.
     pub(crate) changes: Changes,
-    /// First contact; written by the bootstrap task.
-    pub(crate) bootstrap: Arc<Mutex<Option<BootstrapStatus>>>,
+    /// First contact: what the task says, and what it is asked.
+    pub(crate) bootstrap: Arc<Desk>,
 }
 
 /// A name that is not configured.
@@ -87,15 +88,39 @@ impl Gateway {
             uplinks: self.uplinks.iter().map(|uplink| uplink.report()).collect(),
             buffer: self.buffer_report(),
             clock: self.clock_report(),
-            bootstrap: self
-                .bootstrap
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone(),
+            bootstrap: self.bootstrap.status(),
             problems: Vec::new(),
         };
         status.problems = crate::report::problems(&status);
         status
+    }
+
+    /// The uplinks, as the bootstrap looks at them.
+    pub(crate) fn seen_uplinks(&self) -> Seen {
+        let status = self.config_status();
+        let enrolled = self.config.gateway.data_dir.join("secrets").join("current");
+        let seen = |(settings, uplink): (&crate::config::Uplink, &Arc<Uplink>)| {
+            let report = uplink.report();
+            SeenUplink {
+                uses_enrolment: settings.names_file_in(&enrolled),
+                connected: report.state == "connected",
+                verified: ["mqtts://", "wss://"]
+                    .iter()
+                    .any(|tls| report.url.starts_with(tls)),
+                refusals: uplink.refusals(),
+                name: report.name,
+            }
+        };
+        Seen {
+            applied: status.source == "configured" && status.problems.is_empty(),
+            uplinks: self
+                .config
+                .uplinks
+                .iter()
+                .zip(&self.uplinks)
+                .map(seen)
+                .collect(),
+        }
     }
 
     /// Which configuration runs, and what is wrong with the one that does not.

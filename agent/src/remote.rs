@@ -7,6 +7,7 @@ use millrace_tags::Command;
 use serde_json::{Value, json};
 
 use crate::apply::{ApplyRequest, Asker, Wanted, Wish, watch_time};
+use crate::bootstrap;
 use crate::command::{Ran, RunCommand, Undone};
 use crate::device::chain;
 use crate::gateway::Gateway;
@@ -15,7 +16,7 @@ use crate::report::{WriteDone, WriteRequest};
 use crate::write::WriteRefusal;
 
 /// Operations of this version.
-pub(crate) const OPERATIONS: [&str; 11] = [
+pub(crate) const OPERATIONS: [&str; 12] = [
     "read",
     "write",
     "status",
@@ -25,6 +26,7 @@ pub(crate) const OPERATIONS: [&str; 11] = [
     "config.get",
     "config.apply",
     "config.rollback",
+    "bootstrap",
     "restart",
     "log",
 ];
@@ -64,6 +66,17 @@ impl Remote {
             WriteRefusal::Failed(sentence) => Undone::Failed(sentence),
             refusal => Undone::Rejected(refusal.to_string()),
         })
+    }
+
+    /// Has the core asked for an enrolment again. What came of it is in `status`: the answer would have to travel
+    /// over the connection that a new enrolment replaces.
+    fn bootstrap(&self) -> Result<Value, Undone> {
+        match self.gateway.bootstrap.ask_for(bootstrap::Wish::Run) {
+            true => Ok(json!({"asked": true})),
+            false => Err(Undone::Rejected(
+                "no [bootstrap] is configured on this gateway".to_owned(),
+            )),
+        }
     }
 
     /// Sends again what the core has lost: to the core that asks, unless it names another uplink.
@@ -188,6 +201,7 @@ impl RunCommand for Remote {
             "config.get" => self.gateway.config_tables(),
             "config.apply" => return self.apply(command).await,
             "config.rollback" => return self.rollback(command).await,
+            "bootstrap" => self.bootstrap()?,
             "restart" => {
                 self.ask(Wish::Restart, command)?;
                 json!({"restarting": true})

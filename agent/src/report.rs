@@ -212,11 +212,11 @@ pub(crate) struct ClockStatus {
 }
 
 /// First contact with a core.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BootstrapStatus {
     /// The provider.
     pub(crate) provider: String,
-    /// `ready`, `pending`, `denied` or `transient`.
+    /// `ready`; `trial`: enrolled, and not yet connected with it; `pending`, `denied` or `transient`: not enrolled.
     pub(crate) state: String,
     /// What it is waiting for, and what to do.
     pub(crate) message: Option<String>,
@@ -430,7 +430,11 @@ fn model_problem(model: &ModelStatus) -> Option<String> {
 
 fn bootstrap_problem(bootstrap: &BootstrapStatus) -> Option<String> {
     let (state, message) = (&bootstrap.state, cause(&bootstrap.message));
-    (state != "ready").then(|| format!("not enrolled ({state}): {message}"))
+    match state.as_str() {
+        "ready" => None,
+        "trial" => Some(format!("the enrolment is on trial: {message}")),
+        _ => Some(format!("not enrolled ({state}): {message}")),
+    }
 }
 
 fn clock_problem(clock: &ClockStatus) -> Option<String> {

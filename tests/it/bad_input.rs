@@ -183,21 +183,12 @@ fn a_garbled_bootstrap_reply_leaves_the_agent_running() -> Result<()> {
     let mut gateway = Gateway::new(directory.path());
     let port = free_port()?;
     gateway.write(
-        "reply.json",
-        "{\"mainflux_id\": \"x\", \"content\": \"[[device]\\nname=",
+        "gateways.json",
+        r#"{"gw-1": {"key": "external-key", "reply": {"mainflux_id": "x", "content": "[[device]\nname="}}}"#,
     )?;
     gateway.write("bootstrap.key", "external-key")?;
     let port_text = port.to_string();
-    let args = [
-        "--port",
-        &port_text,
-        "--external-id",
-        "gw-1",
-        "--external-key",
-        "external-key",
-        "--reply",
-        "reply.json",
-    ];
+    let args = ["--port", &port_text, "--gateways", "gateways.json"];
     let core = Peer::start("bootstrap_server.py", &args, directory.path())?;
     let (_pump, pump_port) = plant::start_pump(directory.path(), &[])?;
     gateway.configure(&format!(

@@ -68,6 +68,8 @@ pub async fn test_connection(settings: &SessionSettings) -> Result<ConnectionRep
 pub(crate) struct Opened {
     pub(crate) link: Link,
     pub(crate) report: ConnectionReport,
+    /// How long the password is good for, where it is a token.
+    pub(crate) good_for: Option<Duration>,
 }
 
 /// What was learned of a broker, for the next connection.
@@ -128,7 +130,9 @@ async fn attempt(
 ) -> Result<Opened, ConnectError> {
     let endpoint = &settings.endpoint;
     let password = settings.password.as_ref().map(|p| p.load()).transpose()?;
-    let connect = introduction(settings, memory, password.as_ref(), will)?;
+    let good_for = password.as_ref().and_then(|password| password.good_for);
+    let password = password.as_ref().map(|password| &password.secret);
+    let connect = introduction(settings, memory, password, will)?;
     // Files are read before anything is sent: a wrong path should not look like a network problem.
     let tls_config = match endpoint.scheme {
         Scheme::Mqtt => None,
@@ -169,7 +173,11 @@ async fn attempt(
         tls_took,
         connack_took: started.elapsed(),
     };
-    Ok(Opened { link, report })
+    Ok(Opened {
+        link,
+        report,
+        good_for,
+    })
 }
 
 fn introduction(

@@ -15,6 +15,7 @@ pub mod codec;
 pub mod command;
 mod connect;
 mod endpoint;
+mod http;
 mod link;
 mod message;
 mod packet;
@@ -24,12 +25,14 @@ pub mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod tls;
+mod token;
 pub mod topic;
 
 pub use backoff::ReconnectPolicy;
 pub use command::{CommandError, Garbled, Incoming};
 pub use connect::{ConnectError, ConnectionReport, test_connection};
 pub use endpoint::{Endpoint, EndpointError, PORT_PLAIN, PORT_TLS, Scheme};
+pub use http::Trust;
 pub use message::{Inbound, Message, PUBLISH_OVERHEAD, Properties, STRING_BYTES_MAX};
 pub use packet::{PacketError, Protocol, Reason, Terms};
 pub use profile::{Definition, EncodeError, Profile, ProfileError, SetupError};
@@ -39,3 +42,4 @@ pub use session::{
     SessionState, Window, run,
 };
 pub use tls::{TlsFiles, TlsSetupError};
+pub use token::{Password, PasswordError, PasswordSource};

@@ -76,10 +76,15 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
                 feed.connected(&opened.report);
                 let terms = &opened.report.terms;
                 let live = live::Live::new(opened.link, terms, &settings, &mut feed, ids, pace)
-                    .say_at_the_end(parting.farewell);
+                    .say_at_the_end(parting.farewell)
+                    .ends_after(opened.good_for);
                 let (outcome, summary) = live.run(&shutdown).await;
                 (ids, pace) = (summary.ids, summary.pace);
                 let Err(error) = outcome else { return };
+                if matches!(error, LostError::TokenEnds) {
+                    // Nothing went wrong: the next token is made at once.
+                    continue;
+                }
                 let proven = started.elapsed() >= settings.reconnect.proven;
                 // Two clients of one name throw each other out for ever: each time more slowly.
                 if summary.acked && (proven || feed.searches()) && !summary.taken_over {

@@ -1,13 +1,18 @@
 //! TLS settings, made anew for each connection so that renewed certificates need no restart.
 //!
 //! The peer is always verified: against `ca_file` where there is one, else against the system's
-//! roots. The crypto provider is ring, named explicitly, so that no other crate can change it.
+//! roots. Before the clock is set, validity is judged as `unset_clock.rs` says. The crypto provider is ring,
+//! named explicitly, so that no other crate can change it.
+
+pub(crate) mod pinned_ca;
+pub(crate) mod unset_clock;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::crypto::CryptoProvider;
-use rustls::{CertificateError, ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, ConfigBuilder, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -77,28 +82,32 @@ pub(crate) fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsSe
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(TlsSetupError::Unusable)?
-        .with_root_certificates(roots);
-    let config = match (&files.cert_file, &files.key_file) {
-        (None, None) => builder.with_no_client_auth(),
+        .dangerous()
+        .with_custom_certificate_verifier(unset_clock::verifier(roots)?);
+    Ok(Arc::new(with_client(builder, files)?))
+}
+
+/// Adds the client certificate, where there is one.
+fn with_client(
+    builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+    files: &TlsFiles,
+) -> Result<ClientConfig, TlsSetupError> {
+    match (&files.cert_file, &files.key_file) {
+        (None, None) => Ok(builder.with_no_client_auth()),
         (Some(cert), Some(key)) => {
             let chain = certificates(cert, "the client certificate")?;
             let key = private_key(key)?;
             builder
                 .with_client_auth_cert(chain, key)
-                .map_err(TlsSetupError::Unusable)?
+                .map_err(TlsSetupError::Unusable)
         }
-        (Some(_), None) => {
-            return Err(TlsSetupError::HalfClient {
-                present: "cert_file",
-            });
-        }
-        (None, Some(_)) => {
-            return Err(TlsSetupError::HalfClient {
-                present: "key_file",
-            });
-        }
-    };
-    Ok(Arc::new(config))
+        (Some(_), None) => Err(TlsSetupError::HalfClient {
+            present: "cert_file",
+        }),
+        (None, Some(_)) => Err(TlsSetupError::HalfClient {
+            present: "key_file",
+        }),
+    }
 }
 
 /// The certificates to trust: of the file, or of the system.

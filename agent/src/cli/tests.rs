@@ -70,7 +70,7 @@ const COMMANDS: &[&str] = &[
     "probe-value --on tcp://10.0.0.5 --near holding:0-100 -3.5",
     "bootstrap run",
     "bootstrap status",
-    "bootstrap reset",
+    "bootstrap reset --yes",
     "uplink list",
     "uplink test cloud",
     "config show",
@@ -150,14 +150,7 @@ fn every_command_has_help() {
 
 #[test]
 fn later_commands_say_what_to_use() {
-    for line in [
-        "model list",
-        "bootstrap reset",
-        "doctor",
-        "watch",
-        "user",
-        "man",
-    ] {
+    for line in ["model list", "doctor", "watch", "user", "man"] {
         let cli = parse(line).unwrap();
         let error = cli.command.run(&cli.global).unwrap_err();
         let text = failure::text(&error);

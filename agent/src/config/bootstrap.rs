@@ -1,14 +1,26 @@
 //! `[bootstrap]`: the first contact with a cloud core.
 
-use std::path::PathBuf;
+mod identity;
+mod provider;
 
-use millrace_uplink::bootstrap::{Authorization, MainfluxSettings};
-use millrace_uplink::{SecretError, SecretSource};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use millrace_uplink::SecretSource;
+use millrace_uplink::bootstrap::{DpsKey, Generation, parse_sha256};
+use serde_json::{Map, Value};
+
+pub(crate) use identity::{ExternalId, ExternalIdError};
+pub(crate) use provider::{BootstrapSettingsError, KnownContact};
 
 use super::complaint::Complaint;
 use super::files::FileUse;
 use super::keys::{KeyDoc, Kind, SectionDoc};
 use super::section::Section;
+use super::tree::{Node, Raw};
+
+/// The longest spread of first requests: a fleet of any size comes in well within an hour.
+const SPREAD_MAX: Duration = Duration::from_secs(3600);
 
 /// The table of keys.
 pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
@@ -17,8 +29,8 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
         KeyDoc::new(
             "provider",
             Kind::Choice {
-                now: &["mainflux"],
-                later: &[
+                now: &[
+                    "mainflux",
                     "magistrala-proof",
                     "hmac-claim",
                     "est",
@@ -26,16 +38,18 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
                     "azure-dps",
                     "file",
                 ],
+                later: &[],
             },
-            "How the core hands out credentials.",
+            "How the core hands out credentials; see [bootstrap](bootstrap.md).",
         )
         .required(),
         KeyDoc::new(
             "url",
             Kind::Form("a URL such as https://core.example/things/bootstrap"),
-            "The base URL; the external id is appended to it.",
+            "The base URL; what each provider appends is in [bootstrap](bootstrap.md). `est` and `azure-dps` take \
+             https:// only.",
         )
-        .required(),
+        .means("that of the claim string; `https://global.azure-devices-provisioning.net` for azure-dps"),
         KeyDoc::new(
             "external_id",
             Kind::Form("a text, machine-id, mac:eth0 or serial"),
@@ -43,236 +57,342 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
              (/etc/machine-id), `mac:eth0` (the address of that interface, lower case with colons) or \
              `serial` (of the board).",
         )
-        .required(),
+        .means("that of the claim string, else `machine-id`"),
         KeyDoc::new(
             "external_key_file",
             Kind::Secret,
-            "The key that goes with the name: a file, `env:NAME` or `credential:NAME`.",
+            "The key that goes with the name: a file, `env:NAME` or `credential:NAME`. For thingsboard \
+             `KEY:SECRET` of the device profile, for azure-dps the base64 key of the enrolment, for est the one-time \
+             password.",
+        ),
+        KeyDoc::new(
+            "claim_file",
+            Kind::Secret,
+            "A claim string instead of url, ca_sha256 and external_key_file, on one line: \
+             `https://core.example/claim#sha256=…&token=…`. A file, `env:NAME` or `credential:NAME`.",
+        ),
+        KeyDoc::new(
+            "one_time",
+            Kind::Bool,
+            "Whether the external key is good for one enrolment only: then it is destroyed once the enrolment has \
+             proved itself. Otherwise it moves to `<data_dir>/secrets`.",
         )
-        .required(),
+        .means("`true` for hmac-claim and est, else `false`"),
         KeyDoc::new(
             "ca_file",
             Kind::File,
             "PEM certificates of the authorities that may vouch for the core.",
         )
         .means("those of the system"),
+        KeyDoc::new(
+            "ca_sha256",
+            Kind::Form("64 hexadecimal digits"),
+            "Trust the one authority with this SHA-256 of its certificate (DER), which the server must send along; \
+             instead of ca_file.",
+        ),
+        KeyDoc::new(
+            "generation",
+            Kind::Choice {
+                now: &[
+                    "auto",
+                    "mainflux-0.12",
+                    "mainflux-0.13",
+                    "magistrala-0.15",
+                    "magistrala-0.30",
+                ],
+                later: &[],
+            },
+            "Only with mainflux: the newest generation that the core is like. `auto` tries each, and keeps to what \
+             worked.",
+        )
+        .default("auto"),
+        KeyDoc::new(
+            "secure_key_file",
+            Kind::Secret,
+            "Only with mainflux: the encryption key of the bootstrap service; it is asked by `/secure/` then.",
+        ),
+        KeyDoc::new("id_scope", Kind::Text, "Only with azure-dps: the ID scope of the provisioning service."),
+        KeyDoc::new(
+            "dps_key",
+            Kind::Choice {
+                now: &["device", "group"],
+                later: &[],
+            },
+            "Only with azure-dps: whether the key is this device's, or that of its enrolment group.",
+        )
+        .default("device"),
+        KeyDoc::new("file", Kind::File, "Only with file: where the enrolment will lie."),
+        KeyDoc::new(
+            "spread",
+            Kind::Duration {
+                min: Duration::ZERO,
+                max: SPREAD_MAX,
+            },
+            "The first request after a start comes at a moment of this span that the external id draws, so that a \
+             fleet that was switched on together does not ask at once.",
+        )
+        .default("10s"),
+        KeyDoc::new(
+            "uplink",
+            Kind::Form("a table such as { url = \"mqtts://core.example\", profile = \"generic\" }"),
+            "The uplink to make where the core sends credentials and no `[[uplink]]`: keys of `[[uplink]]`. They go \
+             before what the core says.",
+        ),
     ],
 };
 
-/// The first contact with a core of the `mainflux` family.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bootstrap {
-    /// The base URL.
-    pub(crate) url: String,
-    /// The gateway's name at the core.
-    pub(crate) external_id: ExternalId,
-    /// The key that goes with it.
-    pub(crate) external_key: SecretSource,
-    /// Authorities to trust instead of the system's.
-    pub(crate) ca_file: Option<PathBuf>,
-}
-
-/// Where the gateway's name at the core comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ExternalId {
-    /// Written out.
-    Literal(String),
-    /// /etc/machine-id.
-    MachineId,
-    /// The hardware address of an interface.
-    Mac(String),
-    /// The serial number of the board.
-    Serial,
-}
-
-/// Why the machine does not tell its name.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ExternalIdError {
-    /// There is no such file: write the id out in the configuration.
-    #[error("cannot read {name} from {}; write external_id out instead", .path.display())]
-    Read {
-        /// What should be there.
-        name: &'static str,
-        /// Where it should be.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The machine has a placeholder instead of a name.
-    #[error("{} holds no usable {name}; write external_id out instead", .path.display())]
-    Empty {
-        /// What should be there.
-        name: &'static str,
-        /// Where it should be.
-        path: PathBuf,
-    },
-}
-
-/// Why the core cannot be asked yet.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BootstrapSettingsError {
-    /// The machine does not tell its name.
-    #[error("the external id is not known")]
-    ExternalId(#[from] ExternalIdError),
-    /// The key cannot be had.
-    #[error("the external key cannot be read")]
-    ExternalKey(#[from] SecretError),
-}
-
-/// Where the kernel tells the serial number: device tree on ARM boards, DMI (root only) on PCs.
-const SERIAL_FILES: [&str; 2] = [
-    "/proc/device-tree/serial-number",
-    "/sys/class/dmi/id/board_serial",
+/// Keys that one provider alone knows.
+const OWN_KEYS: [(&str, &str); 5] = [
+    ("generation", "mainflux"),
+    ("secure_key_file", "mainflux"),
+    ("id_scope", "azure-dps"),
+    ("dps_key", "azure-dps"),
+    ("file", "file"),
 ];
 
-impl ExternalId {
-    fn parse(text: &str) -> Result<Self, Complaint> {
-        Ok(match text.trim() {
-            "machine-id" => ExternalId::MachineId,
-            "serial" => ExternalId::Serial,
-            text => match text.strip_prefix("mac:") {
-                None => ExternalId::Literal(text.to_owned()),
-                // A bare `mac:` would read the directory of all interfaces.
-                Some("") => {
-                    return Err(
-                        Complaint::new("the name of an interface is expected").hint("mac:eth0")
-                    );
-                }
-                Some(interface) if interface.contains('/') => {
-                    return Err(
-                        Complaint::new("interfaces have no / in their name").hint("mac:eth0")
-                    );
-                }
-                Some(interface) => ExternalId::Mac(interface.to_owned()),
-            },
-        })
-    }
-
-    /// The name itself.
-    ///
-    /// # Errors
-    /// Where the machine does not have what the configuration asks for.
-    pub(crate) fn resolve(&self) -> Result<String, ExternalIdError> {
-        match self {
-            ExternalId::Literal(text) => Ok(text.clone()),
-            ExternalId::MachineId => read_id("the machine id", "/etc/machine-id".into()),
-            ExternalId::Mac(interface) => read_id(
-                "the hardware address",
-                format!("/sys/class/net/{interface}/address").into(),
-            ),
-            ExternalId::Serial => {
-                let [first, second] = SERIAL_FILES;
-                read_id("the serial number", first.into())
-                    .or_else(|_| read_id("the serial number", second.into()))
-            }
-        }
-    }
-}
-
-fn read_id(name: &'static str, path: PathBuf) -> Result<String, ExternalIdError> {
-    let bytes = std::fs::read(&path).map_err(|source| ExternalIdError::Read {
-        name,
-        path: path.clone(),
-        source,
-    })?;
-    // The device tree ends its texts with a zero byte.
-    let text = String::from_utf8_lossy(&bytes);
-    let text = text.trim_matches(|c: char| c == '\0' || c.is_whitespace());
-    let placeholder = [
-        "",
-        "None",
-        "00:00:00:00:00:00",
-        "Default string",
-        "To be filled by O.E.M.",
-        "uninitialized",
-    ];
-    if placeholder.contains(&text) {
-        return Err(ExternalIdError::Empty { name, path });
-    }
-    Ok(text.to_owned())
+/// The first contact with a core.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Bootstrap {
+    /// The provider, as it is written.
+    pub(crate) provider: &'static str,
+    url: Option<String>,
+    /// The gateway's name at the core; `None`: that of the claim string, or the machine's.
+    pub(crate) external_id: Option<ExternalId>,
+    /// The key that goes with it.
+    pub(crate) external_key: Option<SecretSource>,
+    /// All in one line.
+    pub(crate) claim: Option<SecretSource>,
+    /// Whether the key is good for one enrolment only.
+    pub(crate) one_time: bool,
+    ca_file: Option<PathBuf>,
+    ca_sha256: Option<[u8; 32]>,
+    generation: Option<Generation>,
+    secure_key: Option<SecretSource>,
+    id_scope: Option<String>,
+    dps_key: DpsKey,
+    file: Option<PathBuf>,
+    /// What first requests are spread over.
+    pub(crate) spread: Duration,
+    /// What the uplink of an enrolment is like where the core does not say.
+    pub(crate) uplink: Map<String, Value>,
 }
 
 impl Bootstrap {
-    /// What the provider needs, with the id and the key as they are now.
-    ///
-    /// # Errors
-    /// Where the machine does not tell its id, or the key cannot be read.
-    pub(crate) fn settings(&self) -> Result<MainfluxSettings, BootstrapSettingsError> {
-        Ok(MainfluxSettings {
-            url: self.url.clone(),
-            external_id: self.external_id.resolve()?,
-            external_key: self.external_key.load()?,
-            ca_file: self.ca_file.clone(),
-            authorization: Authorization::Auto,
-        })
-    }
-
     /// Reads the table. `None` where it has a problem, which is reported then.
     pub(crate) fn read(section: &Section<'_>) -> Option<Self> {
         section.finish(None);
-        // `mainflux` is all that this version does: reading it refuses the rest.
         let provider = section.choice("provider");
-        let url = section.form("url", |text| {
-            let rest = text
-                .strip_prefix("https://")
-                .or_else(|| text.strip_prefix("http://"));
-            match rest {
-                Some(rest) if rest.contains('@') => Err(Complaint::new(
-                    "a URL must not carry a user name or a password",
-                )
-                .hint("the key goes into external_key_file")),
-                Some(rest) if !rest.is_empty() && !rest.starts_with('/') => Ok(text.to_owned()),
-                _ => Err(
-                    Complaint::new("a URL that begins with https:// is expected")
-                        .hint("for example https://core.example/things/bootstrap"),
-                ),
-            }
+        let url = optional(section, "url", || section.form("url", url));
+        let external_id = optional(section, "external_id", || {
+            section.form("external_id", ExternalId::parse)
         });
-        if url.as_deref().is_some_and(|url| url.starts_with("http://")) {
-            section.note(
-                "url",
-                "the first contact is not encrypted: who listens gets the external key".to_owned(),
-                Some("write https:// where the core has it".to_owned()),
-            );
-        }
-        let external_id = section.form("external_id", ExternalId::parse);
-        let external_key = section.secret_used("external_key_file", &FileUse::BootstrapKey);
-        let ca_file = section.file("ca_file", FileUse::Certificate);
-        provider?;
-        if section.has("ca_file") && ca_file.is_none() {
-            return None;
-        }
-        Some(Self {
+        let secret = |key| {
+            optional(section, key, || {
+                section.secret_used(key, &FileUse::BootstrapKey)
+            })
+        };
+        let external_key = secret("external_key_file");
+        let claim = secret("claim_file");
+        let secure_key = optional(section, "secure_key_file", || {
+            section.secret("secure_key_file")
+        });
+        let ca_file = optional(section, "ca_file", || {
+            section.file("ca_file", FileUse::Certificate)
+        });
+        let ca_sha256 = optional(section, "ca_sha256", || {
+            section.form("ca_sha256", |text| {
+                parse_sha256(text).ok_or_else(|| {
+                    Complaint::new("64 hexadecimal digits are expected")
+                        .hint("openssl x509 -in ca.pem -outform der | sha256sum")
+                })
+            })
+        });
+        let file = optional(section, "file", || {
+            section.file("file", FileUse::BootstrapKey)
+        });
+        let generation = section.choice("generation").map(|name| {
+            let known = Generation::NAMES.iter().find(|(known, _)| *known == name);
+            known.map(|(_, generation)| *generation)
+        });
+        let id_scope = optional(section, "id_scope", || section.text("id_scope"));
+        let dps_key = section.choice("dps_key").map(|key| match key {
+            "group" => DpsKey::Group,
+            _ => DpsKey::Device,
+        });
+        let one_time = optional(section, "one_time", || section.bool("one_time"));
+        let spread = section.duration("spread");
+        let uplink = read_uplink(section);
+        let provider = provider?;
+        let fits = fits(section, provider);
+        let bootstrap = Self {
+            provider,
             url: url?,
             external_id: external_id?,
             external_key: external_key?,
-            ca_file,
-        })
+            claim: claim?,
+            one_time: one_time?.unwrap_or(matches!(provider, "hmac-claim" | "est")),
+            ca_file: ca_file?,
+            ca_sha256: ca_sha256?,
+            generation: generation?,
+            secure_key: secure_key?,
+            id_scope: id_scope?.map(str::to_owned),
+            dps_key: dps_key?,
+            file: file?,
+            spread: spread?,
+            uplink: uplink?,
+        };
+        fits.then_some(bootstrap)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_of_the_machine_are_told_from_literals() {
-        let parse = |text| ExternalId::parse(text).unwrap();
-        assert_eq!(parse("machine-id"), ExternalId::MachineId);
-        assert_eq!(parse("mac:eth0"), ExternalId::Mac("eth0".into()));
-        assert_eq!(parse("serial"), ExternalId::Serial);
-        assert_eq!(parse("gw-17"), ExternalId::Literal("gw-17".into()));
-        assert!(ExternalId::parse("mac:../eth0").is_err());
-        assert!(ExternalId::parse("mac:").is_err());
+/// Reports keys that are missing, or do not go together.
+fn fits(section: &Section<'_>, provider: &str) -> bool {
+    let mut fits = true;
+    let mut complain = |key: &str, complaint: Complaint| {
+        section.complain(key, complaint);
+        fits = false;
+    };
+    for (key, owner) in OWN_KEYS {
+        if section.has(key) && owner != provider {
+            let said = format!("it is a key of provider = \"{owner}\"");
+            complain(key, Complaint::new(said).hint("remove it"));
+        }
     }
-
-    #[test]
-    fn missing_interface_says_what_to_do() {
-        let error = ExternalId::Mac("no-such-0".into()).resolve().unwrap_err();
-        assert!(
-            error.to_string().contains("write external_id out"),
-            "{error}"
+    if section.has("claim_file") {
+        for key in ["url", "external_key_file", "ca_sha256"] {
+            if section.has(key) {
+                let said = "the claim string says it already";
+                complain(key, Complaint::new(said).hint("remove it, or claim_file"));
+            }
+        }
+    }
+    if section.has("ca_file") && section.has("ca_sha256") {
+        let said = "ca_file says already whom to trust";
+        complain("ca_sha256", Complaint::new(said).hint("remove one of them"));
+    }
+    if provider == "file" {
+        if !section.has("file") {
+            complain(
+                "file",
+                Complaint::new("the path of the enrolment is expected"),
+            );
+        }
+        for key in [
+            "url",
+            "external_key_file",
+            "claim_file",
+            "ca_file",
+            "ca_sha256",
+        ] {
+            if section.has(key) {
+                let said = "nothing is asked over the network with provider = \"file\"";
+                complain(key, Complaint::new(said).hint("remove it"));
+            }
+        }
+        return fits;
+    }
+    if !section.has("claim_file") {
+        if !section.has("url") && provider != "azure-dps" {
+            let said = "a URL that begins with https:// is expected";
+            complain(
+                "url",
+                Complaint::new(said).hint("for example https://core.example/things/bootstrap"),
+            );
+        }
+        if !section.has("external_key_file") {
+            let said = "the file that holds the external key is expected";
+            let hint = "a file of mode 0600, env:NAME or credential:NAME; or claim_file";
+            complain("external_key_file", Complaint::new(said).hint(hint));
+        }
+    }
+    if provider == "azure-dps" && !section.has("id_scope") {
+        let said = "the ID scope of the provisioning service is expected";
+        complain(
+            "id_scope",
+            Complaint::new(said).hint("the portal shows it, for example 0ne000A1B2C"),
         );
     }
+    let written = section.node("url").and_then(Node::as_text);
+    let plain = written.is_some_and(|url| url.starts_with("http://"));
+    if plain && matches!(provider, "est" | "azure-dps") {
+        let said = format!("{} asks over https:// only", provider);
+        complain("url", Complaint::new(said));
+    } else if plain {
+        section.note(
+            "url",
+            match provider {
+                "mainflux" | "thingsboard" => {
+                    "the first contact is not encrypted: who listens gets the external key"
+                }
+                _ => "the first contact is not encrypted: who listens learns which gateway asks, and when",
+            }
+            .to_owned(),
+            Some("write https:// where the core has it".to_owned()),
+        );
+    }
+    fits
+}
+
+/// Outer `None`: it is written and has a problem, which is reported.
+fn optional<T>(
+    section: &Section<'_>,
+    key: &str,
+    read: impl FnOnce() -> Option<T>,
+) -> Option<Option<T>> {
+    match section.has(key) {
+        true => read().map(Some),
+        false => Some(None),
+    }
+}
+
+fn url(text: &str) -> Result<String, Complaint> {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(rest) if rest.contains('@') => Err(Complaint::new(
+            "a URL must not carry a user name or a password",
+        )
+        .hint("the key goes into external_key_file")),
+        Some(rest) if rest.contains(['#', '?']) => Err(Complaint::new(
+            "host and path only are expected, without query or fragment",
+        )
+        .hint("a whole claim string goes into claim_file")),
+        Some(rest) if !rest.is_empty() && !rest.starts_with('/') => Ok(text.to_owned()),
+        _ => Err(
+            Complaint::new("a URL that begins with https:// is expected")
+                .hint("for example https://core.example/things/bootstrap"),
+        ),
+    }
+}
+
+/// The table `uplink`, as it goes into the cloud layer.
+fn read_uplink(section: &Section<'_>) -> Option<Map<String, Value>> {
+    let Some(node) = section.node("uplink") else {
+        return Some(Map::new());
+    };
+    match value(node) {
+        Some(Value::Object(map)) => Some(map),
+        _ => {
+            let complaint = Complaint::new("a table of keys of [[uplink]] is expected");
+            section.complain("uplink", complaint);
+            None
+        }
+    }
+}
+
+fn value(node: &Node) -> Option<Value> {
+    Some(match &node.raw {
+        Raw::Text(text) | Raw::Cell(text) => Value::from(text.as_str()),
+        Raw::Int(int) => Value::from(*int),
+        Raw::Float(float) => Value::from(*float),
+        Raw::Bool(bool) => Value::from(*bool),
+        Raw::Time(_) => return None,
+        Raw::List(nodes) => Value::Array(nodes.iter().map(value).collect::<Option<_>>()?),
+        Raw::Table(table) => {
+            let member =
+                |entry: &super::tree::Entry| Some((entry.key.clone(), value(&entry.node)?));
+            Value::Object(table.entries.iter().map(member).collect::<Option<_>>()?)
+        }
+    })
 }

@@ -11,15 +11,14 @@ use super::section::Section;
 const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];
 
 /// Operations of this version.
-const COMMANDS: [&str; 11] = crate::remote::OPERATIONS;
+const COMMANDS: [&str; 12] = crate::remote::OPERATIONS;
 
 /// Operations that are recognised and refused.
-const COMMANDS_LATER: [&str; 6] = [
+const COMMANDS_LATER: [&str; 5] = [
     "model.install",
     "model.shadow",
     "model.promote",
     "model.rollback",
-    "bootstrap",
     "ack",
 ];
 
@@ -31,7 +30,7 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
             "commands",
             Kind::Texts,
             "The commands that the cloud may send: `read`, `write`, `status`, `ledger`, `buffer.status`, \
-             `replay`, `config.get`, `config.apply`, `config.rollback`, `restart`, `log`. `write` needs `write_tags`, too. \
+             `replay`, `config.get`, `config.apply`, `config.rollback`, `bootstrap`, `restart`, `log`. `write` needs `write_tags`, too. \
              See [commands](commands.md).",
         )
         .means("`[\"read\", \"status\", \"ledger\"]`"),

@@ -68,6 +68,9 @@ problem_cases! {
     profiles_say_what_they_miss: "profile",
     what_is_compressed_and_sealed_is_checked: "packing",
     tls_and_bootstrap_are_checked: "tls",
+    keys_of_other_providers_are_named: "bootstrap",
+    a_provider_says_what_it_needs: "bootstrap-missing",
+    tokens_are_checked: "token",
     models_are_checked: "model",
     local_grants_are_checked: "local",
     wrong_shapes_are_named: "shapes",
@@ -174,10 +177,10 @@ fn big_configuration_means_what_it_says() {
     assert_eq!(config.models[0].bundle, cases().join("models/pump-anomaly"));
     assert_eq!(config.local.commands, ["read", "status"]);
     let bootstrap = config.bootstrap.unwrap();
-    assert_eq!(bootstrap.external_id, ExternalId::Mac("eth0".into()));
+    assert_eq!(bootstrap.external_id, Some(ExternalId::Mac("eth0".into())));
     assert_eq!(
         bootstrap.external_key,
-        SecretSource::File(cases().join("bootstrap.key"))
+        Some(SecretSource::File(cases().join("bootstrap.key")))
     );
 }
 
@@ -592,7 +595,7 @@ fn cloud_layer_cannot_name_files_of_the_gateway() {
     let dir = with_cloud("", cloud);
     let config = load_in(&dir).unwrap().config;
     let password = SecretSource::File(dir.path().join("data/config/pw"));
-    assert_eq!(config.uplinks[0].password, Some(password));
+    assert_eq!(config.uplinks[0].password, Some(password.into()));
 }
 
 #[test]

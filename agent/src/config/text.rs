@@ -37,6 +37,15 @@ pub(crate) fn layer_from_text(text: &str) -> Result<String, Problems> {
     }
 }
 
+/// The same text as TOML, whatever its tables.
+///
+/// # Errors
+/// Where it is neither TOML nor JSON nor YAML.
+pub(crate) fn toml_from_text(text: &str) -> Result<String, Problems> {
+    let file: Arc<Path> = Arc::from(Path::new(NAME));
+    to_toml(&file, text).map_err(|problem| Problems::one(*problem))
+}
+
 fn to_toml(file: &Arc<Path>, text: &str) -> Result<String, Box<Problem>> {
     let text = text.trim_start_matches('\u{feff}');
     let refuse = |message: String| Box::new(Problem::new(Place::file(file), message));

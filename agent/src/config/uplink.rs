@@ -1,5 +1,6 @@
 //! `[[uplink]]`: the connection to a cloud core.
 
+mod token;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -12,8 +13,8 @@ use millrace_uplink::session::{
     INFLIGHT_DEFAULT, INFLIGHT_MAX, KEEP_ALIVE_MIN, MESSAGE_BYTES_DEFAULT,
 };
 use millrace_uplink::{
-    Endpoint, EndpointError, ProtocolChoice, STRING_BYTES_MAX, Scheme, SecretSource,
-    SessionSettings, TlsFiles,
+    Endpoint, EndpointError, PasswordSource, ProtocolChoice, STRING_BYTES_MAX, Scheme,
+    SecretSource, SessionSettings, TlsFiles,
 };
 
 use super::complaint::Complaint;
@@ -73,6 +74,11 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
             "The file that holds the password (or the token, where the profile wants one) and nothing else, or \
              `env:NAME`, or `credential:NAME` of systemd.",
         ),
+        token::TOKEN,
+        token::TOKEN_KEY,
+        token::TOKEN_LIFE,
+        token::TOKEN_RESOURCE,
+        token::TOKEN_CLAIMS,
         KeyDoc::new(
             "ca_file",
             Kind::File,
@@ -197,7 +203,7 @@ pub(crate) struct Uplink {
     /// The user to log in as.
     pub(crate) username: Option<String>,
     /// The user's password.
-    pub(crate) password: Option<SecretSource>,
+    pub(crate) password: Option<PasswordSource>,
     /// Certificates; none with plain MQTT.
     pub(crate) tls: TlsFiles,
     /// Where it begins when the store does not know it; `None`: with the oldest data where there is no other
@@ -241,6 +247,32 @@ impl Uplink {
     /// Whether it sends the samples of a device or model.
     pub(crate) fn routes(&self, source: &str) -> bool {
         self.route.iter().any(|pattern| pattern.matches(source))
+    }
+
+    /// Whether it logs in with a file of this directory.
+    pub(crate) fn names_file_in(&self, directory: &Path) -> bool {
+        let password = match &self.password {
+            Some(
+                PasswordSource::Secret(SecretSource::File(path))
+                | PasswordSource::AzureSas {
+                    key: SecretSource::File(path),
+                    ..
+                }
+                | PasswordSource::Jwt {
+                    key: SecretSource::File(path),
+                    ..
+                },
+            ) => Some(path),
+            _ => None,
+        };
+        [
+            password,
+            self.tls.ca_file.as_ref(),
+            self.tls.cert_file.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .any(|path| path.starts_with(directory))
     }
 
     /// Whether a broker would take the two for one client.
@@ -299,9 +331,17 @@ impl Uplink {
             .map(|profile| Arc::new(profile.packed(compression, sealed)));
         let protocol = wire::read_protocol(&section, profile.as_deref());
         let max_message = read_max_message(&section, profile.as_deref());
-        let login = profile
-            .as_deref()
-            .and_then(|profile| read_login(&section, gateway, profile));
+        let login = profile.as_deref().and_then(|profile| {
+            let resource = || {
+                Some(format!(
+                    "{}/devices/{}",
+                    endpoint.as_ref()?.host,
+                    client_id.as_ref()?
+                ))
+            };
+            let token = token::read(&section, gateway, resource)?;
+            read_login(&section, gateway, profile, token)
+        });
         let max_inflight = section.integer::<i32>("max_inflight");
         let keep_alive = section.duration("keep_alive");
         let poison_after = section.integer::<u32>("poison_after");
@@ -541,19 +581,26 @@ fn read_max_message(section: &Section<'_>, profile: Option<&Profile>) -> Option<
 /// How an uplink logs in.
 struct Login {
     username: Option<String>,
-    password: Option<SecretSource>,
+    password: Option<PasswordSource>,
 }
 
 /// User name and password, or what else the profile wants.
-fn read_login(section: &Section<'_>, gateway: &str, profile: &Profile) -> Option<Login> {
+fn read_login(
+    section: &Section<'_>,
+    gateway: &str,
+    profile: &Profile,
+    made: Option<PasswordSource>,
+) -> Option<Login> {
     let definition = profile.definition();
     let written = section
         .text("username")
         .map(|text| text.replace("{gateway}", gateway));
     let username = written.or_else(|| profile.username());
+    // A token that is made here is as good as the certificate that a core takes instead.
+    let by_token = made.is_some();
     let password = match section.has("password_file") {
-        true => Some(section.secret("password_file")?),
-        false => None,
+        true => Some(PasswordSource::Secret(section.secret("password_file")?)),
+        false => made,
     };
     let token = definition.wants_token();
     if token && section.has("username") {
@@ -579,7 +626,9 @@ fn read_login(section: &Section<'_>, gateway: &str, profile: &Profile) -> Option
         Need::Username if username.is_none() => Some(("username", "a user name")),
         Need::Password if password.is_none() => Some(("password_file", "a password")),
         Need::Token if password.is_none() => Some(("password_file", "a token")),
-        Need::Certificate if !section.has("cert_file") => Some(("cert_file", "a certificate")),
+        Need::Certificate if !section.has("cert_file") && !by_token => {
+            Some(("cert_file", "a certificate"))
+        }
         _ => None,
     });
     if let Some((key, what)) = missing {

@@ -15,6 +15,7 @@ use super::stand_in::StandIn;
 use super::uplinks::{self, UplinkTask};
 use super::{Running, Stage};
 use crate::apply::Changes;
+use crate::bootstrap::Desk;
 use crate::command::Journal;
 use crate::config::{self, Config};
 use crate::delivered::{Delivered, Sessions};
@@ -26,7 +27,7 @@ use crate::live::{LiveTable, TagLabel};
 use crate::model::{Model, ModelFeed, ModelTags, ModelTap, Scoring};
 use crate::pipeline::{Pipeline, Treatment};
 use crate::poll::Poller;
-use crate::report::{BootstrapStatus, ConfigStatus, ModelStatus};
+use crate::report::{ConfigStatus, ModelStatus};
 use crate::totals::Totals;
 
 /// What a start needs besides the configuration.
@@ -46,7 +47,7 @@ pub(crate) struct Startup {
     /// The way to the main loop.
     pub(crate) changes: Changes,
     /// First contact.
-    pub(crate) bootstrap: Arc<Mutex<Option<BootstrapStatus>>>,
+    pub(crate) bootstrap: Arc<Desk>,
 }
 
 /// The size of one epoch: small ones keep memory small on a 1 GB gateway, at a few percent more files.

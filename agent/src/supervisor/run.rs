@@ -16,10 +16,10 @@ use super::trial::{LOOK_EVERY, Trial};
 use super::watchdog::Watchdog;
 use super::{Current, Running};
 use crate::apply::{Change, Changes, Wish};
-use crate::bootstrap;
+use crate::bootstrap::{self, Desk};
 use crate::command::Journal;
 use crate::config::{self, Config, Loaded, Problems};
-use crate::report::{BootstrapStatus, ConfigStatus, LastChange};
+use crate::report::{ConfigStatus, LastChange};
 
 /// What the command line says.
 #[derive(Debug, Clone, Default)]
@@ -107,7 +107,7 @@ pub(super) struct Agent<'a> {
     options: &'a RunOptions,
     clock: Arc<dyn Clock>,
     started: Instant,
-    bootstrap: Arc<Mutex<Option<BootstrapStatus>>>,
+    bootstrap: Arc<Desk>,
     /// The way to the main loop.
     pub(super) changes: Changes,
     asked: Mutex<Option<mpsc::Receiver<Change>>>,
@@ -196,7 +196,7 @@ impl<'a> Agent<'a> {
     async fn turn(
         &self,
         mut running: Running,
-        current: &Current,
+        current: &Arc<Current>,
     ) -> anyhow::Result<(Running, bool)> {
         let asked = self
             .asked
@@ -213,7 +213,7 @@ impl<'a> Agent<'a> {
         let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
         let mut watchdog = Watchdog::new();
         let (enrolled, mut enrolments) = mpsc::channel(1);
-        let mut first_contact = self.begin_bootstrap(&running.gateway.config, &enrolled);
+        let mut first_contact = self.begin_bootstrap(&running.gateway.config, current, &enrolled);
         let mut store = tokio::time::interval(STORE_INTERVAL);
         store.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -254,7 +254,7 @@ impl<'a> Agent<'a> {
                         }
                     }
                     drop(first_contact);
-                    first_contact = self.begin_bootstrap(&running.gateway.config, &enrolled);
+                    first_contact = self.begin_bootstrap(&running.gateway.config, current, &enrolled);
                     continue;
                 }
                 // What is on disk is read once the trial is over, which is soon.
@@ -267,7 +267,7 @@ impl<'a> Agent<'a> {
             }
             // The old one ends when its guard goes: what it was told may have changed.
             drop(first_contact);
-            first_contact = self.begin_bootstrap(&running.gateway.config, &enrolled);
+            first_contact = self.begin_bootstrap(&running.gateway.config, current, &enrolled);
         }
         drop(first_contact);
         Ok((running, restart))
@@ -537,21 +537,26 @@ impl<'a> Agent<'a> {
     }
 
     /// Begins the first contact where one is configured; it ends when the guard is dropped.
-    fn begin_bootstrap(&self, config: &Config, enrolled: &mpsc::Sender<()>) -> Option<DropGuard> {
+    fn begin_bootstrap(
+        &self,
+        config: &Config,
+        current: &Arc<Current>,
+        enrolled: &mpsc::Sender<()>,
+    ) -> Option<DropGuard> {
         let Some(settings) = config.bootstrap.clone() else {
-            *self
-                .bootstrap
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = None;
+            self.bootstrap.say(None);
             return None;
         };
+        let current = current.clone();
         let task = bootstrap::Bootstrap {
             settings,
+            gateway: config.gateway.id.to_string(),
             data_dir: config.gateway.data_dir.clone(),
             config: self.options.config.clone(),
-            status: self.bootstrap.clone(),
-            enrolled: enrolled.clone(),
-            fetch: millrace_uplink::bootstrap::mainflux::fetch,
+            desk: self.bootstrap.clone(),
+            changed: enrolled.clone(),
+            look: Box::new(move || current.get().seen_uplinks()),
+            make_provider: config::Bootstrap::provider,
         };
         let ended = CancellationToken::new();
         tokio::spawn(ended.clone().run_until_cancelled_owned(task.run()));

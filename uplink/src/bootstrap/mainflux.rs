@@ -1,248 +1,274 @@
-//! Mainflux and Magistrala up to 0.30: one plain GET with the external key.
+//! Mainflux and Magistrala up to 0.30: one GET with the external key, plain or by `/secure/`.
 //!
-//! The generations differ in the spelling of the `Authorization` header and in the names of the JSON
-//! members; all of them are understood. The operator gives the base URL, the external id is appended.
-//! Redirects are not followed: the key goes nowhere but to the URL that was configured.
+//! The generations differ in the spelling of the `Authorization` header, in how the key of `/secure/` is read, and
+//! in the names of the JSON members; all of them are understood. The operator gives the base URL, the external id
+//! is appended.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
+use async_trait::async_trait;
+use hyper::Method;
 use serde::Deserialize;
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
-use crate::bootstrap::{BootstrapError, Channel, Enrolment, REPLY_BYTES_MAX};
+use super::secure::{KeyForm, SecureKey};
+use super::{Attempt, BootstrapError, Channel, Contact, Enrolment, Provider, random_bytes};
+use crate::http::{Ask, HttpUrl, percent_encoded};
 use crate::secret::Secret;
-use crate::tls;
 
-/// The whole exchange; bootstrap services answer in milliseconds, bad links in seconds.
-const EXCHANGE_LIMIT: Duration = Duration::from_secs(30);
-/// Connecting and the TLS handshake.
-const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-
-/// Where and as whom to ask.
-#[derive(Debug, Clone)]
-pub struct MainfluxSettings {
-    /// Base URL, for example `https://core.example/things/bootstrap`. Plain `http://` is taken where it is
-    /// written so: cores on the plant's own network often have no certificate. It is logged as a warning.
-    pub url: String,
-    /// The name that the operator gave the gateway at the core.
-    pub external_id: String,
-    /// The key that goes with it.
-    pub external_key: Secret,
-    /// PEM certificates to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// The spelling of the `Authorization` header.
-    pub authorization: Authorization,
+/// A core of this family.
+#[derive(Debug)]
+pub struct Mainflux {
+    contact: Contact,
+    base: HttpUrl,
+    generation: Option<Generation>,
+    secure: Option<Secret>,
 }
 
-/// Spellings of the `Authorization` header by generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Authorization {
-    /// Try them, most likely first, until one is not refused.
-    #[default]
-    Auto,
-    /// The key alone: Mainflux 0.8 to 0.12.
-    Raw,
-    /// `Thing <key>`: Mainflux 0.13 to Magistrala 0.15.
-    Thing,
-    /// `Client <key>`: Magistrala 0.16 to 0.30.
-    Client,
+/// Generations that differ on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Generation {
+    /// Mainflux 0.8 to 0.12: the key alone as header; `/secure/` from 0.10 on, its key in hexadecimal.
+    #[serde(rename = "mainflux-0.12")]
+    Mainflux012,
+    /// Mainflux 0.13: `Thing <key>`, the key of `/secure/` in hexadecimal.
+    #[serde(rename = "mainflux-0.13")]
+    Mainflux013,
+    /// Magistrala 0.14 and 0.15: `Thing <key>`, the key of `/secure/` as text.
+    #[serde(rename = "magistrala-0.15")]
+    Magistrala015,
+    /// Magistrala 0.16 to 0.30: `Client <key>`, the key of `/secure/` as text.
+    #[serde(rename = "magistrala-0.30")]
+    Magistrala030,
 }
 
-impl Authorization {
-    /// The spellings to try, in order. The path of the URL tells the generation, mostly.
-    fn candidates(self, url: &str) -> &'static [Authorization] {
-        use Authorization::{Auto, Client, Raw, Thing};
+impl Generation {
+    /// Each, with the name that configurations use.
+    pub const NAMES: [(&'static str, Generation); 4] = [
+        ("mainflux-0.12", Generation::Mainflux012),
+        ("mainflux-0.13", Generation::Mainflux013),
+        ("magistrala-0.15", Generation::Magistrala015),
+        ("magistrala-0.30", Generation::Magistrala030),
+    ];
+
+    /// Those to try, in order. The path of the URL tells the generation, mostly. Without `/secure/` two of them
+    /// send the same request.
+    fn candidates(known: Option<Self>, url: &HttpUrl, secure: bool) -> Vec<Self> {
+        use Generation::{Magistrala015, Magistrala030, Mainflux012, Mainflux013};
+        let clients = format!("{}/", url.path()).contains("/clients/");
+        let mut candidates = match known {
+            Some(known) => return vec![known],
+            None if clients => vec![Magistrala030, Magistrala015, Mainflux013, Mainflux012],
+            None => vec![Magistrala015, Mainflux013, Mainflux012, Magistrala030],
+        };
+        if !secure {
+            candidates.retain(|generation| *generation != Mainflux013);
+        }
+        candidates
+    }
+
+    fn header(self, key: &str) -> String {
         match self {
-            Auto if url.contains("/clients/") => &[Client, Thing, Raw],
-            Auto => &[Thing, Raw, Client],
-            Raw => &[Raw],
-            Thing => &[Thing],
-            Client => &[Client],
+            Generation::Mainflux012 => key.to_owned(),
+            Generation::Mainflux013 | Generation::Magistrala015 => format!("Thing {key}"),
+            Generation::Magistrala030 => format!("Client {key}"),
         }
     }
 
-    fn header(self, key: &Secret) -> String {
+    fn key_form(self) -> KeyForm {
         match self {
-            Authorization::Thing => format!("Thing {}", key.expose()),
-            Authorization::Client => format!("Client {}", key.expose()),
-            Authorization::Raw | Authorization::Auto => key.expose().to_owned(),
+            Generation::Mainflux012 | Generation::Mainflux013 => KeyForm::Hex,
+            Generation::Magistrala015 | Generation::Magistrala030 => KeyForm::Ascii,
+        }
+    }
+
+    /// What its statuses mean.
+    fn meanings(self) -> &'static [(u16, &'static str)] {
+        match self {
+            Generation::Mainflux012 => &[
+                (
+                    403,
+                    "the external key came without the form that it wants; set bootstrap.generation",
+                ),
+                (
+                    404,
+                    "this external_id is not enrolled yet, or the external key is wrong",
+                ),
+            ],
+            Generation::Mainflux013 | Generation::Magistrala015 => MEANINGS_013,
+            Generation::Magistrala030 => MEANINGS_030,
         }
     }
 }
 
-/// Asks for the enrolment once. Blocking.
-///
-/// # Errors
-/// [`BootstrapError::outcome`] says whether to ask again soon or slowly.
-pub fn fetch(settings: &MainfluxSettings) -> Result<Enrolment, BootstrapError> {
-    let url = device_url(settings)?;
-    let agent = http_agent(settings)?;
-    let mut denied = None;
-    for authorization in settings.authorization.candidates(&settings.url) {
-        match ask(&agent, &url, *authorization, &settings.external_key) {
-            Err(BootstrapError::Denied { url, status }) => {
-                // 401 says only that the spelling is wrong; another status is closer to the cause.
-                if denied.is_none_or(|earlier| earlier == 401) {
-                    denied = Some(status);
-                }
-                tracing::debug!(url, status, ?authorization, "bootstrap refused");
+const MEANINGS_013: &[(u16, &str)] = &[
+    (
+        401,
+        "the external key came in a form that it does not read; set bootstrap.generation",
+    ),
+    (403, "the external key is wrong"),
+    (
+        404,
+        "this external_id is not enrolled yet (up to 0.12 also: the external key is wrong)",
+    ),
+];
+
+const MEANINGS_030: &[(u16, &str)] = &[
+    (
+        401,
+        "the external key came in a form that it does not read; set bootstrap.generation",
+    ),
+    (403, "the external key is wrong"),
+    (
+        404,
+        "this external_id is not enrolled yet (up to 0.12 also: the external key is wrong)",
+    ),
+    (
+        500,
+        "the service is in trouble, or the enrolment is disabled there",
+    ),
+];
+
+impl Mainflux {
+    /// A core that is asked as `generation`, or as each where that is not known; by `/secure/` where the key of
+    /// the service is given.
+    ///
+    /// # Errors
+    /// Where the settings cannot be used.
+    pub fn new(
+        contact: Contact,
+        generation: Option<Generation>,
+        secure: Option<Secret>,
+    ) -> Result<Self, BootstrapError> {
+        let base = contact.base(true)?;
+        let provider = Self {
+            contact,
+            base,
+            generation,
+            secure,
+        };
+        let candidates = provider.candidates();
+        match &provider.secure {
+            Some(key) if !candidates.iter().any(|g| SecureKey::new(key, g.key_form()).is_some()) => {
+                Err(BootstrapError::Settings {
+                    key: "secure_key_file",
+                    problem: "makes no AES key; expected 16, 24 or 32 characters (Magistrala), or twice as many \
+                              hexadecimal digits (Mainflux)"
+                        .into(),
+                })
             }
-            other => return other,
+            _ => Ok(provider),
         }
     }
-    Err(BootstrapError::Denied {
-        url,
-        status: denied.unwrap_or(401),
-    })
+
+    fn candidates(&self) -> Vec<Generation> {
+        Generation::candidates(self.generation, &self.base, self.secure.is_some())
+    }
+
+    async fn ask_as(&self, generation: Generation) -> Result<Enrolment, BootstrapError> {
+        let id = percent_encoded(&self.contact.external_id);
+        let key = self.contact.key()?;
+        let secure = match &self.secure {
+            None => None,
+            Some(text) => match SecureKey::new(text, generation.key_form()) {
+                Some(key) => Some(key),
+                // The text makes a key in another generation: this is not the one.
+                None => return Err(self.unfit(generation)),
+            },
+        };
+        let (url, value) = match &secure {
+            None => (self.base.join(&format!("/{id}")), key.to_owned()),
+            Some(secure) => {
+                let sealed = secure.seal(random_bytes()?, key.as_bytes());
+                let url = self.base.join(&format!("/secure/{id}"));
+                (url, super::attempt::hex(&sealed))
+            }
+        };
+        let headers = [
+            ("authorization", generation.header(&value)),
+            ("accept", "*/*".to_owned()),
+        ];
+        let answer = self
+            .contact
+            .exchange(Ask {
+                method: Method::GET,
+                url: &url,
+                headers: &headers,
+                body: None,
+            })
+            .await?;
+        if answer.status != 200 {
+            return Err(self.contact.refusal(&url, &answer, generation.meanings()));
+        }
+        match secure {
+            None => parse(&url, &answer.body, generation),
+            Some(key) => {
+                let plain = key.open(&answer.body).unwrap_or_default();
+                parse(&url, &plain, generation).map_err(not_by_this_key)
+            }
+        }
+    }
+
+    fn unfit(&self, generation: Generation) -> BootstrapError {
+        let form = match generation.key_form() {
+            KeyForm::Hex => "32, 48 or 64 hexadecimal digits",
+            KeyForm::Ascii => "16, 24 or 32 characters",
+        };
+        BootstrapError::Settings {
+            key: "secure_key_file",
+            problem: format!("makes no AES key for this generation; expected {form}"),
+        }
+    }
 }
 
-/// `base/external_id`, the id percent-encoded.
-fn device_url(settings: &MainfluxSettings) -> Result<String, BootstrapError> {
-    let base = settings.url.trim_end_matches('/');
-    let wrong = |problem: &str| BootstrapError::Settings {
-        key: "url",
-        problem: format!("is `{}`; {problem}", settings.url),
-    };
-    let rest = base
-        .strip_prefix("https://")
-        .or_else(|| base.strip_prefix("http://"))
-        .ok_or_else(|| {
-            wrong("expected https://host[:port]/path (or http:// on a network of your own)")
-        })?;
-    if rest.is_empty() || rest.contains(['?', '#', '@']) || rest.contains(char::is_whitespace) {
-        return Err(wrong(
-            "expected host and path only, without query or credentials",
-        ));
+#[async_trait]
+impl Provider for Mainflux {
+    async fn ask(&self, _: &Attempt) -> Result<Enrolment, BootstrapError> {
+        let mut closest: Option<BootstrapError> = None;
+        for generation in self.candidates() {
+            let error = match self.ask_as(generation).await {
+                Err(error @ (BootstrapError::Denied { .. } | BootstrapError::Settings { .. })) => {
+                    error
+                }
+                other => return other,
+            };
+            tracing::debug!(%error, ?generation, "bootstrap refused");
+            // 401 says only that the spelling is wrong; another status is closer to the cause.
+            if closest
+                .as_ref()
+                .is_none_or(|earlier| rank(&error) > rank(earlier))
+            {
+                closest = Some(error);
+            }
+        }
+        Err(closest.unwrap_or(BootstrapError::Settings {
+            key: "generation",
+            problem: "is none that can be asked".into(),
+        }))
     }
-    if settings.external_id.is_empty() {
-        return Err(BootstrapError::Settings {
-            key: "external_id",
-            problem: "is empty; expected the name of this gateway at the core".into(),
-        });
-    }
-    if base.starts_with("http://") {
-        tracing::warn!(
-            url = base,
-            "the bootstrap is not encrypted; anybody on the network can read the key"
-        );
-    }
-    Ok(format!("{base}/{}", percent_encoded(&settings.external_id)))
 }
 
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
+/// How much a refusal says.
+fn rank(error: &BootstrapError) -> u8 {
+    match error {
+        BootstrapError::Denied { status: 401, .. } => 1,
+        BootstrapError::Denied { .. } => 2,
+        _ => 0,
     }
-    out
 }
 
-fn http_agent(settings: &MainfluxSettings) -> Result<ureq::Agent, BootstrapError> {
-    let plain = settings.url.starts_with("http://");
-    // Without TLS no roots are needed, and a machine without any must not fail for it.
-    let trusted = match plain {
-        true => Vec::new(),
-        false => tls::trusted(settings.ca_file.as_deref())?,
-    };
-    let trusted: Vec<_> = trusted
-        .iter()
-        .map(|certificate| Certificate::from_der(certificate).to_owned())
-        .collect();
-    let tls = TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .unversioned_rustls_crypto_provider(tls::provider())
-        .root_certs(RootCerts::new_with_certs(&trusted))
-        .build();
-    Ok(ureq::Agent::config_builder()
-        .tls_config(tls)
-        .https_only(!plain)
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .timeout_global(Some(EXCHANGE_LIMIT))
-        .timeout_connect(Some(CONNECT_LIMIT))
-        .user_agent(concat!("millrace/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .new_agent())
-}
-
-fn ask(
-    agent: &ureq::Agent,
-    url: &str,
-    authorization: Authorization,
-    key: &Secret,
-) -> Result<Enrolment, BootstrapError> {
-    let mut response = agent
-        .get(url)
-        .header("Authorization", authorization.header(key))
-        .header("Accept", "application/json")
-        .call()
-        .map_err(|error| failure(url, error))?;
-    let status = response.status().as_u16();
-    match status {
-        200 => {}
-        401 | 403 | 404 => {
-            return Err(BootstrapError::Denied {
-                url: url.into(),
-                status,
-            });
-        }
-        300..=499 if status != 408 && status != 429 => {
-            return Err(BootstrapError::Malformed {
-                url: url.into(),
-                place: format!("the status {status}"),
-                problem: "is none that a bootstrap service gives to a right request".into(),
-                hint: "check bootstrap.url: the base URL without the external id",
-            });
-        }
-        _ => {
-            return Err(BootstrapError::Unavailable {
-                url: url.into(),
-                status,
-            });
-        }
-    }
-    let body = response
-        .body_mut()
-        .with_config()
-        .limit(REPLY_BYTES_MAX)
-        .read_to_vec()
-        .map_err(|error| failure(url, error))?;
-    parse(url, &body, authorization)
-}
-
-fn failure(url: &str, error: ureq::Error) -> BootstrapError {
-    let malformed = |problem: String, hint| BootstrapError::Malformed {
-        url: url.into(),
-        place: "the body".into(),
-        problem,
-        hint,
-    };
-    let hint = match &error {
-        ureq::Error::Rustls(cause) => Some(tls::hint(cause)),
-        ureq::Error::Io(cause) => tls::failure(cause).map(tls::hint),
-        ureq::Error::BodyExceedsLimit(limit) => {
-            return malformed(
-                format!("has more than {limit} bytes"),
-                "large configurations belong into tags_file, or into several enrolments",
-            );
-        }
-        _ => None,
-    };
-    match hint {
-        Some(hint) => BootstrapError::Untrusted {
-            url: url.into(),
-            hint,
-            source: Box::new(error),
+fn not_by_this_key(error: BootstrapError) -> BootstrapError {
+    match error {
+        BootstrapError::Malformed {
+            url,
+            place,
+            problem,
+            ..
+        } => BootstrapError::Malformed {
+            url,
+            place,
+            problem,
+            hint: "after decryption it is no JSON: secure_key_file is not the key of that service, or this is another \
+                   generation (bootstrap.generation)",
         },
-        None => BootstrapError::Network {
-            url: url.into(),
-            source: Box::new(error),
-        },
+        error => error,
     }
 }
 
@@ -261,13 +287,9 @@ struct Reply {
     ca_cert: Option<String>,
 }
 
-fn parse(
-    url: &str,
-    body: &[u8],
-    authorization: Authorization,
-) -> Result<Enrolment, BootstrapError> {
+fn parse(url: &HttpUrl, body: &[u8], generation: Generation) -> Result<Enrolment, BootstrapError> {
     let malformed = |place: String, problem: String, hint| BootstrapError::Malformed {
-        url: url.into(),
+        url: url.to_string(),
         place,
         problem,
         hint,
@@ -300,7 +322,8 @@ fn parse(
         client_cert: text(reply.client_cert),
         client_key: text(reply.client_key).map(Secret::new),
         ca_cert: text(reply.ca_cert),
-        authorization,
+        generation: Some(generation),
+        ..Enrolment::default()
     })
 }
 
@@ -311,7 +334,7 @@ fn text(member: Option<String>) -> Option<String> {
 
 /// What serde says, without the position that is told beside it, and without quoting values: they may
 /// be secrets.
-fn problem_text(error: &serde_json::Error) -> String {
+pub(super) fn problem_text(error: &serde_json::Error) -> String {
     match error.classify() {
         serde_json::error::Category::Data => "has a member of another type".into(),
         serde_json::error::Category::Eof => "ends in the middle of the JSON".into(),

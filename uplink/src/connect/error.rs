@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::WAITING_FOR_CONNACK;
 use crate::endpoint::Endpoint;
 use crate::packet::{PacketError, Reason};
-use crate::secret::SecretError;
 use crate::tls::TlsSetupError;
+use crate::token::PasswordError;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +53,9 @@ pub enum ConnectError {
         #[source]
         source: std::io::Error,
     },
-    /// The password file cannot be used.
-    #[error("the password cannot be loaded")]
-    Password(#[from] SecretError),
+    /// The password file cannot be used, or no token can be made.
+    #[error("there is no password")]
+    Password(#[from] PasswordError),
     /// A setting does not fit into a CONNECT packet.
     #[error("{what} is longer than the 65535 bytes that MQTT can carry")]
     TooLong {

@@ -62,6 +62,9 @@ pub enum LostError {
     /// The feed wants another connection.
     #[error("this end has closed the connection")]
     HungUp,
+    /// The token that we logged in with is not good for much longer.
+    #[error("the token of this connection ends soon")]
+    TokenEnds,
     /// Nothing came back after a ping.
     #[error("the broker did not answer a ping within {} s", .0.as_secs())]
     Silent(Duration),
@@ -109,6 +112,8 @@ pub(super) struct Live<'a, F> {
     farewell: Vec<Message>,
     /// The feed wants another connection after this one.
     hung_up: bool,
+    /// When the token of this connection is given up.
+    token_ends: Option<Instant>,
     acked: bool,
     /// The broker has asked for a pause: nothing is sent before.
     hold: Option<Instant>,
@@ -149,6 +154,7 @@ impl<'a, F: Feed> Live<'a, F> {
             phase: Phase::Running,
             farewell: settings.farewell.clone(),
             hung_up: false,
+            token_ends: None,
             acked: false,
             hold: None,
             hold_next: settings.reconnect.first,
@@ -165,6 +171,12 @@ impl<'a, F: Feed> Live<'a, F> {
     /// What goes before a clean goodbye, where it is not what the settings say.
     pub(super) fn say_at_the_end(mut self, farewell: Vec<Message>) -> Self {
         self.farewell = farewell;
+        self
+    }
+
+    /// The connection is given up after this time, since its password is good for no longer.
+    pub(super) fn ends_after(mut self, good_for: Option<Duration>) -> Self {
+        self.token_ends = good_for.map(|good_for| Instant::now() + good_for);
         self
     }
 
@@ -193,7 +205,10 @@ impl<'a, F: Feed> Live<'a, F> {
             oversize: waiting && cause == Some(PartingCause::TooLarge),
             taken_over: cause == Some(PartingCause::TakenOver),
         };
-        if matches!(outcome, Ok(()) | Err(LostError::HungUp)) {
+        if matches!(
+            outcome,
+            Ok(()) | Err(LostError::HungUp | LostError::TokenEnds)
+        ) {
             self.link.close(CLOSE_LIMIT).await;
         }
         (outcome, summary)
@@ -206,10 +221,19 @@ impl<'a, F: Feed> Live<'a, F> {
             if running && self.feed.hangs_up() {
                 self.hung_up = true;
                 self.begin_leaving(Duration::ZERO);
+            } else if running && self.token_over() {
+                // We are back at once; only a core that counts births must hear of the end of this session.
+                if !self.settings.unacked {
+                    self.farewell.clear();
+                }
+                self.begin_leaving(DRAIN_LIMIT);
             }
             if self.leave()? {
                 return match self.hung_up {
                     true => Err(LostError::HungUp),
+                    false if self.token_over() && !shutdown.is_cancelled() => {
+                        Err(LostError::TokenEnds)
+                    }
                     false => Ok(()),
                 };
             }
@@ -226,6 +250,10 @@ impl<'a, F: Feed> Live<'a, F> {
                 () = shutdown.cancelled(), if running => self.begin_leaving(DRAIN_LIMIT),
             }
         }
+    }
+
+    fn token_over(&self) -> bool {
+        self.token_ends.is_some_and(|ends| Instant::now() >= ends)
     }
 
     /// Subscribes and sends the feed's greeting.
@@ -555,7 +583,7 @@ impl<'a, F: Feed> Live<'a, F> {
             deadline = deadline.min(until);
         }
         match self.phase {
-            Phase::Running => deadline,
+            Phase::Running => self.token_ends.map_or(deadline, |ends| deadline.min(ends)),
             Phase::Draining(until) | Phase::Leaving(until) => deadline.min(until),
         }
     }

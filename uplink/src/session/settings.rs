@@ -7,9 +7,9 @@ use crate::backoff::ReconnectPolicy;
 use crate::endpoint::Endpoint;
 use crate::message::Message;
 use crate::packet::Protocol;
-use crate::secret::SecretSource;
 use crate::session::SessionCounters;
 use crate::tls::TlsFiles;
+use crate::token::PasswordSource;
 
 /// Messages in flight by default: 2,000 a second at 50 ms of round trip, and no broker's queue is hurt.
 pub const INFLIGHT_DEFAULT: usize = 100;
@@ -54,8 +54,9 @@ pub struct SessionSettings {
     pub protocol: ProtocolChoice,
     /// User name, where the broker wants one.
     pub username: Option<String>,
-    /// Password; a file is read again at each connect. MQTT 3.1.1 has no password without a user name.
-    pub password: Option<SecretSource>,
+    /// Password; a file is read again and a token made anew at each connect, and there is a new connect before a
+    /// token ends. MQTT 3.1.1 has no password without a user name.
+    pub password: Option<PasswordSource>,
     /// The password is a token that goes as user name, and nothing goes as password.
     pub token_as_username: bool,
     /// Certificates; read again at each connect.

@@ -5,16 +5,35 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use millrace_uplink::Secret;
-use millrace_uplink::bootstrap::mainflux::fetch;
 use millrace_uplink::bootstrap::{
-    Authorization, BootstrapError, MainfluxSettings, Outcome, REPLY_BYTES_MAX,
+    Attempt, BootstrapError, Contact, Enrolment, Generation, Mainflux, Outcome, Provider,
+    REPLY_BYTES_MAX,
 };
+use millrace_uplink::{Secret, Trust};
 
 use crate::pki::Pki;
 
 /// What a request said: path and `Authorization`.
 type Request = (String, String);
+
+fn fetch(contact: &Contact) -> Result<Enrolment, BootstrapError> {
+    fetch_as(contact, None)
+}
+
+fn fetch_as(
+    contact: &Contact,
+    generation: Option<Generation>,
+) -> Result<Enrolment, BootstrapError> {
+    ask(&Mainflux::new(contact.clone(), generation, None)?)
+}
+
+fn ask(provider: &impl Provider) -> Result<Enrolment, BootstrapError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(provider.ask(&Attempt::new("gw 1").unwrap()))
+}
 
 struct Server {
     address: SocketAddr,
@@ -55,13 +74,12 @@ impl Server {
         self.requests.lock().unwrap().clone()
     }
 
-    fn settings(&self, path: &str) -> MainfluxSettings {
-        MainfluxSettings {
+    fn settings(&self, path: &str) -> Contact {
+        Contact {
             url: format!("http://{}{path}", self.address),
             external_id: "gw 1".into(),
-            external_key: Secret::new("s3cret"),
-            ca_file: None,
-            authorization: Authorization::Auto,
+            external_key: Some(Secret::new("s3cret")),
+            trust: Trust::default(),
         }
     }
 }
@@ -126,7 +144,7 @@ fn mainflux_0_12_raw_key() {
     assert_eq!(enrolment.channels[0].id, "c1");
     assert_eq!(enrolment.channels[0].name.as_deref(), Some("data"));
     assert_eq!(enrolment.content.as_deref(), Some("a = 1"));
-    assert_eq!(enrolment.authorization, Authorization::Raw);
+    assert_eq!(enrolment.generation, Some(Generation::Mainflux012));
     let headers: Vec<String> = server.requests().into_iter().map(|(_, h)| h).collect();
     assert_eq!(headers, ["Thing s3cret", "s3cret"]);
     assert_eq!(server.requests()[0].0, "/things/bootstrap/gw%201");
@@ -162,7 +180,7 @@ fn magistrala_0_20_client_secret() {
     assert_eq!(enrolment.key.unwrap().expose(), "k3");
     assert_eq!(enrolment.channels.len(), 1);
     assert_eq!(enrolment.content, None);
-    assert_eq!(enrolment.authorization, Authorization::Client);
+    assert_eq!(enrolment.generation, Some(Generation::Magistrala030));
     assert_eq!(server.requests().len(), 1, "the path tells the generation");
 }
 
@@ -173,15 +191,14 @@ fn magistrala_0_30_everything_in_the_content() {
         401,
         r#"{"id":"e4","content":{"uplink":[]}}"#,
     );
-    let mut settings = server.settings("/behind/a/proxy");
+    let settings = server.settings("/behind/a/proxy");
     let enrolment = fetch(&settings).unwrap();
     assert_eq!(enrolment.id, "e4");
     assert_eq!(enrolment.key, None);
     assert_eq!(enrolment.content.as_deref(), Some(r#"{"uplink":[]}"#));
     assert_eq!(server.requests().len(), 3);
     // What worked is tried alone the next time.
-    settings.authorization = enrolment.authorization;
-    fetch(&settings).unwrap();
+    fetch_as(&settings, enrolment.generation).unwrap();
     assert_eq!(server.requests().len(), 4);
 }
 
@@ -228,7 +245,7 @@ fn nobody_there_is_transient() {
         .unwrap()
         .local_addr()
         .unwrap();
-    let settings = MainfluxSettings {
+    let settings = Contact {
         url: format!("http://{address}/things/bootstrap"),
         ..generation("", 401, "").settings("")
     };
@@ -263,7 +280,7 @@ fn garbage_is_named() {
 
 #[test]
 fn a_huge_body_is_not_read_to_its_end() {
-    let server = Server::start(|_| (200, vec![b' '; REPLY_BYTES_MAX as usize + 1]));
+    let server = Server::start(|_| (200, vec![b' '; REPLY_BYTES_MAX + 1]));
     let error = fetch(&server.settings("/things/bootstrap")).unwrap_err();
     assert!(matches!(error, BootstrapError::Malformed { .. }), "{error}");
 }
@@ -278,7 +295,7 @@ fn wrong_settings_send_nothing() {
         "https://me:pw@core/x",
         "https://core/x?id=1",
     ] {
-        let settings = MainfluxSettings {
+        let settings = Contact {
             url: url.into(),
             ..server.settings("")
         };
@@ -288,7 +305,7 @@ fn wrong_settings_send_nothing() {
             "{url}: {error}"
         );
     }
-    let settings = MainfluxSettings {
+    let settings = Contact {
         external_id: String::new(),
         ..server.settings("")
     };
@@ -312,12 +329,15 @@ fn https_is_verified() {
     let server = Server::start_with(Some(pki.open_server_config()), |_| {
         (200, br#"{"thing_id":"t","thing_key":"k"}"#.to_vec())
     });
-    let settings = |pki: &Pki| MainfluxSettings {
+    let settings = |pki: &Pki| Contact {
         url: format!(
             "https://localhost:{}/things/bootstrap",
             server.address.port()
         ),
-        ca_file: Some(pki.ca_file()),
+        trust: Trust {
+            ca_file: Some(pki.ca_file()),
+            ..Trust::default()
+        },
         ..server.settings("")
     };
     assert_eq!(fetch(&settings(&pki)).unwrap().id, "t");
@@ -338,4 +358,127 @@ fn https_is_verified() {
         1,
         "the key was not sent to a stranger"
     );
+}
+
+/// AES-CFB is symmetric in the number of bytes, and wrong keys give garbage.
+#[test]
+fn secure_tries_each_generation_and_names_what_is_wrong() {
+    let configured = "12345678910111213141516171819202";
+    let provider = |server: &Server, key: &str| {
+        let key = Some(Secret::new(key));
+        Mainflux::new(server.settings("/things/bootstrap"), None, key)
+    };
+    let server = Server::start(|_| (403, Vec::new()));
+    let error = ask(&provider(&server, configured).unwrap()).unwrap_err();
+    assert!(
+        matches!(error, BootstrapError::Denied { status: 403, .. }),
+        "{error}"
+    );
+    let requests = server.requests();
+    // 0.15, 0.13, 0.12 and 0.30: two spellings of `Thing`, one without, one of `Client`.
+    assert_eq!(requests.len(), 4);
+    for (path, header) in &requests {
+        assert_eq!(path, "/things/bootstrap/secure/gw%201");
+        let sealed = header.rsplit(' ').next().unwrap();
+        assert_eq!(sealed.len(), 2 * (16 + "s3cret".len()), "{header}");
+        assert!(sealed.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+    // Sixteen characters are a key of Magistrala's only: the others are not asked.
+    let server = Server::start(|_| (200, vec![7; 100]));
+    let error = ask(&provider(&server, "0123456789-bcdef").unwrap()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("secure_key_file is not the key of that service"),
+        "{error}"
+    );
+    assert_eq!(error.outcome(), Outcome::Denied);
+    let error = provider(&server, "short").unwrap_err();
+    assert!(
+        matches!(
+            error,
+            BootstrapError::Settings {
+                key: "secure_key_file",
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_pinned_ca_is_all_that_is_trusted() {
+    let pki = Pki::new();
+    let server = Server::start_with(Some(pki.server_config_with_ca()), |_| {
+        (200, br#"{"thing_id":"t","thing_key":"k"}"#.to_vec())
+    });
+    let settings = |sha256| Contact {
+        url: format!(
+            "https://localhost:{}/things/bootstrap",
+            server.address.port()
+        ),
+        trust: Trust {
+            ca_sha256: Some(sha256),
+            ..Trust::default()
+        },
+        ..server.settings("")
+    };
+    assert_eq!(fetch(&settings(pki.ca_sha256())).unwrap().id, "t");
+    let error = fetch(&settings([0; 32])).unwrap_err();
+    let BootstrapError::Untrusted { source, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(
+        source
+            .to_string()
+            .contains("no certificate with the SHA-256"),
+        "{source}"
+    );
+    // The right CA vouches for another name.
+    let elsewhere = Contact {
+        url: settings([0; 32]).url.replace("localhost", "127.0.0.1"),
+        ..settings(pki.ca_sha256())
+    };
+    assert!(matches!(
+        fetch(&elsewhere),
+        Err(BootstrapError::Untrusted { .. })
+    ));
+    assert_eq!(server.requests().len(), 1);
+}
+
+#[test]
+fn a_server_that_drips_is_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/things/bootstrap", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+                while stream.write_all(b" ").is_ok() {
+                    thread::sleep(std::time::Duration::from_millis(20));
+                }
+            });
+        }
+    });
+    let contact = Contact {
+        url,
+        external_id: "gw".into(),
+        external_key: Some(Secret::new("s3cret")),
+        trust: Trust::default(),
+    };
+    let provider = Mainflux::new(contact, Some(Generation::Mainflux012), None).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    // With a clock that jumps while nothing moves, 30 seconds are over soon.
+    let error = runtime.block_on(async {
+        let attempt = Attempt::new("gw").unwrap();
+        provider.ask(&attempt).await.unwrap_err()
+    });
+    assert_eq!(error.outcome(), Outcome::Transient, "{error}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("did not come within"), "{source}");
 }

@@ -64,6 +64,20 @@ impl Pki {
         self.config(clients)
     }
 
+    /// SHA-256 of the authority's certificate.
+    pub(crate) fn ca_sha256(&self) -> [u8; 32] {
+        let ca = CertificateDer::from_pem_file(self.ca_file()).unwrap();
+        let digest = ring::digest::digest(&ring::digest::SHA256, &ca);
+        digest.as_ref().try_into().unwrap()
+    }
+
+    /// A server that takes every client and sends the authority's certificate along.
+    pub(crate) fn server_config_with_ca(&self) -> Arc<rustls::ServerConfig> {
+        let chain = ["localhost.pem", "ca.pem"]
+            .map(|name| CertificateDer::from_pem_file(self.file(name)).unwrap());
+        self.config_with(Arc::new(rustls::server::NoClientAuth), chain.to_vec())
+    }
+
     /// A server that takes every client.
     pub(crate) fn open_server_config(&self) -> Arc<rustls::ServerConfig> {
         self.config(Arc::new(rustls::server::NoClientAuth))
@@ -71,6 +85,14 @@ impl Pki {
 
     fn config(&self, clients: Arc<dyn ClientCertVerifier>) -> Arc<rustls::ServerConfig> {
         let chain = vec![CertificateDer::from_pem_file(self.file("localhost.pem")).unwrap()];
+        self.config_with(clients, chain)
+    }
+
+    fn config_with(
+        &self,
+        clients: Arc<dyn ClientCertVerifier>,
+        chain: Vec<CertificateDer<'static>>,
+    ) -> Arc<rustls::ServerConfig> {
         let key = PrivateKeyDer::from_pem_file(self.file("localhost.key")).unwrap();
         let config = rustls::ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()

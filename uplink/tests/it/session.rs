@@ -6,8 +6,8 @@ use crate::log_feed::{LogFeed, Progress};
 use crate::pki::Pki;
 use millrace_uplink::sim::{Broker, Faults};
 use millrace_uplink::{
-    ConnectError, Message, ReconnectPolicy, SecretSource, SessionSettings, SessionState, TlsFiles,
-    run, test_connection,
+    ConnectError, Message, PasswordSource, ReconnectPolicy, Secret, SecretSource, SessionSettings,
+    SessionState, TlsFiles, run, test_connection,
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -165,7 +165,7 @@ async fn a_wrong_password_is_a_refusal_and_is_not_hammered() {
     std::fs::write(&file, "wrong\n").unwrap();
     let mut settings = settings(&broker);
     settings.username = Some("gw-1".into());
-    settings.password = Some(SecretSource::File(file.clone()));
+    settings.password = Some(SecretSource::File(file.clone()).into());
     settings.reconnect.refused = Duration::from_millis(300);
 
     let Err(error) = test_connection(&settings).await else {
@@ -201,7 +201,7 @@ async fn a_wrong_password_is_a_refusal_and_is_not_hammered() {
 async fn a_missing_password_file_is_named() {
     let broker = broker().await;
     let mut settings = settings(&broker);
-    settings.password = Some(SecretSource::File("/nowhere/password".into()));
+    settings.password = Some(SecretSource::File("/nowhere/password".into()).into());
     let Err(error @ ConnectError::Password(_)) = test_connection(&settings).await else {
         panic!("there is no such file");
     };
@@ -342,4 +342,35 @@ async fn expect_name_mismatch(settings: &SessionSettings) {
         panic!("the certificate is for another name");
     };
     assert!(error.to_string().contains("for another name"), "{error}");
+}
+
+/// A token that ends costs a connection now and then, and nothing else.
+#[tokio::test]
+async fn a_session_connects_anew_before_its_token_ends() {
+    let broker = broker().await;
+    let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    let mut settings = settings(&broker);
+    settings.username = Some("unused".to_owned());
+    settings.password = Some(PasswordSource::Jwt {
+        key: SecretSource::Given(Secret::new(key)),
+        claims: serde_json::Map::new(),
+        life: Duration::from_secs(1),
+    });
+    // The pause after a failure would not be over before the end of the test.
+    settings.reconnect.first = Duration::from_secs(3600);
+    settings.reconnect.longest = Duration::from_secs(3600);
+    let counters = settings.counters.clone();
+    let feed = LogFeed::new(20, 1);
+    let progress = feed.progress();
+    let shutdown = CancellationToken::new();
+    let session = tokio::spawn(run(settings, feed, shutdown.clone()));
+    let renewed = async {
+        while counters.connects_total() < 3 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        progress.wait_for(|progress| progress.acked() == 20).await;
+    };
+    timeout(PATIENCE, renewed).await.unwrap();
+    shutdown.cancel();
+    timeout(PATIENCE, session).await.unwrap().unwrap();
 }
