@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 
-.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-uplink soak-opcua soak-opcua-recovery soak-demo deb help
+.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-fleet soak-uplink soak-opcua soak-opcua-recovery soak-demo deb help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -45,7 +45,7 @@ bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk
 # One seed repeats a run: make soak MILLRACE_SEED=7 (tests/README.md). Without one it is drawn, and printed with the figures.
 soak-%: export MILLRACE_SEED := $(or $(MILLRACE_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
-soak: soak-modbus soak-fuzz soak-buffer soak-agent soak-uplink soak-opcua-recovery soak-opcua soak-demo ## the fault tests with their full figures, then the demo for an hour
+soak: soak-modbus soak-fuzz soak-buffer soak-agent soak-fleet soak-uplink soak-opcua-recovery soak-opcua soak-demo ## the fault tests with their full figures, then the demo for an hour
 
 soak-modbus: ## a million exchanges with Modbus devices that do everything wrong
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
@@ -85,6 +85,11 @@ soak-uplink: setup ## 30,000 messages through a broker that does everything wron
 	$(CARGO) build --locked --workspace --bins
 	MILLRACE_FAULT_AGENT_MESSAGES=2000 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
 		$(CARGO) test --locked -p millrace-tests --test it faults:: -- --nocapture
+
+soak-fleet: setup ## 20 agents that are switched on at one moment, against one bootstrap service and one mosquitto
+	$(CARGO) build --locked --workspace --bins
+	MILLRACE_FLEET=20 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
+		$(CARGO) test --locked -p millrace-tests --test it bootstrap::fleet -- --nocapture
 
 soak-opcua-recovery: setup ## eight troubles of two foreign OPC UA servers, with history and without, at full length; 10,000 items
 	MILLRACE_OPCUA_FULL=1 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" \

@@ -160,6 +160,10 @@ impl Changes {
     /// Every problem at once.
     pub(crate) fn check(&self, text: &str) -> Result<Checked, String> {
         let layer = config::layer_from_text(text).map_err(|problems| problems.to_string())?;
+        let layer = match self.load() {
+            Ok(now) => crate::bootstrap::with_login(&layer, &now.config.gateway.data_dir),
+            Err(_) => layer,
+        };
         let loaded = self.load_with(&layer)?;
         let problems = config::problems_around_cloud(&loaded);
         if let Some(problems) = problems {

@@ -14,7 +14,7 @@ mod store;
 mod tests;
 mod watch;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -410,6 +410,9 @@ impl Bootstrap {
         };
         state.contact = Some(known);
         state.generation = enrolment.generation;
+        if !renewed {
+            state.user = enrolment::user(&enrolment);
+        }
         self.keep(store, state, kept, enrolment.receipt)
     }
 
@@ -462,6 +465,21 @@ impl Bootstrap {
             state: state.to_owned(),
             message,
         }));
+    }
+}
+
+/// A configuration that the core sends by command: its uplinks get the login of the enrolment in force, where there is
+/// one and they name none.
+pub(crate) fn with_login(layer: &str, data_dir: &Path) -> String {
+    let store = Store::new(data_dir);
+    let files = store
+        .state()
+        .and_then(|state| Ok((store.files(&state)?, state)));
+    match files {
+        Ok((files, state)) if !files.is_empty() => {
+            enrolment::with_login(layer, state.user.as_deref(), &files, &store.current())
+        }
+        _ => layer.to_owned(),
     }
 }
 

@@ -75,17 +75,41 @@ pub(super) fn kept(
     if nothing {
         return Err(EnrolmentError::NoContent);
     }
-    let uplinks = layer
-        .get_mut("uplink")
-        .and_then(|item| item.as_array_of_tables_mut());
-    for uplink in uplinks.into_iter().flat_map(|uplinks| uplinks.iter_mut()) {
-        fill(uplink, enrolment, &files, current);
-    }
+    let user = user(enrolment);
+    fill_all(&mut layer, user.as_deref(), &files, current);
     let layer = match layer.is_empty() {
         true => String::new(),
         false => config::layer_from_text(&layer.to_string()).map_err(EnrolmentError::Content)?,
     };
     Ok(Kept { layer, files })
+}
+
+/// The user name that it logs in with.
+pub(super) fn user(enrolment: &Enrolment) -> Option<String> {
+    (enrolment.login == Login::Password && !enrolment.id.is_empty()).then(|| enrolment.id.clone())
+}
+
+/// A configuration that the core sends later, with the login of the enrolment in force where it names none.
+pub(super) fn with_login(
+    layer: &str,
+    user: Option<&str>,
+    files: &[SecretFile],
+    current: &Path,
+) -> String {
+    let Ok(mut layer) = layer.parse::<DocumentMut>() else {
+        return layer.to_owned();
+    };
+    fill_all(&mut layer, user, files, current);
+    layer.to_string()
+}
+
+fn fill_all(layer: &mut DocumentMut, user: Option<&str>, files: &[SecretFile], current: &Path) {
+    let uplinks = layer
+        .get_mut("uplink")
+        .and_then(|item| item.as_array_of_tables_mut());
+    for uplink in uplinks.into_iter().flat_map(|uplinks| uplinks.iter_mut()) {
+        fill(uplink, user, files, current);
+    }
 }
 
 /// The names of the uplinks in a layer.
@@ -180,7 +204,7 @@ fn uplink(enrolment: &Enrolment, template: &Map<String, Value>) -> Map<String, V
 
 /// Gives an uplink the credentials that came beside it, where it names none of its own; and where it names one that
 /// came by its bare name, the place of that file.
-fn fill(uplink: &mut Table, enrolment: &Enrolment, files: &[SecretFile], current: &Path) {
+fn fill(uplink: &mut Table, user: Option<&str>, files: &[SecretFile], current: &Path) {
     let has = |name: &str| files.iter().any(|(known, _)| known == name);
     let path = |name: &str| current.join(name).to_string_lossy().into_owned();
     for (_, item) in uplink.iter_mut() {
@@ -194,12 +218,12 @@ fn fill(uplink: &mut Table, enrolment: &Enrolment, files: &[SecretFile], current
         }
     };
     if has("mqtt.password") {
-        if enrolment.login == Login::Password && !enrolment.id.is_empty() {
-            set("username", &enrolment.id);
+        if let Some(user) = user {
+            set("username", user);
         }
         set("password_file", &path("mqtt.password"));
     }
-    if enrolment.login == Login::AzureSas && has("sas.key") {
+    if has("sas.key") {
         set("token", "azure-sas");
         set("token_key_file", &path("sas.key"));
     }
@@ -271,6 +295,19 @@ mod tests {
             filled("[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://core\"\nusername = \"me\"\n");
         assert!(layer.contains("username = \"me\""), "{layer}");
         assert!(!layer.contains("ca_file"), "{layer}");
+    }
+
+    #[test]
+    fn a_later_configuration_gets_the_login_of_the_enrolment() {
+        let files = [("mqtt.password".to_owned(), Secret::new("s3cret"))];
+        let text = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://core\"\n";
+        let layer = with_login(text, Some("thing-1"), &files, Path::new("/s"));
+        assert!(layer.contains("username = \"thing-1\""), "{layer}");
+        assert!(
+            layer.contains("password_file = \"/s/mqtt.password\""),
+            "{layer}"
+        );
+        assert_eq!(with_login(text, None, &[], Path::new("/s")), text);
     }
 
     #[test]

@@ -52,6 +52,7 @@ pub(super) enum Phase {
 
 /// `enrolment.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct State {
     format: String,
     version: u32,
@@ -67,6 +68,8 @@ pub(super) struct State {
     /// Whom it came from.
     pub(super) contact: Option<KnownContact>,
     pub(super) generation: Option<Generation>,
+    /// The user name of the enrolment in force, where it logs in by one.
+    pub(super) user: Option<String>,
     /// What the core wants to be told.
     pub(super) receipt: Option<String>,
     /// When the next certificate is due, Unix seconds.

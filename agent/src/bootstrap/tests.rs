@@ -1,6 +1,5 @@
 //! The task by itself: a provider that says what a test wants, and uplinks that connect when it wants.
 
-use std::path::Path;
 use std::sync::Mutex;
 
 use async_trait::async_trait;
@@ -8,6 +7,8 @@ use millrace_uplink::Secret;
 use millrace_uplink::bootstrap::Attempt;
 
 use super::*;
+
+mod fleet;
 
 const LAYER: &str = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://core.example\"\n";
 
