@@ -195,6 +195,9 @@ impl Node {
         self.sends_again = false;
         self.absences.clear();
         self.held.clear();
+        // Births tell what is now; a value that was read back before them may be none of that any more.
+        self.writes.clear();
+        self.told.clear();
     }
 
     /// Whether everything that is not settled is to be offered again now, after births: the host may have missed it.
