@@ -24,6 +24,7 @@ venv_works() {
 need cc gcc
 need make make
 need mosquitto mosquitto
+need nats-server nats-server
 need node nodejs
 need npm npm
 need openssl openssl

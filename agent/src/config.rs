@@ -70,7 +70,7 @@ pub(crate) use summary::summary;
 pub(crate) use surroundings::{check_surroundings, problems_around_cloud};
 pub(crate) use tag::{Deadband, Scaling, Tag, TagPoint};
 pub(crate) use text::{layer_from_text, toml_from_text};
-pub(crate) use uplink::Uplink;
+pub(crate) use uplink::{Metered, Uplink};
 
 use bus_time::BusTime;
 use device::{DeviceReader, TAGS_MAX};

@@ -8,7 +8,10 @@
 
 mod barred;
 mod bd_seq;
+mod metered;
 mod node;
+mod proof;
+mod rate;
 mod refusals;
 mod suspects;
 
@@ -21,8 +24,8 @@ use millrace_buffer::{Budget, Item, Offer, OfferId, Outbox};
 use millrace_tags::{Clock, Lane, Timebase};
 use millrace_uplink::profile::EncodeError;
 use millrace_uplink::{
-    ConnectionReport, Consignment, Feed, Inbound, Incoming, Message, Parting, Profile, Reason,
-    Refusal, SessionCounters, SessionState, Window,
+    ConnectionReport, Consignment, Feed, Inbound, Incoming, Listening, Message, Parting, Profile,
+    Reason, Refusal, SessionCounters, SessionState, Window,
 };
 use serde_json::json;
 use tokio::sync::Notify;
@@ -31,11 +34,14 @@ use tokio::time::Instant;
 use crate::bootstrap::Refusals;
 use crate::command::{Commands, Said};
 use crate::config;
-use crate::report::UplinkStatus;
-use barred::{Access, Barred, TAKES_NOTHING};
+use crate::report::{MeteredStatus, UplinkStatus};
+use barred::{Access, Barred, Reach, TAKES_NOTHING};
 use bd_seq::BdSeq;
+use metered::{May, Meter};
 use node::{Node, Turn};
 pub(crate) use node::{Plant, PlantTag};
+use proof::{DISCARDED, Fate, Gate, Proof};
+use rate::Pacer;
 use suspects::{Advice, Numbers, Suspects};
 
 /// Records in one parcel at most: a message near the size that links carry best.
@@ -129,6 +135,14 @@ pub(crate) struct Delivery {
     ready: Arc<Notify>,
     suspects: Suspects,
     barred: Barred,
+    /// Where an acknowledgement proves nothing.
+    proof: Option<Proof>,
+    /// What a second has.
+    pacer: Pacer,
+    /// What a day has, where the link is metered.
+    meter: Option<Meter>,
+    /// What is acknowledged and not proven.
+    parked: HashMap<u64, Sent>,
     /// The largest message to make: less than `max_message` where the broker has shown that it takes less.
     message_max: usize,
     /// The largest message that the broker said it takes.
@@ -137,6 +151,10 @@ pub(crate) struct Delivery {
     held: Option<Offer>,
     /// A suspect is under way.
     alone: bool,
+    /// The offer at hand tries a source that is withheld.
+    trial: bool,
+    /// An offer that waits until we listen to its topic.
+    gated: Option<Offer>,
     /// The broker has acknowledged something on this connection.
     proven: bool,
     in_flight: HashMap<u64, InFlight>,
@@ -159,17 +177,43 @@ enum Hold {
     UntilProven,
 }
 
+/// What goes next.
+enum Pick {
+    /// Something of the log.
+    Offer(Offer),
+    /// The status, to see whether the connection is good.
+    Probe,
+}
+
+/// An offer of the log that is under way.
+struct Sent {
+    id: OfferId,
+    records: u64,
+    /// Of its largest message.
+    bytes: usize,
+    /// `None` for gaps.
+    numbers: Option<Numbers>,
+}
+
+impl Sent {
+    fn of(offer: &Offer, bytes: usize) -> Self {
+        let (records, numbers) = match &offer.item {
+            Item::Parcel(parcel) => (parcel.records.len() as u64, Some(Numbers::of(parcel))),
+            Item::Gap(_) => (0, None),
+        };
+        Self {
+            id: offer.id,
+            records,
+            bytes,
+            numbers,
+        }
+    }
+}
+
 /// What a token stands for.
 enum InFlight {
     /// Records of the log, which settle when the broker has them.
-    Offer {
-        id: OfferId,
-        records: u64,
-        /// Of its largest message.
-        bytes: usize,
-        /// `None` for gaps.
-        numbers: Option<Numbers>,
-    },
+    Offer(Sent),
     /// The status once more: whether it is acknowledged tells a broker that refuses one message from a bad
     /// connection.
     Probe,
@@ -205,6 +249,10 @@ impl Delivery {
             granted_max: settings.max_message,
             profile: settings.profile.clone(),
             suspects: Suspects::new(settings.poison_after),
+            proof: settings.verifies().then(Proof::default),
+            pacer: Pacer::new(settings.rates, clock.now()),
+            meter: None,
+            parked: HashMap::new(),
             settings,
             uplink,
             clock,
@@ -212,6 +260,8 @@ impl Delivery {
             ready,
             held: None,
             alone: false,
+            trial: false,
+            gated: None,
             proven: false,
             in_flight: HashMap::new(),
             next_token: 0,
@@ -227,6 +277,37 @@ impl Delivery {
         let (profile, clock) = (&self.profile, self.clock.clone());
         self.node = Node::new(profile, plant, bd_seq, self.settings.settle_after, clock);
         self
+    }
+
+    /// Where the link is metered, what was used is kept below this directory.
+    pub(crate) fn kept_in(mut self, data_dir: &Path) -> Self {
+        if let Some(metered) = self.settings.metered {
+            let file = data_dir.join("metered").join(&self.settings.name);
+            let traffic = self.uplink.counters.traffic_total();
+            self.meter = Some(Meter::open(metered, file, traffic, self.clock.now()));
+        }
+        self
+    }
+
+    /// What the meter leaves.
+    fn may(&mut self) -> May {
+        let Some(meter) = &mut self.meter else {
+            return May::Everything;
+        };
+        let now = self.clock.now();
+        let utc = self.clock.timebase().utc(now);
+        let may = meter.may(self.uplink.counters.traffic_total(), now, utc);
+        let (used, bytes_per_day) = meter.used();
+        let next_batch_s = meter.next_batch(now).map(|left| left.as_secs());
+        self.uplink.update(|status| {
+            status.metered = Some(MeteredStatus {
+                used_today: used,
+                bytes_per_day,
+                sends: may.word().to_owned(),
+                next_batch_s,
+            });
+        });
+        may
     }
 
     fn token(&mut self, what: InFlight) -> u64 {
@@ -286,11 +367,13 @@ impl Delivery {
         in_flight.sort_by_key(|(token, _)| std::cmp::Reverse(*token));
         for (_, what) in in_flight {
             match what {
-                InFlight::Offer { .. } | InFlight::Probe | InFlight::Node => {}
+                InFlight::Offer(_) | InFlight::Probe | InFlight::Node => {}
                 InFlight::Said(said) => self.commands.say_again(said),
                 InFlight::Clock(timebase) => self.clocks.push(timebase),
             }
         }
+        self.parked.clear();
+        self.gated = None;
         self.held = None;
         self.alone = false;
         self.proven = false;
@@ -298,6 +381,9 @@ impl Delivery {
             node.connection_ended();
         }
         self.outbox.reconnected();
+        if let Some(proof) = &mut self.proof {
+            proof.reconnected(self.clock.now());
+        }
     }
 
     /// The connection is gone, closed by the broker or not: who may be the cause?
@@ -307,9 +393,7 @@ impl Delivery {
         }
         let alone = std::mem::take(&mut self.alone);
         let offers = self.in_flight.values().filter_map(|what| match what {
-            InFlight::Offer {
-                id, bytes, numbers, ..
-            } => Some((*id, numbers.as_ref()?, *bytes)),
+            InFlight::Offer(sent) => Some((sent.id, sent.numbers.as_ref()?, sent.bytes)),
             InFlight::Said(_) | InFlight::Clock(_) | InFlight::Probe | InFlight::Node => None,
         });
         if !alone {
@@ -338,17 +422,18 @@ impl Delivery {
     }
 
     fn consign(&mut self, offer: &Offer, messages: Vec<Message>) -> Consignment {
-        let (records, numbers) = match &offer.item {
-            Item::Parcel(parcel) => (parcel.records.len() as u64, Some(Numbers::of(parcel))),
-            Item::Gap(_) => (0, None),
-        };
+        let now = self.clock.now();
         let bytes = messages.iter().map(Message::wire_bytes).max();
-        let token = self.token(InFlight::Offer {
-            id: offer.id,
-            records,
-            bytes: bytes.unwrap_or(0),
-            numbers,
-        });
+        let sent = Sent::of(offer, bytes.unwrap_or(0));
+        let all = messages.iter().map(Message::wire_bytes).sum();
+        self.pacer.spend(now, messages.len(), all, sent.records);
+        if let Some(meter) = &mut self.meter {
+            meter.sent(now);
+        }
+        let token = self.token(InFlight::Offer(sent));
+        if let Some(proof) = &mut self.proof {
+            proof.sent(token, &messages);
+        }
         Consignment {
             token,
             lane: offer.lane,
@@ -379,7 +464,19 @@ impl Delivery {
         let Item::Parcel(parcel) = &offer.item else {
             return Ok(());
         };
-        let advice = match self.barred.access(&Numbers::of(parcel), self.clock.now()) {
+        let (numbers, now) = (Numbers::of(parcel), self.clock.now());
+        let access = self.barred.access(&numbers, now);
+        if self.proof.is_some() && access != Access::Free {
+            if access == Access::Barred && self.outbox.withholds(offer.id) {
+                return Err(Hold::Barred);
+            }
+            // Nobody hangs up on it: the others need not wait.
+            self.barred.tries(&numbers, now);
+            self.outbox.shorten(offer, 1);
+            self.trial = true;
+            return Ok(());
+        }
+        let advice = match access {
             Access::Free => self.suspects.advise(parcel),
             // Somebody had what was withheld sent again, or gave it up: that asks for a trial.
             Access::Barred if self.outbox.withholds(offer.id) => return Err(Hold::Barred),
@@ -403,6 +500,131 @@ impl Delivery {
                 Ok(())
             }
         }
+    }
+
+    /// What may go next.
+    fn pick(&mut self, window: Window, may: May) -> Option<Pick> {
+        let budget = Budget {
+            records: self.pacer.records(PARCEL_RECORDS_MAX),
+            backlog: window.backlog && self.node.as_ref().is_none_or(Node::has_room),
+        };
+        loop {
+            let held = self.held.take();
+            let mut offer = held.or_else(|| match may {
+                May::Everything => self.outbox.next(budget),
+                May::Alarms | May::Nothing => self.outbox.next_alarm(budget.records),
+            })?;
+            match self.admit(&mut offer) {
+                Ok(()) => return Some(Pick::Offer(offer)),
+                Err(Hold::Barred) => self.outbox.withhold(offer.id, TAKES_NOTHING, false),
+                Err(Hold::UntilAcked) => {
+                    self.held = Some(offer);
+                    return None;
+                }
+                Err(Hold::UntilProven) => {
+                    self.held = Some(offer);
+                    return Some(Pick::Probe);
+                }
+            }
+        }
+    }
+
+    /// The core has taken it over.
+    fn settle(&mut self, sent: Sent) {
+        if let Some(numbers) = sent.numbers {
+            if let Some(bytes) = self.suspects.acked(&numbers, sent.bytes) {
+                self.message_max = bytes.min(self.message_max);
+                tracing::warn!(uplink = %self.settings.name, bytes, "the broker closes the connection on larger messages than this; max_message makes them smaller from the start");
+            }
+            if self.barred.acked(&numbers) {
+                tracing::info!(uplink = %self.settings.name, source = numbers.source(), "the source is taken again");
+                self.outbox.release(numbers.log(), numbers.source());
+                self.tell_barred();
+            }
+        }
+        if let Some(node) = &mut self.node {
+            return node.hold(sent.id, sent.records);
+        }
+        self.outbox.acked(sent.id);
+        self.uplink
+            .update(|status| status.records_acked_total += sent.records);
+    }
+
+    /// Whether messages may go, where their topics have to be proven.
+    fn gate(&mut self, messages: &[Message], trial: bool) -> Gate {
+        let Some(proof) = &mut self.proof else {
+            return Gate::Open;
+        };
+        if trial {
+            proof.try_again(messages);
+        }
+        proof.admit(messages, self.clock.now())
+    }
+
+    /// A message came on a topic that we publish to.
+    fn came_back(&mut self, topic: &str, payload: &[u8]) {
+        let now = self.clock.now();
+        let Some(proof) = &mut self.proof else {
+            return;
+        };
+        if let Some(sent) = proof
+            .received(topic, payload, now)
+            .and_then(|token| self.parked.remove(&token))
+        {
+            self.settle(sent);
+        }
+        self.tell_unproven();
+    }
+
+    /// The consignment was not taken, so that nothing of it comes back.
+    fn forget_proof(&mut self, token: u64) {
+        if let Some(proof) = &mut self.proof {
+            proof.forget(token);
+        }
+    }
+
+    /// What was acknowledged and did not come back goes back to the log.
+    fn give_up_waiting(&mut self) {
+        let now = self.clock.now();
+        let Some(proof) = &mut self.proof else {
+            return;
+        };
+        for (token, fate) in proof.overdue(now) {
+            let Some(sent) = self.parked.remove(&token) else {
+                continue;
+            };
+            match fate {
+                Fate::Again => self.outbox.failed(sent.id),
+                Fate::Discarded => self.unproven(&sent, DISCARDED),
+            }
+        }
+    }
+
+    /// Nothing says that the core takes the source: it is withheld, and tried again now and then.
+    fn unproven(&mut self, sent: &Sent, why: &'static str) {
+        match &sent.numbers {
+            Some(numbers) => {
+                let source = numbers.source();
+                if self.barred.refuses(numbers, self.clock.now()) == Reach::Begins {
+                    tracing::error!(uplink = %self.settings.name, source, why, "the source is withheld");
+                }
+                self.outbox.withhold(sent.id, why, false);
+                self.tell_barred();
+            }
+            // Nobody can be told of this gap; it is owed until somebody can.
+            None => self.outbox.failed(sent.id),
+        }
+        self.tell_unproven();
+    }
+
+    fn tell_unproven(&self) {
+        let topics = self.proof.as_ref().map(Proof::refused).unwrap_or_default();
+        self.uplink.update(|status| {
+            status.unproven_topics = topics
+                .into_iter()
+                .map(|(topic, why)| format!("{topic}: {why}"))
+                .collect();
+        });
     }
 
     /// What the agent tells about itself.
@@ -514,7 +736,8 @@ impl Feed for Delivery {
     }
 
     fn next(&mut self, window: Window) -> Option<Consignment> {
-        if self.alone {
+        self.give_up_waiting();
+        if self.alone && self.gated.is_none() {
             return None;
         }
         if let Ok(turn) = self.node_turn() {
@@ -525,30 +748,38 @@ impl Feed for Delivery {
         {
             return Some(aside);
         }
+        let now = self.clock.now();
+        let may = self.may();
+        if may == May::Nothing || self.pacer.wait(now).is_some() {
+            return None;
+        }
         loop {
-            let budget = Budget {
-                records: PARCEL_RECORDS_MAX,
-                backlog: window.backlog && self.node.as_ref().is_none_or(Node::has_room),
+            let offer = match self.gated.take() {
+                Some(offer) => offer,
+                None => match self.pick(window, may) {
+                    Some(Pick::Offer(offer)) => offer,
+                    Some(Pick::Probe) => return Some(self.probe()),
+                    None => {
+                        if let (Some(meter), true) = (&mut self.meter, window.backlog) {
+                            meter.nothing(now);
+                        }
+                        return None;
+                    }
+                },
             };
-            let held = self.held.take();
-            let mut offer = held.or_else(|| self.outbox.next(budget))?;
-            match self.admit(&mut offer) {
-                Ok(()) => {}
-                Err(Hold::Barred) => {
-                    self.outbox.withhold(offer.id, TAKES_NOTHING, false);
-                    continue;
-                }
-                Err(Hold::UntilAcked) => {
-                    self.held = Some(offer);
-                    return None;
-                }
-                Err(Hold::UntilProven) => {
-                    self.held = Some(offer);
-                    return Some(self.probe());
-                }
-            }
+            let trial = std::mem::take(&mut self.trial);
             match (self.encode(&offer), &offer.item) {
-                (Ok(messages), _) => return Some(self.consign(&offer, messages)),
+                (Ok(messages), _) => match self.gate(&messages, trial) {
+                    Gate::Open => return Some(self.consign(&offer, messages)),
+                    Gate::Wait => {
+                        self.gated = Some(offer);
+                        return None;
+                    }
+                    Gate::Shut(why) => {
+                        self.alone = false;
+                        self.unproven(&Sent::of(&offer, 0), why);
+                    }
+                },
                 (Err(error), Item::Parcel(parcel)) => {
                     let culprit = Numbers::of(parcel).only(error.seq());
                     self.alone = false;
@@ -561,34 +792,18 @@ impl Feed for Delivery {
 
     fn acked(&mut self, token: u64) {
         self.proven = true;
-        let (id, records, bytes, numbers) = match self.in_flight.remove(&token) {
-            Some(InFlight::Offer {
-                id,
-                records,
-                bytes,
-                numbers,
-            }) => (id, records, bytes, numbers),
+        let sent = match self.in_flight.remove(&token) {
+            Some(InFlight::Offer(sent)) => sent,
             Some(InFlight::Said(said)) => return self.commands.told(&said),
             Some(InFlight::Clock(_) | InFlight::Probe | InFlight::Node) | None => return,
         };
         self.alone = false;
-        if let Some(numbers) = numbers {
-            if let Some(bytes) = self.suspects.acked(&numbers, bytes) {
-                self.message_max = bytes.min(self.message_max);
-                tracing::warn!(uplink = %self.settings.name, bytes, "the broker closes the connection on larger messages than this; max_message makes them smaller from the start");
-            }
-            if self.barred.acked(&numbers) {
-                tracing::info!(uplink = %self.settings.name, source = numbers.source(), "the source is taken again");
-                self.outbox.release(numbers.log(), numbers.source());
-                self.tell_barred();
-            }
+        let now = self.clock.now();
+        if self.proof.as_mut().is_some_and(|p| p.acked(token, now)) {
+            self.parked.insert(token, sent);
+            return;
         }
-        if let Some(node) = &mut self.node {
-            return node.hold(id, records);
-        }
-        self.outbox.acked(id);
-        self.uplink
-            .update(|status| status.records_acked_total += records);
+        self.settle(sent);
     }
 
     fn refused(&mut self, token: u64, why: Refusal) {
@@ -596,14 +811,17 @@ impl Feed for Delivery {
             node.stumbled();
         }
         match self.in_flight.remove(&token) {
-            Some(InFlight::Offer {
+            Some(InFlight::Offer(Sent {
                 id,
                 numbers: Some(numbers),
                 bytes,
                 ..
-            }) => self.take_refusal(id, &numbers, bytes, &why),
+            })) => {
+                self.forget_proof(token);
+                self.take_refusal(id, &numbers, bytes, &why);
+            }
             // Nobody can be told of this gap.
-            Some(InFlight::Offer { id, .. }) => self.outbox.acked(id),
+            Some(InFlight::Offer(sent)) => self.outbox.acked(sent.id),
             Some(InFlight::Said(said)) => {
                 tracing::error!(error = %why, "a reply cannot be sent");
                 self.commands.fail(said, &why.to_string());
@@ -640,15 +858,12 @@ impl Feed for Delivery {
         self.node.as_ref().is_some_and(Node::hangs_up)
     }
 
-    fn pause(&self) -> Option<Duration> {
-        self.node.is_some().then_some(NODE_INTERVAL)
-    }
-
     fn postponed(&mut self, token: u64) {
         match self.in_flight.remove(&token) {
-            Some(InFlight::Offer { id, .. }) => {
+            Some(InFlight::Offer(sent)) => {
                 self.alone = false;
-                self.outbox.failed(id);
+                self.forget_proof(token);
+                self.outbox.failed(sent.id);
             }
             Some(InFlight::Said(said)) => self.commands.say_again(said),
             Some(InFlight::Clock(timebase)) => self.clocks.push(timebase),
@@ -663,6 +878,7 @@ impl Feed for Delivery {
             }
             return;
         }
+        self.came_back(&message.topic, &message.payload);
         let incoming = Incoming {
             topic: &message.topic,
             payload: &message.payload,
@@ -682,6 +898,26 @@ impl Feed for Delivery {
         }
     }
 
+    fn listening(&mut self) -> Option<Listening> {
+        self.proof.as_mut()?.listening()
+    }
+
+    fn listens(&mut self, filter: &str, granted: bool) {
+        if let Some(proof) = &mut self.proof {
+            proof.listens(filter, granted);
+        }
+    }
+
+    fn pause(&self) -> Option<Duration> {
+        let now = self.clock.now();
+        let proof = self.proof.as_ref().and_then(Proof::next_overdue);
+        let proof = proof.map(|due| due.since(now));
+        let meter = self.meter.as_ref().map(|meter| meter.wait(now));
+        let node = self.node.is_some().then_some(NODE_INTERVAL);
+        let waits = [node, proof, meter, self.pacer.wait(now)];
+        waits.into_iter().flatten().min()
+    }
+
     fn searches(&self) -> bool {
         self.suspects.is_searching()
     }
@@ -695,6 +931,9 @@ impl Feed for Delivery {
                 self.learn_size();
             }
             self.suspect(*closed);
+            if let Some(proof) = &mut self.proof {
+                proof.lost(*closed);
+            }
         }
         self.uplink.note_refusals(state);
         self.uplink.update(|status| match state {

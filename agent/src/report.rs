@@ -8,6 +8,8 @@ mod opcua;
 use millrace_tags::LogKind;
 use serde::{Deserialize, Serialize};
 
+use crate::cli::show;
+
 pub(crate) use buffer::{BufferStatus, Damage, Lanes, LogStatus, Refused, about_duration};
 pub(crate) use device::{DeviceState, DeviceStatus, ExcludedRange, Since, TroubleReport};
 pub(crate) use opcua::{
@@ -200,6 +202,25 @@ pub(crate) struct UplinkStatus {
     /// Sources of which the broker takes nothing; what they bring is withheld.
     #[serde(default)]
     pub(crate) refused_sources: Vec<String>,
+    /// Topics of which nothing proves that the core takes what it acknowledges, and why; what goes there is withheld.
+    #[serde(default)]
+    pub(crate) unproven_topics: Vec<String>,
+    /// What a metered link has used.
+    #[serde(default)]
+    pub(crate) metered: Option<MeteredStatus>,
+}
+
+/// A link that is paid by the byte.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct MeteredStatus {
+    /// Bytes used today, both directions, headers estimated.
+    pub(crate) used_today: u64,
+    /// What the day has.
+    pub(crate) bytes_per_day: Option<u64>,
+    /// `everything`, `alarms` while samples wait, or `nothing`.
+    pub(crate) sends: String,
+    /// When the next batch of samples begins.
+    pub(crate) next_batch_s: Option<u64>,
 }
 
 /// The clock.
@@ -410,6 +431,16 @@ fn uplink_problem(uplink: &UplinkStatus) -> Option<String> {
     if let Some(error) = &uplink.error {
         return Some(format!("uplink {name}: {error}"));
     }
+    if let Some(problem) = uplink.metered.as_ref().and_then(metered_problem) {
+        return Some(format!("uplink {name}: {problem}"));
+    }
+    if let Some(first) = uplink.unproven_topics.first() {
+        let more = match uplink.unproven_topics.len() - 1 {
+            0 => String::new(),
+            more => format!(" ({more} more topics are not proven)"),
+        };
+        return Some(format!("uplink {name}: {first}{more}"));
+    }
     if !uplink.refused_subscriptions.is_empty() {
         let refused = uplink.refused_subscriptions.join(", ");
         return Some(format!(
@@ -420,6 +451,21 @@ fn uplink_problem(uplink: &UplinkStatus) -> Option<String> {
     (!refused.is_empty()).then(|| {
         format!("uplink {name}: the broker refuses everything of {refused}; may we publish to its topic?")
     })
+}
+
+/// What waits for the budget; samples that wait for their batch are no problem.
+fn metered_problem(metered: &MeteredStatus) -> Option<String> {
+    let used = show::bytes(metered.used_today);
+    let all = show::bytes(metered.bytes_per_day?);
+    match (metered.sends.as_str(), metered.next_batch_s) {
+        ("nothing", _) => Some(format!(
+            "all {all} of today are used; alarms wait, too, until midnight UTC"
+        )),
+        ("alarms", None) => Some(format!(
+            "{used} of today's {all} are used; samples wait, alarms go on"
+        )),
+        _ => None,
+    }
 }
 
 fn model_problem(model: &ModelStatus) -> Option<String> {

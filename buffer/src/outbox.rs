@@ -84,6 +84,16 @@ impl Outbox {
 
     /// The next thing to send: owed gaps first, then events, live samples, backlog.
     pub fn next(&mut self, budget: Budget) -> Option<Offer> {
+        self.take(budget, false)
+    }
+
+    /// The next owed gap or event, of so many records at most; samples wait.
+    pub fn next_alarm(&mut self, records: usize) -> Option<Offer> {
+        let backlog = false;
+        self.take(Budget { records, backlog }, true)
+    }
+
+    fn take(&mut self, budget: Budget, alarms_only: bool) -> Option<Offer> {
         let mut core = self.shared.lock();
         let core = &mut *core;
         let uplink = core
@@ -96,7 +106,11 @@ impl Outbox {
         };
         uplink.routes.learn(&core.registry);
         let records = budget.records.max(1);
-        let next = uplink.next(&core.alarm, &core.data, &names, records, budget.backlog);
+        let (alarm, data) = (&core.alarm, &core.data);
+        let next = match uplink.next_alarm(alarm, &names, records) {
+            None if !alarms_only => uplink.next_samples(data, &names, records, budget.backlog),
+            next => next,
+        };
         uplink.idle = next.is_none();
         // Ask for the next chunks while the uplink is busy with these.
         let mut ask = uplink.alarm.ask(&core.alarm);

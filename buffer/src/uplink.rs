@@ -158,15 +158,12 @@ impl Uplink {
         }
     }
 
-    /// The next thing to send, in the order owed gaps, alarm, live, backlog; where live never ends, backlog
-    /// has a turn now and then.
-    pub(crate) fn next(
+    /// The next owed gap, or what is next of the alarm log.
+    pub(crate) fn next_alarm(
         &mut self,
         alarm: &Log,
-        data: &Log,
         names: &Names<'_>,
         budget: usize,
-        backlog: bool,
     ) -> Option<(OfferId, Lane, Item)> {
         if let Some((key, at, first, last)) = self.owed.next() {
             let lane = match key.log {
@@ -190,9 +187,18 @@ impl Uplink {
         if let Some(taken) = self.alarm.next_loaded(&self.routes, budget) {
             return Some(self.offer(alarm, names, Lane::Alarm, taken));
         }
-        if let Some(taken) = self.alarm.next_live(alarm, &self.routes, budget) {
-            return Some(self.offer(alarm, names, Lane::Alarm, taken));
-        }
+        let taken = self.alarm.next_live(alarm, &self.routes, budget)?;
+        Some(self.offer(alarm, names, Lane::Alarm, taken))
+    }
+
+    /// The next samples, live before backlog; where live never ends, backlog has a turn now and then.
+    pub(crate) fn next_samples(
+        &mut self,
+        data: &Log,
+        names: &Names<'_>,
+        budget: usize,
+        backlog: bool,
+    ) -> Option<(OfferId, Lane, Item)> {
         if backlog
             && self.live_run >= LIVE_RUN_MAX
             && let Some(taken) = self.data.next_loaded(&self.routes, budget)

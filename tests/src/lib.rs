@@ -9,6 +9,7 @@ pub mod broker;
 pub mod certificates;
 pub mod commander;
 pub mod fault_broker;
+pub mod nats;
 pub mod peer;
 pub mod process;
 pub mod received;

@@ -35,7 +35,18 @@ impl Subscriber {
     /// # Errors
     /// When the broker does not.
     pub fn start(port: u16) -> Result<Subscriber> {
+        Subscriber::start_as(port, None)
+    }
+
+    /// As this user, whose password is the same.
+    ///
+    /// # Errors
+    /// When the broker does not confirm it.
+    pub fn start_as(port: u16, user: Option<&str>) -> Result<Subscriber> {
         let mut options = MqttOptions::new("millrace-tests", "127.0.0.1", port);
+        if let Some(user) = user {
+            options.set_credentials(user, user);
+        }
         options
             .set_clean_session(false)
             .set_max_packet_size(MESSAGE_BYTES_MAX, MESSAGE_BYTES_MAX);

@@ -38,8 +38,8 @@ pub use packet::{PacketError, Protocol, Reason, Terms};
 pub use profile::{Definition, EncodeError, Profile, ProfileError, SetupError};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use session::{
-    Consignment, Feed, Parting, ProtocolChoice, Refusal, SessionCounters, SessionSettings,
-    SessionState, Window, run,
+    Consignment, Feed, Listening, Parting, ProtocolChoice, Refusal, SessionCounters,
+    SessionSettings, SessionState, Window, run,
 };
 pub use tls::{TlsFiles, TlsSetupError};
 pub use token::{Password, PasswordError, PasswordSource};

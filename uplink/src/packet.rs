@@ -71,11 +71,31 @@ pub(crate) enum Packet {
     Connect(Box<Connect>),
     ConnAck(Box<ConnAck>),
     Publish(Publish),
-    PubAck { id: u16, reason: Reason },
-    Subscribe { id: u16, filters: Vec<String> },
-    SubAck { id: u16, reasons: Vec<Reason> },
-    Unsubscribe { id: u16, filters: Vec<String> },
-    UnsubAck { id: u16, filters: usize },
+    PubAck {
+        id: u16,
+        reason: Reason,
+    },
+    Subscribe {
+        id: u16,
+        filters: Vec<String>,
+    },
+    /// A SUBSCRIBE at QoS 0; one that is read is a `Subscribe`.
+    Listen {
+        id: u16,
+        filter: String,
+    },
+    SubAck {
+        id: u16,
+        reasons: Vec<Reason>,
+    },
+    Unsubscribe {
+        id: u16,
+        filters: Vec<String>,
+    },
+    UnsubAck {
+        id: u16,
+        filters: usize,
+    },
     PingReq,
     PingResp,
     Disconnect(Goodbye),

@@ -33,7 +33,9 @@ use crate::topic::BoundTopic;
 
 pub use crate::codec::{BACKLOG_MESSAGE_BYTES, EncodeError};
 pub use builtin::{builtin_names, find, find_with};
-pub use definition::{Compression, Definition, DeliveryClass, Need, Sequence, Variable, parse};
+pub use definition::{
+    Compression, Definition, DeliveryClass, Need, Rates, Sequence, Variable, parse,
+};
 pub use packing::SealError;
 pub use reader::{ProfileError, ProfileProblem};
 

@@ -27,12 +27,17 @@ use crate::backoff::{Backoff, Failure};
 use crate::connect;
 
 pub use counters::SessionCounters;
-pub use feed::{Consignment, Feed, Parting, Refusal, SessionState, Window};
+pub use feed::{Consignment, Feed, Listening, Parting, Refusal, SessionState, Window};
 pub use live::LostError;
 pub use settings::{
     INFLIGHT_BYTES_MAX, INFLIGHT_DEFAULT, INFLIGHT_MAX, KEEP_ALIVE_DEFAULT, KEEP_ALIVE_MIN,
     MESSAGE_BYTES_DEFAULT, ProtocolChoice, SessionSettings,
 };
+
+/// What an attempt to connect takes of a link: names, the handshake of TCP, CONNECT and its answer.
+const CONNECT_BYTES: u64 = 800;
+/// What a TLS handshake with certificates takes.
+const TLS_BYTES: u64 = 6_000;
 
 /// One connection may break at a bad moment; so many in a row, each before the first ack, have a cause.
 const REBUFFS_TOLD: u32 = 3;
@@ -50,6 +55,7 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
     let mut memory = connect::Memory::default();
     loop {
         feed.state(&SessionState::Connecting);
+        settings.counters.count_traffic(CONNECT_BYTES);
         let parting = feed.connecting().await.unwrap_or_else(|| Parting {
             will: settings.will.clone(),
             farewell: settings.farewell.clone(),
@@ -71,6 +77,9 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
             }
             Ok(opened) => {
                 settings.counters.connects.fetch_add(1, Ordering::Relaxed);
+                if opened.report.tls.is_some() {
+                    settings.counters.count_traffic(TLS_BYTES);
+                }
                 journal.up(&settings, &opened.report);
                 let started = Instant::now();
                 feed.connected(&opened.report);

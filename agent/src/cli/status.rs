@@ -8,7 +8,7 @@ use super::table::Table;
 use super::{Global, output, show};
 use crate::report::{
     BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, DeviceState, DeviceStatus,
-    ModelStatus, Status, TroubleReport, UplinkStatus, about_duration,
+    MeteredStatus, ModelStatus, Status, TroubleReport, UplinkStatus, about_duration,
 };
 
 /// Asks the agent and prints.
@@ -43,6 +43,11 @@ fn render(status: &Status) -> String {
         "UPLINKS",
         &uplinks(&status.uplinks, &status.buffer),
     );
+    for uplink in &status.uplinks {
+        if let Some(metered) = &uplink.metered {
+            text.push_str(&metered_line(&uplink.name, metered));
+        }
+    }
     section(&mut text, "MODELS", &models(&status.models));
     text.push('\n');
     text.push_str(&buffer_line(&status.buffer));
@@ -141,6 +146,22 @@ pub(super) fn uplinks(uplinks: &[UplinkStatus], buffer: &BufferStatus) -> Table 
         ]);
     }
     table
+}
+
+/// What a metered link has used.
+fn metered_line(name: &str, metered: &MeteredStatus) -> String {
+    let used = show::bytes(metered.used_today);
+    let of = metered
+        .bytes_per_day
+        .map_or_else(String::new, |all| format!(" of {}", show::bytes(all)));
+    let next = match metered.next_batch_s {
+        Some(left) => format!(", next samples in {}", show::seconds(left)),
+        None => format!(", sends {}", metered.sends),
+    };
+    show::bullet(
+        "  metered: ",
+        &format!("{name} used {used}{of} today{next}"),
+    )
 }
 
 fn models(models: &[ModelStatus]) -> Table {

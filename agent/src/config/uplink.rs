@@ -1,6 +1,8 @@
 //! `[[uplink]]`: the connection to a cloud core.
 
+mod limits;
 mod token;
+mod verify;
 mod wire;
 
 use std::collections::BTreeMap;
@@ -8,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_uplink::profile::{self, Compression, DeliveryClass, Need, Profile};
+use millrace_uplink::profile::{self, Compression, DeliveryClass, Need, Profile, Rates};
 use millrace_uplink::session::{
     INFLIGHT_DEFAULT, INFLIGHT_MAX, KEEP_ALIVE_MIN, MESSAGE_BYTES_DEFAULT,
 };
@@ -27,6 +29,8 @@ use super::report::Report;
 use super::section::Section;
 use super::source::{Files, Role};
 use super::tree::{Raw, Table};
+
+pub(crate) use limits::Metered;
 
 /// How many uplinks there may be: each holds back the store for itself, and takes a connection.
 pub(crate) const UPLINKS_MAX: usize = 8;
@@ -137,6 +141,12 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
              that message is set aside (`millrace buffer poison`).",
         )
         .default("5"),
+        verify::VERIFY,
+        limits::MESSAGES,
+        limits::BYTES,
+        limits::POINTS,
+        limits::PER_DAY,
+        limits::BATCH,
         KeyDoc::new(
             "settle_after",
             Kind::Duration {
@@ -221,6 +231,12 @@ pub(crate) struct Uplink {
     pub(crate) poison_after: u32,
     /// How long an edge node holds what the broker has read.
     pub(crate) settle_after: Duration,
+    /// What may be sent in a second.
+    pub(crate) rates: Rates,
+    /// A link that is paid by the byte.
+    pub(crate) metered: Option<Metered>,
+    /// Whether acknowledgements count by themselves where the profile knows better.
+    pub(crate) trusts_acks: bool,
     /// The key that payloads are sealed with.
     pub(crate) seal_key: Option<SecretSource>,
 }
@@ -280,6 +296,14 @@ impl Uplink {
         self.endpoint == other.endpoint && self.client_id == other.client_id
     }
 
+    /// Whether what is published has to come back before it counts as delivered.
+    pub(crate) fn verifies(&self) -> bool {
+        let definition = self.profile.definition();
+        definition.delivery == DeliveryClass::AckedUnverified
+            && definition.echo
+            && !self.trusts_acks
+    }
+
     /// The settings of its session.
     pub(crate) fn session(&self) -> SessionSettings {
         let profile = &self.profile;
@@ -328,7 +352,10 @@ impl Uplink {
         let profile = read_profile(&section, gateway, sources, files, route.as_deref())
             .and_then(|profile| read_compression(&section, profile, compression))
             .and_then(|profile| read_sealed(&section, profile, sealed))
-            .map(|profile| Arc::new(profile.packed(compression, sealed)));
+            .map(|profile| {
+                let compression = compression.or_else(|| metered_compression(&section, &profile));
+                Arc::new(profile.packed(compression, sealed))
+            });
         let protocol = wire::read_protocol(&section, profile.as_deref());
         let max_message = read_max_message(&section, profile.as_deref());
         let login = profile.as_deref().and_then(|profile| {
@@ -346,6 +373,10 @@ impl Uplink {
         let keep_alive = section.duration("keep_alive");
         let poison_after = section.integer::<u32>("poison_after");
         let settle_after = read_settle_after(&section, profile.as_deref());
+        let verify = section.choice("verify");
+        let rates = limits::rates(&section);
+        let metered = limits::metered(&section);
+        let rates = profile.as_deref()?.definition().rates.and(rates?);
         Some(Self {
             name: name?,
             profile: profile?,
@@ -362,6 +393,9 @@ impl Uplink {
             keep_alive: keep_alive?,
             poison_after: poison_after?,
             settle_after: settle_after?,
+            rates,
+            metered: metered?,
+            trusts_acks: verify? == "puback",
             seal_key: packing?.seal_key,
         })
     }
@@ -441,7 +475,8 @@ fn read_profile(
             return None;
         }
     };
-    if definition.delivery == DeliveryClass::AckedUnverified {
+    let unproven = !definition.echo || section.choice("verify") == Some("puback");
+    if definition.delivery == DeliveryClass::AckedUnverified && unproven {
         section.note(
             "profile",
             format!("an acknowledgement of {name} does not prove that the core took the data"),
@@ -532,6 +567,14 @@ fn read_settle_after(section: &Section<'_>, profile: Option<&Profile>) -> Option
         return None;
     }
     section.duration("settle_after")
+}
+
+/// A metered link is compressed where nobody says otherwise.
+fn metered_compression(section: &Section<'_>, profile: &Profile) -> Option<Compression> {
+    let metered = ["metered_bytes_per_day", "metered_batch_interval"];
+    let wanted = metered.iter().any(|key| section.has(key)) && !section.has("compression");
+    let zstd = Compression::Zstd;
+    (wanted && profile.definition().compression.contains(&zstd)).then_some(zstd)
 }
 
 /// The directory of a person's own profiles: beside the main file, whichever file names the uplink.

@@ -32,7 +32,12 @@ enum State {
     /// So many single records were refused, and so many connections lost over it alone, in a row.
     Counting { refused: u32, lost: u32 },
     /// Nothing is sent before `trial`.
-    Barred { trial: Moment, pause: Duration },
+    Barred {
+        trial: Moment,
+        pause: Duration,
+        /// A trial is under way.
+        tried: bool,
+    },
 }
 
 /// What to do with records of a source.
@@ -66,7 +71,14 @@ impl Barred {
     pub(super) fn of_earlier(lines: Vec<Line>, now: Moment) -> Self {
         let state = |line| {
             let pause = TRIAL_FIRST;
-            (line, State::Barred { trial: now, pause })
+            (
+                line,
+                State::Barred {
+                    trial: now,
+                    pause,
+                    tried: false,
+                },
+            )
         };
         Self(lines.into_iter().map(state).collect())
     }
@@ -120,10 +132,11 @@ impl Barred {
                 *state = State::Barred {
                     trial: now + TRIAL_FIRST,
                     pause: TRIAL_FIRST,
+                    tried: false,
                 };
                 Reach::Begins
             }
-            State::Barred { trial, pause } => {
+            State::Barred { trial, pause, .. } => {
                 *pause = (*pause * 2).min(TRIAL_LONGEST);
                 *trial = now + *pause;
                 Reach::Lasts
@@ -136,17 +149,58 @@ impl Barred {
         let begins = State::Barred {
             trial: now + TRIAL_FIRST,
             pause: TRIAL_FIRST,
+            tried: false,
         };
         match self.0.get_mut(&numbers.line()) {
             // What was under way when the first answer came.
             Some(State::Barred { trial, .. }) if now < *trial => Reach::Lasts,
-            Some(State::Barred { trial, pause }) => {
+            Some(State::Barred { trial, pause, .. }) => {
                 *pause = (*pause * 2).min(TRIAL_LONGEST);
                 *trial = now + *pause;
                 Reach::Lasts
             }
             Some(State::Counting { .. }) | None => {
                 self.0.insert(numbers.line(), begins);
+                Reach::Begins
+            }
+        }
+    }
+
+    /// A record of a barred source is about to be tried; the others stay barred meanwhile.
+    pub(super) fn tries(&mut self, numbers: &Numbers, now: Moment) {
+        if let Some(State::Barred {
+            trial,
+            pause,
+            tried,
+        }) = self.0.get_mut(&numbers.line())
+        {
+            *trial = now + *pause;
+            *tried = true;
+        }
+    }
+
+    /// Nothing proves that records were taken: their source is barred at once.
+    pub(super) fn refuses(&mut self, numbers: &Numbers, now: Moment) -> Reach {
+        match self.0.get_mut(&numbers.line()) {
+            Some(State::Barred {
+                trial,
+                pause,
+                tried,
+            }) => {
+                // What was under way beside the first, or beside the trial, says nothing new.
+                if std::mem::take(tried) {
+                    *pause = (*pause * 2).min(TRIAL_LONGEST);
+                    *trial = now + *pause;
+                }
+                Reach::Lasts
+            }
+            Some(State::Counting { .. }) | None => {
+                let state = State::Barred {
+                    trial: now + TRIAL_FIRST,
+                    pause: TRIAL_FIRST,
+                    tried: false,
+                };
+                self.0.insert(numbers.line(), state);
                 Reach::Begins
             }
         }

@@ -93,7 +93,7 @@ impl Delivery {
     /// The broker said that a packet was larger than it takes.
     pub(super) fn learn_size(&mut self) {
         let largest = self.in_flight.values().filter_map(|what| match what {
-            InFlight::Offer { bytes, .. } => Some(*bytes),
+            InFlight::Offer(sent) => Some(sent.bytes),
             InFlight::Said(_) | InFlight::Clock(_) | InFlight::Probe | InFlight::Node => None,
         });
         let Some(largest) = largest.max() else {

@@ -6,6 +6,7 @@ mod checked;
 #[path = "../../../tests/src/fault_broker.rs"]
 mod fault_broker;
 mod faults;
+mod limits;
 mod node;
 
 use std::time::Duration;

@@ -101,7 +101,8 @@ impl UplinkTask {
         .with_node(
             gateway.plant(&self.settings),
             &gateway.config.gateway.data_dir,
-        );
+        )
+        .kept_in(&gateway.config.gateway.data_dir);
         async move {
             // Will and farewell are sealed, too: without the key there is no session.
             if !unlock(&settings, &shown, &shutdown).await {

@@ -93,6 +93,11 @@ pub(super) fn write(out: &mut BytesMut, packet: Packet) -> Result<(), PacketErro
             subscribe.pkid = id;
             v4::Packet::Subscribe(subscribe)
         }
+        Packet::Listen { id, filter } => {
+            let mut subscribe = v4::Subscribe::new(filter, QoS::AtMostOnce);
+            subscribe.pkid = id;
+            v4::Packet::Subscribe(subscribe)
+        }
         Packet::SubAck { id, reasons } => {
             let code = |reason: Reason| match reason.is_failure() {
                 true => v4::SubscribeReasonCode::Failure,

@@ -207,6 +207,12 @@ pub(super) fn write(out: &mut BytesMut, packet: Packet) -> Result<(), PacketErro
             subscribe.pkid = id;
             v5::Packet::Subscribe(subscribe)
         }
+        Packet::Listen { id, filter } => {
+            let filter = v5::Filter::new(filter, QoS::AtMostOnce);
+            let mut subscribe = v5::Subscribe::new(filter, None);
+            subscribe.pkid = id;
+            v5::Packet::Subscribe(subscribe)
+        }
         Packet::SubAck { id, reasons } => {
             return write_codes(out, SUBACK, id, &reasons);
         }

@@ -7,6 +7,7 @@
 //! codec = "json"                # senml-json, senml-cbor, thingsboard, influx-line, smartrest, template, sparkplug
 //! delivery = "acked"            # acked-unverified: an acknowledgement does not prove that the core took it;
 //!                               # unacked: there is none; with sparkplug, and only with it
+//! echo = true                   # who subscribes to a topic that it publishes to gets its own messages back: the proof
 //! sequence = "payload"          # property, none: where stream and numbers travel
 //! protocol = "auto"             # 5, 3.1.1: the version of MQTT, where the core knows one only
 //! time = "source"               # gateway: of arrival, whatever the device says
@@ -27,6 +28,9 @@
 //! max_topic = 256               # bytes
 //! max_levels = 8
 //! forbidden = " *"              # characters that the core does not take in a topic
+//! messages_per_second = 100     # what a connection may send; bytes on the wire, points are samples and events
+//! bytes_per_second = 524288
+//! points_per_second = 1000
 //!
 //! [topics]                      # a topic that is missing is not used: what it stands for is not told
 //! names = "percent"             # level, plain, nats: how names become parts of a topic
@@ -90,6 +94,30 @@ pub enum DeliveryClass {
     AckedUnverified,
     /// There is none: what was sent is taken for delivered after a while on an unbroken connection.
     Unacked,
+}
+
+/// What a core takes in a second; `None`: as much as it acknowledges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rates {
+    /// Messages.
+    pub messages: Option<u64>,
+    /// Bytes on the wire.
+    pub bytes: Option<u64>,
+    /// Samples and events.
+    pub points: Option<u64>,
+}
+
+impl Rates {
+    /// The tighter of each.
+    #[must_use]
+    pub fn and(self, other: Rates) -> Rates {
+        let tighter = |one: Option<u64>, other: Option<u64>| one.into_iter().chain(other).min();
+        Rates {
+            messages: tighter(self.messages, other.messages),
+            bytes: tighter(self.bytes, other.bytes),
+            points: tighter(self.points, other.points),
+        }
+    }
 }
 
 /// How payloads may be compressed.
@@ -180,6 +208,8 @@ pub struct Definition {
     pub delivery: DeliveryClass,
     /// The version of MQTT, where the uplink says none.
     pub protocol: ProtocolChoice,
+    /// Whether who subscribes to a topic that it publishes to gets its own messages back.
+    pub echo: bool,
     /// How payloads may be compressed.
     pub compression: Vec<Compression>,
     /// What an uplink must say.
@@ -190,6 +220,8 @@ pub struct Definition {
     pub max_message: Option<usize>,
     /// Seconds after which a broker may throw away samples that it could not deliver.
     pub(crate) message_expiry: Option<u32>,
+    /// What it takes in a second.
+    pub rates: Rates,
     /// Where the uplink says no user name.
     pub(crate) username: Option<TopicTemplate>,
     pub(crate) codec: CodecName,

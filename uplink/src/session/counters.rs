@@ -11,12 +11,24 @@ pub struct SessionCounters {
     pub(super) unknown_acks: AtomicU64,
     pub(super) refused: AtomicU64,
     pub(super) unheard: AtomicU64,
+    traffic: AtomicU64,
 }
 
 impl SessionCounters {
     /// Connections that the broker accepted.
     pub fn connects_total(&self) -> u64 {
         self.connects.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that were moved in either direction, with an allowance for the headers of TCP and IP, for TLS and for
+    /// connecting: an estimate of what a link charges.
+    pub fn traffic_total(&self) -> u64 {
+        self.traffic.load(Ordering::Relaxed)
+    }
+
+    /// Adds to [`SessionCounters::traffic_total`].
+    pub fn count_traffic(&self, bytes: u64) {
+        self.traffic.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Messages that got their PUBACK.

@@ -82,6 +82,15 @@ pub enum Refusal {
     Unexplained(Reason),
 }
 
+/// A change of what is subscribed on this connection, beside what the settings say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listening {
+    /// Subscribe to this filter, at QoS 0.
+    Begin(String),
+    /// Do so no longer.
+    End(String),
+}
+
 /// How the session stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionState {
@@ -142,6 +151,16 @@ pub trait Feed: Send {
 
     /// The broker has answered the subscriptions; what it refuses will not arrive.
     fn subscribed(&mut self, _refused: &[(String, Reason)]) {}
+
+    /// What to listen to from now on, or no longer; asked before messages are. A new connection begins without any
+    /// of it.
+    fn listening(&mut self) -> Option<Listening> {
+        None
+    }
+
+    /// The broker's answer to [`Listening::Begin`]: what comes on the filter goes to [`Feed::received`], if it was
+    /// `granted`.
+    fn listens(&mut self, _filter: &str, _granted: bool) {}
 
     /// The session's state has changed.
     fn state(&mut self, state: &SessionState);

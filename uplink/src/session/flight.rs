@@ -103,8 +103,8 @@ impl Load {
 #[derive(Debug)]
 pub(super) struct Flight {
     ids: PacketIds,
-    /// The SUBSCRIBE's own id, while it is not answered.
-    reserved: Option<u16>,
+    /// Ids of SUBSCRIBE and UNSUBSCRIBE that are not answered.
+    reserved: Vec<u16>,
     parts: HashMap<u16, Part>,
     /// What went out at QoS 0 and no answer to a later ping has proved yet, in order.
     unproven: VecDeque<Part>,
@@ -126,7 +126,7 @@ impl Flight {
         };
         Self {
             ids,
-            reserved: None,
+            reserved: Vec::new(),
             parts: HashMap::new(),
             unproven: VecDeque::new(),
             pings: VecDeque::new(),
@@ -194,10 +194,10 @@ impl Flight {
 
     /// A message goes out: gives it its id.
     pub(super) fn send(&mut self, part: Part) -> u16 {
-        let (parts, reserved) = (&self.parts, self.reserved);
+        let (parts, reserved) = (&self.parts, &self.reserved);
         let id = self
             .ids
-            .next(|id| Some(id) == reserved || parts.contains_key(&id));
+            .next(|id| reserved.contains(&id) || parts.contains_key(&id));
         let part = self.load(part);
         self.parts.insert(id, part);
         id
@@ -246,21 +246,21 @@ impl Flight {
         waiting.chain(unproven).min()
     }
 
-    /// An id for the SUBSCRIBE.
+    /// An id for a SUBSCRIBE or UNSUBSCRIBE.
     pub(super) fn reserve(&mut self) -> u16 {
-        let parts = &self.parts;
-        let id = self.ids.next(|id| parts.contains_key(&id));
-        self.reserved = Some(id);
+        let (parts, reserved) = (&self.parts, &self.reserved);
+        let id = self
+            .ids
+            .next(|id| reserved.contains(&id) || parts.contains_key(&id));
+        self.reserved.push(id);
         id
     }
 
-    /// Whether this answers the SUBSCRIBE.
+    /// Whether this answers one of them.
     pub(super) fn release(&mut self, id: u16) -> bool {
-        let ours = self.reserved == Some(id);
-        if ours {
-            self.reserved = None;
-        }
-        ours
+        let before = self.reserved.len();
+        self.reserved.retain(|reserved| *reserved != id);
+        self.reserved.len() < before
     }
 
     /// A PUBACK came.

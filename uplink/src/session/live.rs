@@ -1,6 +1,6 @@
 //! One connection, from the CONNACK to its end.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +19,9 @@ use crate::session::alias::Aliases;
 use crate::session::clocks::{Clocks, STALL_LIMIT, UNACKED_LIMIT};
 use crate::session::flight::{Acked, Done, Flight, Outcome, PacketIds, Part};
 use crate::session::pace::Pace;
-use crate::session::{Consignment, Feed, INFLIGHT_MAX, Refusal, SessionSettings, SessionState};
+use crate::session::{
+    Consignment, Feed, INFLIGHT_MAX, Listening, Refusal, SessionSettings, SessionState,
+};
 
 /// Packets are encoded up to this much ahead of the socket: enough for large writes, little enough
 /// that a live message does not wait behind much.
@@ -28,6 +30,10 @@ const OUTBOUND_BYTES_AHEAD: usize = 128 * 1024;
 const BACKLOG_BYTES_AHEAD: usize = 64 * 1024;
 /// What MQTT can carry in one packet.
 const PACKET_BYTES_MAX: usize = 268_435_455;
+/// Headers of TCP, IP and TLS, and the answering ACK of TCP, for each segment.
+const HEADER_BYTES: u64 = 110;
+/// What a segment carries.
+const SEGMENT_BYTES: u64 = 1400;
 /// How long a shutdown waits for acks; what is not acked by then is sent again after the next start.
 const DRAIN_LIMIT: Duration = Duration::from_secs(3);
 /// How long a shutdown waits for the acks of its farewell.
@@ -108,6 +114,8 @@ pub(super) struct Live<'a, F> {
     backlog: VecDeque<Waiting>,
     aliases: Aliases,
     clocks: Clocks,
+    /// Filters that the feed wants to listen to, until the broker has answered.
+    asked: HashMap<u16, String>,
     phase: Phase,
     farewell: Vec<Message>,
     /// The feed wants another connection after this one.
@@ -151,6 +159,7 @@ impl<'a, F: Feed> Live<'a, F> {
             backlog: VecDeque::new(),
             aliases: Aliases::new(terms.topic_alias_maximum),
             clocks: Clocks::new(keep_alive),
+            asked: HashMap::new(),
             phase: Phase::Running,
             farewell: settings.farewell.clone(),
             hung_up: false,
@@ -289,12 +298,33 @@ impl<'a, F: Feed> Live<'a, F> {
 
     /// Encodes what the window allows, asking the feed for more while there is room.
     fn fill(&mut self) -> Result<(), LostError> {
+        self.change_subscriptions()?;
         while self.link.outbound.len() < OUTBOUND_BYTES_AHEAD {
             if let Some(waiting) = self.next_waiting() {
                 self.send(waiting)?;
             } else if !self.pull() {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    /// Subscribes and unsubscribes as the feed wants it.
+    fn change_subscriptions(&mut self) -> Result<(), LostError> {
+        while matches!(self.phase, Phase::Running)
+            && let Some(change) = self.feed.listening()
+        {
+            let id = self.flight.reserve();
+            self.link.send(match change {
+                Listening::Begin(filter) => {
+                    self.asked.insert(id, filter.clone());
+                    Packet::Listen { id, filter }
+                }
+                Listening::End(filter) => Packet::Unsubscribe {
+                    id,
+                    filters: vec![filter],
+                },
+            })?;
         }
         Ok(())
     }
@@ -414,6 +444,11 @@ impl<'a, F: Feed> Live<'a, F> {
 
     fn moved(&mut self, moved: Moved) -> Result<(), LostError> {
         let now = Instant::now();
+        let packets = u64::from(moved.read > 0) + u64::from(moved.written > 0);
+        let bytes = (moved.read + moved.written) as u64;
+        let long = bytes / SEGMENT_BYTES;
+        let traffic = bytes + (packets + long) * HEADER_BYTES;
+        self.settings.counters.count_traffic(traffic);
         if moved.written > 0 {
             self.clocks.written(now, self.link.outbound.is_empty());
         }
@@ -432,9 +467,19 @@ impl<'a, F: Feed> Live<'a, F> {
             Packet::PubAck { id, reason } => self.on_ack(id, reason, now),
             Packet::PingResp => self.on_pong(now),
             Packet::SubAck { id, reasons } => {
-                if self.flight.release(id) {
+                let asked = self.asked.remove(&id);
+                if !self.flight.release(id) {
+                    return Ok(());
+                }
+                if let Some(filter) = asked {
+                    let granted = reasons.iter().all(|reason| !reason.is_failure());
+                    self.feed.listens(&filter, granted);
+                } else {
                     self.on_suback(&reasons);
                 }
+            }
+            Packet::UnsubAck { id, .. } => {
+                self.flight.release(id);
             }
             Packet::Publish(publish) => {
                 if publish.alias.is_some() {

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use millrace_uplink::{
-    ConnectionReport, Consignment, Feed, Inbound, Message, Parting, Reason, Refusal, SessionState,
-    Window,
+    ConnectionReport, Consignment, Feed, Inbound, Listening, Message, Parting, Reason, Refusal,
+    SessionState, Window,
 };
 use tokio::sync::Notify;
 
@@ -119,6 +119,14 @@ impl<F: Feed> Feed for Checked<F> {
 
     fn received(&mut self, message: Inbound) {
         self.inner.received(message);
+    }
+
+    fn listening(&mut self) -> Option<Listening> {
+        self.inner.listening()
+    }
+
+    fn listens(&mut self, filter: &str, granted: bool) {
+        self.inner.listens(filter, granted);
     }
 
     fn state(&mut self, state: &SessionState) {

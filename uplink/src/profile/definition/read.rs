@@ -11,9 +11,12 @@ use crate::topic::{Names, TopicRules, TopicTemplate};
 
 use super::super::reader::Reader;
 use super::{
-    CodecName, Compression, Definition, DeliveryClass, FORMAT, Greeting, Need, Sequence,
+    CodecName, Compression, Definition, DeliveryClass, FORMAT, Greeting, Need, Rates, Sequence,
     TopicTemplates, Variable,
 };
+
+/// More in a second than any core takes.
+const RATE_MAX: usize = 1_000_000_000;
 
 pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
     root.only(&[
@@ -22,6 +25,7 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
         "about",
         "codec",
         "delivery",
+        "echo",
         "sequence",
         "protocol",
         "time",
@@ -101,6 +105,15 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
     let message_expiry = limits
         .as_ref()
         .and_then(|limits| limits.number("message_expiry", 1, u32::MAX as usize));
+    let rate = |key: &str| {
+        let limit = limits.as_ref()?.number(key, 1, RATE_MAX)?;
+        u64::try_from(limit).ok()
+    };
+    let rates = Rates {
+        messages: rate("messages_per_second"),
+        bytes: rate("bytes_per_second"),
+        points: rate("points_per_second"),
+    };
     Some(Definition {
         file: file.to_owned(),
         name: read_name(root)?,
@@ -114,6 +127,7 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
             ],
         )?,
         delivery: delivery?,
+        echo: root.flag("echo").unwrap_or(false),
         compression: root.words("compression", &Compression::WORDS),
         needs: auth.needs,
         username: auth.username,
@@ -122,6 +136,7 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
         protocol: root
             .word("protocol", &ProtocolChoice::WORDS)
             .unwrap_or_default(),
+        rates,
         codec: codec?,
         time: root
             .word(
@@ -209,6 +224,9 @@ fn read_rules(root: &Reader<'_>) -> TopicRules {
             "max_levels",
             "forbidden",
             "message_expiry",
+            "messages_per_second",
+            "bytes_per_second",
+            "points_per_second",
         ]);
         if let Some(most) = limits.number("max_topic", 16, crate::message::STRING_BYTES_MAX) {
             rules.bytes_max = most;

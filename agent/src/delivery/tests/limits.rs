@@ -1,0 +1,182 @@
+//! What a second and a day have: the feed waits, alarms go first, and a restart brings no new budget.
+
+use std::path::Path;
+
+use millrace_tags::{Event, EventDetail, EventState};
+
+use super::*;
+
+struct Limited {
+    delivery: Delivery,
+    shown: Arc<Uplink>,
+    buffer: Buffer,
+    clock: Arc<TestClock>,
+}
+
+/// An uplink with these keys more, over a store in `dir`.
+fn limited(dir: &Path, keys: &str, at: Timestamp) -> Limited {
+    let file = dir.join("millrace.toml");
+    let text = format!(
+        "[gateway]\nid = \"gw\"\ndata_dir = \"data\"\n\n[[uplink]]\nname = \"cloud\"\n\
+         url = \"mqtt://127.0.0.1\"\nmax_message = \"1KiB\"\n{keys}\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    let loaded = crate::config::load(Some(&file), None).unwrap();
+    let settings = loaded.config.uplinks.into_iter().next().unwrap();
+    let test_clock = Arc::new(TestClock::new(1, Some(at)));
+    let clock: Arc<dyn Clock> = test_clock.clone();
+    let buffer = Buffer::open(Settings::new(dir.join("buffer")), clock.clone()).unwrap();
+    let outbox = buffer.outbox("cloud", millrace_buffer::Start::Oldest);
+    let journal = Arc::new(Journal::open(dir));
+    let (commands, _) =
+        Commands::channel("cloud", Admission::default(), journal, clock.clone(), Echo);
+    let shown = Uplink::new(&settings);
+    let delivery = Delivery::new(outbox, settings, shown.clone(), clock, commands).kept_in(dir);
+    Limited {
+        delivery,
+        shown,
+        buffer,
+        clock: test_clock,
+    }
+}
+
+impl Limited {
+    fn append(&self, count: usize) {
+        let pump = self
+            .buffer
+            .register("pump", SourceKind::Device, &[text_tag()]);
+        let text = |n: usize| Value::Text(format!("{n:0600}").as_str().into());
+        let sample = |n| millrace_tags::Sample::good(pump.tags[0], text(n), self.clock.now());
+        self.buffer
+            .append(pump.source, (0..count).map(sample).collect());
+        self.buffer.commit().unwrap();
+    }
+
+    fn alarm(&self) {
+        let pump = self
+            .buffer
+            .register("pump", SourceKind::Device, &[text_tag()]);
+        let event = Event {
+            state: EventState::Begin,
+            at: self.clock.now(),
+            start: self.clock.now(),
+            end: None,
+            detail: EventDetail::Comms {
+                message: "lost".into(),
+            },
+        };
+        self.buffer.append_event(pump.source, event);
+        self.buffer.commit().unwrap();
+    }
+
+    /// Takes what may go now: its lanes, and messages.
+    fn take(&mut self) -> Vec<(Lane, usize)> {
+        let mut taken = Vec::new();
+        while let Some(consignment) = self.delivery.next(WINDOW) {
+            taken.push((consignment.lane, consignment.messages.len()));
+            self.delivery.acked(consignment.token);
+        }
+        taken
+    }
+
+    fn metered(&self) -> MeteredStatus {
+        self.shown.report().metered.unwrap()
+    }
+}
+
+fn at(hour: i64) -> Timestamp {
+    Timestamp((20_000 * 24 + hour) * 3600 * 1_000_000_000)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_of_messages_lets_two_seconds_of_them_go_and_then_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut limited = limited(dir.path(), "messages_per_second = 10", at(0));
+    limited.delivery.greeting();
+    // Each sample is a message; a parcel may overdraw.
+    for _ in 0..30 {
+        limited.append(1);
+    }
+    let sent: usize = limited.take().iter().map(|(_, messages)| messages).sum();
+    assert!((10..=40).contains(&sent), "{sent}");
+    let wait = limited.delivery.pause().unwrap();
+    assert!(wait <= Duration::from_secs(3), "{wait:?}");
+    limited.append(5);
+    assert_eq!(limited.take(), []);
+    limited.clock.advance(wait);
+    assert_eq!(limited.take().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn points_bound_the_parcels() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut limited = limited(dir.path(), "points_per_second = 3", at(0));
+    limited.delivery.greeting();
+    limited.append(30);
+    let sent: usize = limited.take().iter().map(|(_, messages)| messages).sum();
+    assert!((3..=6).contains(&sent), "{sent}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spent_budget_leaves_alarms_and_a_spent_day_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = "metered_bytes_per_day = \"240KiB\"";
+    let mut metered = limited(dir.path(), keys, at(0));
+    metered.delivery.greeting();
+    metered.append(3);
+    assert!(!metered.take().is_empty());
+    metered.shown.counters.count_traffic(10 * 1024);
+    metered.append(3);
+    metered.alarm();
+    let taken = metered.take();
+    assert_eq!(taken, [(Lane::Alarm, 1)], "an hour's share is spent");
+    assert_eq!(metered.metered().sends, "alarms");
+    metered.clock.advance(Duration::from_secs(3600));
+    assert!(!metered.take().is_empty(), "an hour later");
+    metered.shown.counters.count_traffic(230 * 1024);
+    metered.append(3);
+    metered.alarm();
+    assert_eq!(metered.take(), []);
+    let status = metered.metered();
+    assert_eq!(
+        (status.sends.as_str(), status.used_today),
+        ("nothing", 240 << 10)
+    );
+    drop(metered);
+
+    // Restarted: the day is still spent; the next one is not.
+    let mut metered = limited(dir.path(), keys, at(2));
+    metered.delivery.greeting();
+    assert_eq!(metered.take(), []);
+    metered.clock.advance(Duration::from_secs(22 * 3600));
+    for _ in 0..500 {
+        if metered.take().iter().any(|(lane, _)| *lane == Lane::Alarm) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the alarm did not go: {:?}", metered.metered());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn samples_go_in_batches_and_alarms_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut metered = limited(dir.path(), "metered_batch_interval = \"10m\"", at(0));
+    metered.delivery.greeting();
+    metered.append(3);
+    assert!(!metered.take().is_empty());
+    metered.clock.advance(Duration::from_secs(3));
+    assert_eq!(metered.take(), []);
+    metered.append(3);
+    metered.alarm();
+    assert_eq!(metered.take(), [(Lane::Alarm, 1)]);
+    assert!(
+        metered
+            .metered()
+            .next_batch_s
+            .is_some_and(|left| left > 500)
+    );
+    metered.clock.advance(Duration::from_secs(600));
+    let lanes: Vec<Lane> = metered.take().iter().map(|(lane, _)| *lane).collect();
+    assert_eq!(lanes, [Lane::Live]);
+}
