@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use millrace_uplink::{ReconnectPolicy, SessionSettings, run};
+use millrace_uplink::{Protocol, ProtocolChoice, ReconnectPolicy, SessionSettings, run};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -20,9 +20,10 @@ fn number(name: &str, default: u64) -> u64 {
     text.map_or(default, |text| text.parse().expect("a number"))
 }
 
-fn settings(port: u16) -> SessionSettings {
+fn settings(port: u16, protocol: Protocol) -> SessionSettings {
     let url = format!("mqtt://127.0.0.1:{port}");
     let mut settings = SessionSettings::new(url.parse().unwrap(), "gw-1");
+    settings.protocol = ProtocolChoice::Only(protocol);
     settings.reconnect = ReconnectPolicy {
         first: Duration::from_millis(1),
         longest: Duration::from_millis(5),
@@ -33,12 +34,12 @@ fn settings(port: u16) -> SessionSettings {
 }
 
 /// Delivers so many messages through the broker, and holds every acknowledgement against what it took.
-async fn deliver(script: Script, messages: u64) -> Tally {
+async fn deliver(script: Script, protocol: Protocol, messages: u64) -> Tally {
     let seed = script.seed;
     let broker = FaultBroker::start(script).unwrap();
     let feed = Checked::new(LogFeed::new(messages, seed), broker.custody());
     let account = feed.account();
-    let settings = settings(broker.port);
+    let settings = settings(broker.port, protocol);
     let counters = settings.counters.clone();
     let shutdown = CancellationToken::new();
     let session = tokio::spawn(run(settings, feed, shutdown.clone()));
@@ -58,7 +59,7 @@ async fn deliver(script: Script, messages: u64) -> Tally {
     timeout(STILL_MAX, session).await.unwrap().unwrap();
     let tally = broker.tally();
     println!(
-        "seed {seed}: {messages} messages, offered {} times, {} false acks, {} acks for nothing, {tally:?}",
+        "seed {seed}, {protocol:?}: {messages} messages, offered {} times, {} false acks, {} acks for nothing, {tally:?}",
         account.offered(),
         account.false_acks(),
         counters.unknown_acks_total()
@@ -72,10 +73,21 @@ async fn deliver(script: Script, messages: u64) -> Tally {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_lost_and_nothing_falsely_acked_over_random_cuts() {
+    chaos(Protocol::V311).await;
+}
+
+/// Also where each connection allows fewer messages under way than the last, and some are refused for a moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_and_nothing_falsely_acked_over_random_cuts_of_mqtt_5() {
+    let tally = chaos(Protocol::V5).await;
+    assert!(tally.reasons > 0);
+}
+
+async fn chaos(protocol: Protocol) -> Tally {
     let messages = number("MILLRACE_FAULT_MESSAGES", 3_000);
     let seed = number("MILLRACE_SEED", 6);
     // Some 25 bytes a message and its ack: a connection carries 45 messages on average, fewer as it is refused.
-    let tally = deliver(Script::chaos(seed, 2_500), messages).await;
+    let tally = deliver(Script::chaos(seed, 2_500), protocol, messages).await;
     let cuts = tally.cuts;
     assert!(cuts >= messages / 60, "seed {seed}: {cuts} cuts");
     for (what, count) in [
@@ -90,6 +102,7 @@ async fn nothing_is_lost_and_nothing_falsely_acked_over_random_cuts() {
     ] {
         assert!(count > 0, "seed {seed}: {what} never happened");
     }
+    tally
 }
 
 /// Also where there is no farewell that would be acknowledged.
@@ -101,7 +114,11 @@ async fn a_session_without_a_farewell_leaves_at_once() {
         let feed = LogFeed::new(1, 1);
         let progress = feed.progress();
         let shutdown = CancellationToken::new();
-        let session = tokio::spawn(run(settings(broker.port), feed, shutdown.clone()));
+        let session = tokio::spawn(run(
+            settings(broker.port, Protocol::V311),
+            feed,
+            shutdown.clone(),
+        ));
         timeout(STILL_MAX, progress.wait_for(|p| p.acked() == 1))
             .await
             .unwrap();
@@ -113,6 +130,32 @@ async fn a_session_without_a_farewell_leaves_at_once() {
         }
     }
     panic!("it takes its time");
+}
+
+/// A broker that takes smaller packets says so with MQTT 5, and is believed.
+#[tokio::test]
+async fn no_packet_is_larger_than_a_broker_says() {
+    let broker = FaultBroker::start(Script {
+        message_bytes_max: Some(1_000),
+        ..Script::calm()
+    })
+    .unwrap();
+    let feed = LogFeed::new(100, 3).with_message(50, vec![b'x'; 2_000]);
+    let progress = feed.progress();
+    let shutdown = CancellationToken::new();
+    let settings = settings(broker.port, Protocol::V5);
+    let session = tokio::spawn(run(settings, feed, shutdown.clone()));
+    timeout(
+        STILL_MAX,
+        progress.wait_for(|p| p.acked() + p.refused() == 100),
+    )
+    .await
+    .unwrap();
+    shutdown.cancel();
+    session.await.unwrap();
+    let tally = broker.tally();
+    assert_eq!((progress.refused(), tally.violations), (1, 0));
+    assert_eq!(tally.connections, 1, "the connection survives it");
 }
 
 /// The same broker without most of its faults: each by itself.
@@ -165,6 +208,8 @@ async fn each_fault_by_itself_costs_nothing() {
             ..calm()
         },
     ] {
-        deliver(script, 300).await;
+        for protocol in [Protocol::V311, Protocol::V5] {
+            deliver(script.clone(), protocol, 300).await;
+        }
     }
 }

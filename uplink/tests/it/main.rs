@@ -8,10 +8,12 @@ mod broker;
 #[path = "../support/checked.rs"]
 mod checked;
 mod codecs;
+mod cutter;
 #[path = "../../../tests/src/fault_broker.rs"]
 mod fault_broker;
 mod faults;
 mod log_feed;
+mod matrix;
 mod mosquitto;
 mod pki;
 mod session;

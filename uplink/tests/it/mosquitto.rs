@@ -17,29 +17,35 @@ use crate::subscriber::Subscriber;
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The broker's process; killed when it is dropped.
-struct Mosquitto {
+pub(crate) struct Mosquitto {
     process: Child,
-    plain: u16,
+    pub(crate) plain: u16,
     tls: u16,
+    /// TLS that asks for no client certificate.
+    pub(crate) tls_open: u16,
     pki: Pki,
 }
 
 impl Mosquitto {
     /// `None`, with a message, where mosquitto is not installed.
-    async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let Some(program) = program() else {
             eprintln!("skipped: mosquitto is not installed (apt-get install mosquitto)");
             return None;
         };
         let pki = Pki::new();
-        let (plain, tls) = (free_port(), free_port());
+        let (plain, tls, tls_open) = (free_port(), free_port(), free_port());
         let file = |name: &str| pki.file(name).display().to_string();
         let config = format!(
-            "per_listener_settings true\n\
+            "user root\npersistence true\npersistence_location {}/\nper_listener_settings true\n\
              listener {plain} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\nmax_queued_messages 0\n\
              listener {tls} 127.0.0.1\nallow_anonymous true\nrequire_certificate true\n\
-             cafile {}\ncertfile {}\nkeyfile {}\n",
+             cafile {}\ncertfile {}\nkeyfile {}\n\
+             listener {tls_open} 127.0.0.1\nallow_anonymous true\ncertfile {}\nkeyfile {}\n",
+            pki.directory().display(),
             file("ca.pem"),
+            file("localhost.pem"),
+            file("localhost.key"),
             file("localhost.pem"),
             file("localhost.key"),
         );
@@ -50,18 +56,39 @@ impl Mosquitto {
             process,
             plain,
             tls,
+            tls_open,
             pki,
         };
+        broker.answers().await;
+        Some(broker)
+    }
+
+    async fn answers(&self) {
         let up = async {
-            while test_connection(&broker.settings()).await.is_err() {
+            while test_connection(&self.settings()).await.is_err() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         timeout(PATIENCE, up).await.expect("mosquitto is up");
-        Some(broker)
     }
 
-    fn settings(&self) -> SessionSettings {
+    /// Starts it again with the same configuration.
+    pub(crate) async fn launch(&mut self) {
+        let program = program().unwrap();
+        self.process = launch(&program, &self.pki.file("mosquitto.conf"));
+        self.answers().await;
+    }
+
+    /// Stops it with SIGTERM, upon which it writes its store, and starts it again.
+    pub(crate) async fn restart(&mut self) {
+        let id = self.process.id().to_string();
+        let told = Command::new("kill").args(["-s", "TERM", &id]).status();
+        assert!(told.unwrap().success());
+        self.process.wait().unwrap();
+        self.launch().await;
+    }
+
+    pub(crate) fn settings(&self) -> SessionSettings {
         let url = format!("mqtt://127.0.0.1:{}", self.plain);
         let mut settings = SessionSettings::new(url.parse().unwrap(), "gw-1");
         settings.reconnect = ReconnectPolicy {
@@ -72,7 +99,7 @@ impl Mosquitto {
         settings
     }
 
-    fn tls_settings(&self) -> SessionSettings {
+    pub(crate) fn tls_settings(&self) -> SessionSettings {
         let url = format!("mqtts://localhost:{}", self.tls);
         SessionSettings {
             endpoint: url.parse().unwrap(),
@@ -81,7 +108,7 @@ impl Mosquitto {
         }
     }
 
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
