@@ -30,9 +30,10 @@ lint: ## format, clippy, licences and advisories, links of the documentation
 	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
 	else echo "cargo-deny is not installed: licences and advisories were not checked (cargo install cargo-deny)"; fi
 
-bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk), Modbus, OPC UA, the loads of the design (needs mosquitto)
+bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk), the uplink, Modbus, OPC UA, the loads of the design (needs mosquitto)
 	$(CARGO) bench --locked -p millrace-bench --bench buffer
 	$(CARGO) run --release --quiet --locked -p millrace-bench --bin millrace-buffer-load
+	$(CARGO) run --release --quiet --locked -p millrace-bench --no-default-features --features uplink --bin millrace-uplink-load
 	$(CARGO) bench --locked -p millrace-bench --bench modbus_rival
 	$(CARGO) build --release --locked -p millrace-agent --bin millrace
 	MILLRACE_BIN="$(TARGET_DIR)/release/millrace" \

@@ -22,6 +22,8 @@ mod rig;
 mod row;
 mod segment;
 mod signals;
+#[cfg(feature = "uplink")]
+pub mod uplink;
 mod usage;
 
 pub use backlog::{Backlog, Part};
