@@ -252,6 +252,13 @@ impl Checker<'_> {
         let number = record["connection"].as_u64().unwrap_or_default();
         let mut session = self.sessions.remove(&number).unwrap_or_default();
         let from_client = record["from"] == "client";
+        session.seen = self.now;
+        if from_client && record["packet"] == "CONNECT" {
+            // A wire that was cut tells no end of what was on it: that was the end.
+            for session in std::mem::take(&mut self.sessions).into_values() {
+                self.ended(&session, session.seen);
+            }
+        }
         match (from_client, record["packet"].as_str().unwrap_or_default()) {
             (true, "CONNECT") => self.connect(&mut session, record),
             (true, "SUBSCRIBE") => session.subscribed(record),
@@ -259,7 +266,7 @@ impl Checker<'_> {
             (true, "DISCONNECT") => self.disconnected(&mut session, record),
             (false, "PUBLISH") => self.received(&mut session, record),
             (_, "END") => {
-                self.ended(&session);
+                self.ended(&session, self.now);
                 return;
             }
             _ => {}
@@ -269,7 +276,7 @@ impl Checker<'_> {
 
     fn end(&mut self) {
         for session in std::mem::take(&mut self.sessions).into_values() {
-            self.ended(&session);
+            self.ended(&session, self.now);
         }
         self.settle_owed(|_| true);
         let left = self.left_at.is_some_and(|at| self.now - at > GRACE_S);

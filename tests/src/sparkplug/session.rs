@@ -9,6 +9,8 @@ use super::{Checker, GRACE_S, Told};
 /// One connection.
 #[derive(Default)]
 pub(super) struct Session {
+    /// When its last packet passed.
+    pub(super) seen: f64,
     version: u64,
     bd_seq: Option<u64>,
     subscribed: Vec<(String, u64)>,
@@ -369,8 +371,7 @@ impl Checker<'_> {
         );
     }
 
-    pub(super) fn ended(&mut self, session: &Session) {
-        let now = self.now;
+    pub(super) fn ended(&mut self, session: &Session, now: f64) {
         let late = |since: Option<f64>| since.is_some_and(|at| now - at > GRACE_S);
         if late(session.rebirth_asked) {
             self.find(
