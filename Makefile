@@ -92,7 +92,7 @@ soak-fleet: setup ## 20 agents that are switched on at one moment, against one b
 	MILLRACE_FLEET=20 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
 		$(CARGO) test --locked -p millrace-tests --test it bootstrap::fleet -- --nocapture
 
-soak-opcua-recovery: setup ## eight troubles of two foreign OPC UA servers, with history and without, at full length; 10,000 items
+soak-opcua-recovery: setup ## nine troubles of two foreign OPC UA servers, with history and without, at full length; 10,000 items
 	MILLRACE_OPCUA_FULL=1 MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" \
 		$(CARGO) test --locked -p millrace-drivers --features sim --test opcua -- --nocapture --test-threads=4 comes_back:: items::
 

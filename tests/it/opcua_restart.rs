@@ -30,29 +30,35 @@ enum Kind {
 impl Plant {
     /// `None` where it is not installed.
     fn start(kind: Kind, directory: &Path, options: &[&str]) -> Result<Option<Plant>> {
-        let peers = checkout().join("drivers/tests/peers");
-        let mut command = match kind {
+        let mut arguments = vec![directory.to_str().context("a name")?, "correct horse"];
+        arguments.extend(options);
+        match kind {
             Kind::Asyncua => {
+                let script = checkout().join("drivers/tests/peers/asyncua_plant.py");
                 let mut command = Command::new(python()?);
-                command.arg(peers.join("asyncua_plant.py"));
-                command
+                command.arg(script);
+                Plant::run(command, free_port()?, &arguments).map(Some)
             }
-            Kind::NodeOpcua if peers.join("node/node_modules/node-opcua").is_dir() => {
-                let mut command = Command::new("node");
-                command.arg(peers.join("node/plant.js"));
-                command
-            }
-            Kind::NodeOpcua => {
-                eprintln!("skipped: node-opcua is not installed (tests/setup.sh)");
-                return Ok(None);
-            }
-        };
-        let port = free_port()?;
+            Kind::NodeOpcua => Plant::start_node("plant.js", &arguments),
+        }
+    }
+
+    /// A script of node-opcua; `None` where that is not installed.
+    fn start_node(script: &str, arguments: &[&str]) -> Result<Option<Plant>> {
+        let node = checkout().join("drivers/tests/peers/node");
+        if !node.join("node_modules/node-opcua").is_dir() {
+            eprintln!("skipped: node-opcua is not installed (tests/setup.sh)");
+            return Ok(None);
+        }
+        let mut command = Command::new("node");
+        command.arg(node.join(script));
+        Plant::run(command, free_port()?, arguments).map(Some)
+    }
+
+    fn run(mut command: Command, port: u16, arguments: &[&str]) -> Result<Plant> {
         let mut child = command
             .arg(port.to_string())
-            .arg(directory)
-            .arg("correct horse")
-            .args(options)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -67,7 +73,7 @@ impl Plant {
         };
         let ready = plant.line()?;
         ensure!(ready == "ready", "{ready:?}");
-        Ok(Some(plant))
+        Ok(plant)
     }
 
     fn line(&mut self) -> Result<String> {
@@ -136,24 +142,26 @@ enum Stored {
     Lost,
 }
 
-/// What is stored of the tags, by the number of the sample.
-fn stored(gateway: &Gateway) -> Result<BTreeMap<String, Vec<Stored>>> {
+/// What is in the store of a stopped agent.
+fn export(gateway: &Gateway, log: &str) -> Result<Vec<Value>> {
     let data_dir = gateway.data_dir();
     let data_dir = data_dir.to_str().context("a name")?;
-    let exported = gateway.cli(&[
-        "buffer",
-        "export",
-        "--format",
-        "jsonl",
-        "--data-dir",
-        data_dir,
-    ])?;
+    let mut args = vec!["buffer", "export", "--format", "jsonl"];
+    args.extend(["--log", log, "--data-dir", data_dir]);
+    let exported = gateway.cli(&args)?;
     ensure!(exported.status.success(), "{exported:?}");
+    let text = String::from_utf8(exported.stdout)?;
+    text.lines()
+        .map(|line| Ok(serde_json::from_str(line)?))
+        .collect()
+}
+
+/// What is stored of the tags, by the number of the sample.
+fn stored(gateway: &Gateway) -> Result<BTreeMap<String, Vec<Stored>>> {
     let mut samples: BTreeMap<(String, u64), Stored> = BTreeMap::new();
-    for line in String::from_utf8(exported.stdout)?.lines() {
-        let row: Value = serde_json::from_str(line)?;
-        let name = row["n"].as_str().with_context(|| line.to_owned())?;
-        let seq = row["seq"].as_u64().with_context(|| line.to_owned())?;
+    for row in export(gateway, "data")? {
+        let name = row["n"].as_str().context("a name")?;
+        let seq = row["seq"].as_u64().context("a number")?;
         let stored = match (row["r"].as_str(), row["st"].as_f64(), row["v"].as_f64()) {
             (Some("lost"), ..) => Stored::Lost,
             (None, Some(time), Some(value)) => {
@@ -303,4 +311,164 @@ fn node_opcua_with_history_misses_and_doubles_nothing() -> Result<()> {
 #[test]
 fn node_opcua_without_history_has_each_hole_marked() -> Result<()> {
     restarts(Kind::NodeOpcua, false, &ENDS)
+}
+
+/// The alarms in the store: state, start, and when each was told.
+fn alarms(gateway: &Gateway) -> Result<Vec<(String, f64)>> {
+    let rows = export(gateway, "alarm")?;
+    let alarms = rows.iter().filter(|row| row["kind"] == "alarm");
+    let alarm = |row: &Value| {
+        let state = row["state"].as_str().context("a state")?;
+        Ok((state.to_owned(), row["start"].as_f64().context("a start")?))
+    };
+    alarms.map(alarm).collect()
+}
+
+#[test]
+fn alarms_that_ended_meanwhile_end_and_others_do_not_begin_again() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let Some(mut server) = Plant::start_node("alarms.js", &[])? else {
+        return Ok(());
+    };
+    let mut gateway = Gateway::new(directory.path());
+    gateway.configure(&format!(
+        "[buffer]\ncommit_interval = \"200ms\"\n\n[[device]]\nname = \"press\"\ndriver = \"opcua\"\n\
+         address = \"opc.tcp://127.0.0.1:{}\"\nsecurity = \"None\"\nevents = [\"i=2253\"]\n\
+         publish_interval = \"100ms\"\n\n[[device.tag]]\nname = \"level\"\n\
+         address = \"nsu=urn:millrace:alarms;s=Level\"\n",
+        server.port
+    ))?;
+    // A shown level says that what was told before it has arrived, and half a second that it is committed.
+    let level = |gateway: &Gateway, level: f64| -> Result<()> {
+        wait_for("the level", STEP, || {
+            let rows = gateway.json(&["tags", "press/level"]).ok()?;
+            (rows[0]["value"].as_f64() == Some(level)).then_some(())
+        })?;
+        std::thread::sleep(Duration::from_millis(700));
+        Ok(())
+    };
+    gateway.start()?;
+    level(&gateway, 0.0)?;
+    server.tell("60")?;
+    level(&gateway, 60.0)?;
+    // Begun; ended while nobody listened.
+    gateway.kill();
+    server.tell("0")?;
+    gateway.start()?;
+    level(&gateway, 0.0)?;
+    // Begun again; still active after a stop and a kill.
+    server.tell("70")?;
+    level(&gateway, 70.0)?;
+    gateway.terminate()?;
+    gateway.start()?;
+    level(&gateway, 70.0)?;
+    gateway.kill();
+    gateway.start()?;
+    level(&gateway, 70.0)?;
+    server.tell("0")?;
+    level(&gateway, 0.0)?;
+    gateway.terminate()?;
+    let told = alarms(&gateway)?;
+    let told: Vec<(&str, f64)> = (told.iter())
+        .filter(|(state, _)| state != "update")
+        .map(|(state, start)| (state.as_str(), *start))
+        .collect();
+    let states: Vec<&str> = told.iter().map(|(state, _)| *state).collect();
+    assert_eq!(states, ["begin", "end", "begin", "end"], "{told:?}");
+    // Each process ties the moments of a boot to UTC by itself.
+    assert!((told[0].1 - told[1].1).abs() < 1.0, "{told:?}");
+    assert!((told[2].1 - told[3].1).abs() < 1.0, "{told:?}");
+    Ok(())
+}
+
+/// 10,000 with `MILLRACE_OPCUA_FULL`, as the issue has it.
+#[test]
+fn refused_nodes_are_named_on_the_screen() -> Result<()> {
+    let full = std::env::var_os("MILLRACE_OPCUA_FULL").is_some();
+    let (good, bad) = if full { (9_950, 50) } else { (1_990, 50) };
+    let directory = tempfile::tempdir()?;
+    let spare = format!("spare={good}");
+    let Some(plant) = Plant::start(Kind::Asyncua, directory.path(), &[&spare])? else {
+        return Ok(());
+    };
+    let mut gateway = Gateway::new(directory.path());
+    let spare = (0..good).map(|nth| format!("Spare{nth}"));
+    let nowhere = (0..bad).map(|nth| format!("Nowhere{nth}"));
+    let mut tags = "name,address\n".to_owned();
+    for name in spare.chain(nowhere) {
+        tags += &format!("{name},nsu=urn:millrace:plant;s={name}\n");
+    }
+    gateway.write("tags.csv", &tags)?;
+    gateway.configure(&format!(
+        "[[device]]\nname = \"press\"\ndriver = \"opcua\"\naddress = \"opc.tcp://127.0.0.1:{}/plant\"\n\
+         security = \"None\"\ntimeout = \"60s\"\ntags_file = \"tags.csv\"\n",
+        plant.port
+    ))?;
+    gateway.start()?;
+    let status = wait_for("good values", STEP, || {
+        let status = gateway.json(&["status"]).ok()?;
+        (status["devices"][0]["tags_good"] == good).then_some(status)
+    })?;
+    let excluded = status["devices"][0]["excluded"].as_array();
+    let excluded = excluded.context("excluded nodes")?;
+    assert_eq!(excluded.len(), bad);
+    for (nth, node) in excluded.iter().enumerate() {
+        assert_eq!(
+            node["addresses"],
+            format!("nsu=urn:millrace:plant;s=Nowhere{nth}")
+        );
+        assert_eq!(node["cause"], "BadNodeIdUnknown");
+    }
+    let screen = gateway.cli(&["status"])?;
+    let screen = String::from_utf8(screen.stdout)?;
+    let screen: String = screen.split_whitespace().collect::<Vec<&str>>().join(" ");
+    let total = good + bad;
+    let first = format!(
+        "{bad} of {total} tags are not good (illegal-address {bad}): the server does not give \
+         nsu=urn:millrace:plant;s=Nowhere0 (BadNodeIdUnknown), "
+    );
+    assert!(screen.contains(&first), "{screen}");
+    assert!(screen.contains("and 45 nodes more"), "{screen}");
+    let listed = gateway.cli(&["device", "list"])?;
+    let listed = String::from_utf8(listed.stdout)?;
+    let named = |nth: &usize| listed.contains(&format!("s=Nowhere{nth} "));
+    assert_eq!((0..bad).filter(named).count(), bad, "{listed}");
+    Ok(())
+}
+
+#[test]
+fn a_changed_password_file_ends_the_pause_of_a_refused_device() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let Some(mut plant) = Plant::start(Kind::Asyncua, directory.path(), &[])? else {
+        return Ok(());
+    };
+    let mut gateway = Gateway::new(directory.path());
+    gateway.write("password", "wrong horse")?;
+    gateway.configure(&plant.config(directory.path(), ""))?;
+    gateway.start()?;
+    let device = || Some(gateway.json(&["status"]).ok()?["devices"][0].clone());
+    wait_for("a refusal", STEP, || {
+        let device = device()?;
+        device["error"]
+            .as_str()?
+            .contains("password_file")
+            .then_some(())
+    })?;
+    let logins = plant.ask("logins")?;
+    // A wrong password is not hammered.
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(plant.ask("logins")?, logins);
+    gateway.write("password", "correct horse")?;
+    let written = std::time::Instant::now();
+    wait_for("a session", STEP, || {
+        (device()?["state"] == "online").then_some(())
+    })?;
+    // The pause after a refusal is half a minute at least.
+    assert!(
+        written.elapsed() < Duration::from_secs(20),
+        "{:?}",
+        written.elapsed()
+    );
+    assert_eq!(plant.ask("logins")?, logins + 1);
+    Ok(())
 }

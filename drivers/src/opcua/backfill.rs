@@ -87,7 +87,11 @@ impl Gaps {
             held: Vec::new(),
             filling: Filling::default(),
         });
-        // What was held in an earlier session is still held; the gap ends later now.
+        // What was held before is still held; the gap ends later now, and is one in the middle, too.
+        if let Some(mark) = gap.held.last().map(lost) {
+            gap.held.push(mark);
+            self.held += 1;
+        }
         gap.after = after;
         gap.was_bad |= was_bad;
         gap.until = None;
@@ -247,6 +251,9 @@ impl Gaps {
         out.append(&mut fresh);
         gap.filling.asked = false;
         if reached {
+            let before = gap.held.len();
+            gap.held.retain(|held| !is_lost(held));
+            self.held -= before - gap.held.len();
             self.close(place, out);
         } else if !continuation.is_null_or_empty() {
             gap.filling.continuation = Some((span, continuation));
@@ -331,6 +338,14 @@ impl Gap {
         let seen = (sample.source_time, print(&sample));
         let known = |held: &Sample| (held.source_time, print(held)) == seen;
         if sample.source_time.is_some() && self.held.iter().any(known) {
+            // What has not changed since has no gap behind it.
+            if let [.., last, mark] = self.held.as_slice()
+                && is_lost(mark)
+                && known(last)
+            {
+                self.held.pop();
+                *held -= 1;
+            }
             return;
         }
         *held += 1;
@@ -357,6 +372,10 @@ impl Gap {
             out.push((place, lost(next)));
         }
     }
+}
+
+fn is_lost(sample: &Sample) -> bool {
+    sample.quality.reason() == Some(Reason::Lost)
 }
 
 fn lost(next: &Sample) -> Sample {

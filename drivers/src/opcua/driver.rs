@@ -280,7 +280,7 @@ impl OpcuaDriver {
         let mut intake = std::mem::take(&mut left.intake);
         let first = missed
             .into_iter()
-            .filter_map(|batch| intake.take(batch, monitored.discards_newest, &monitored.notes))
+            .filter_map(|batch| intake.take(batch, &monitored.notes))
             .collect();
         intake.begin(self.items.len(), self.settings.history);
         let acks = Acks::new(self.receipts.clone());

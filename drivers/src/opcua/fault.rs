@@ -10,8 +10,16 @@ pub(super) enum Fault {
     #[error("it shows no certificate")]
     Missing,
     /// Neither pinned nor signed by anybody.
-    #[error("its certificate with thumbprint {thumbprint} ({subject}) is not trusted here")]
-    Untrusted { thumbprint: String, subject: String },
+    #[error(
+        "its certificate with thumbprint {thumbprint} ({subject}) is not trusted here{}",
+        .pinned.as_ref().map_or_else(String::new, |pinned| format!("; {pinned}"))
+    )]
+    Untrusted {
+        thumbprint: String,
+        subject: String,
+        /// What is known of another one of the same application.
+        pinned: Option<String>,
+    },
     /// Signed, and the signer is not there or not trusted.
     #[error(
         "its certificate with thumbprint {thumbprint} ({subject}) is signed by {issuer}, which is not trusted here"

@@ -16,8 +16,8 @@ use super::notes::Notes;
 pub(super) struct Arrived {
     pub(super) place: usize,
     pub(super) sample: Sample,
-    /// The server's queue ran over: its neighbour on the side where the server discards is lost.
-    pub(super) overflowed: bool,
+    /// The server's queue ran over: what came before it may be lost.
+    pub(super) lost_before: bool,
 }
 
 /// What one notification, or one read of ours, brought.
@@ -34,7 +34,7 @@ impl Batch {
         let arrived = |(place, sample)| Arrived {
             place,
             sample,
-            overflowed: false,
+            lost_before: false,
         };
         Self {
             samples: samples.into_iter().map(arrived).collect(),
@@ -90,17 +90,12 @@ impl Intake {
     }
 
     /// What may be handed over of it now; `None` where that is nothing.
-    pub(super) fn take(
-        &mut self,
-        batch: Batch,
-        discards_newest: bool,
-        notes: &Notes,
-    ) -> Option<Reading> {
+    pub(super) fn take(&mut self, batch: Batch, notes: &Notes) -> Option<Reading> {
         let mut samples = Vec::with_capacity(batch.samples.len());
         let (mut out, mut known) = (Vec::new(), Vec::new());
         for arrived in batch.samples {
             let place = arrived.place;
-            if arrived.overflowed && !discards_newest {
+            if arrived.lost_before {
                 self.gaps.open(place, self.delivered.cursor(place), false);
             }
             if self.gaps.is_empty() {
@@ -109,9 +104,6 @@ impl Intake {
             } else {
                 known.extend(self.gaps.offer(place, arrived.sample, &mut out));
                 self.release(&mut out, &mut samples, notes);
-            }
-            if arrived.overflowed && discards_newest {
-                self.gaps.open(place, self.delivered.cursor(place), false);
             }
         }
         if !self.history {

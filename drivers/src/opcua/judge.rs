@@ -142,6 +142,7 @@ impl Judge<'_> {
             Fault::Untrusted {
                 thumbprint,
                 subject,
+                pinned: self.authorities.pinned_instead(certificate),
             }
         } else {
             Fault::UnknownAuthority {

@@ -181,9 +181,7 @@ impl Publisher {
         if !self.doubted.is_empty() {
             batch.samples = self.sort_in_doubted(batch.samples);
         }
-        let discards_newest = self.monitored.discards_newest;
-        self.intake
-            .take(batch, discards_newest, &self.monitored.notes)
+        self.intake.take(batch, &self.monitored.notes)
     }
 
     async fn step(&mut self) -> Result<Vec<Reading>, SessionError> {
@@ -380,7 +378,7 @@ impl Publisher {
                 sorted.extend((!known).then_some(Arrived {
                     place,
                     sample: doubted,
-                    overflowed: false,
+                    lost_before: false,
                 }));
             }
             sorted.push(arrived);
@@ -467,7 +465,7 @@ async fn batch(
     let arrived = |((place, sample), overflowed)| Arrived {
         place,
         sample,
-        overflowed,
+        lost_before: overflowed,
     };
     let mut samples: Vec<Arrived> = samples.map(arrived).collect();
     suspect_full_queues(monitored, &mut samples);
@@ -504,17 +502,19 @@ fn take_notification(
     Ok(())
 }
 
-/// Servers send the values of an item one after the other.
+/// Not every server says when a queue runs over (it does so at the value before which others are missing: the first, or
+/// where what came first is kept the last, which newer ones replace). One that does not say may not keep what it was
+/// asked to keep, either. Servers send the values of an item one after the other.
 fn suspect_full_queues(monitored: &Monitored, samples: &mut [Arrived]) {
     for of_item in samples.chunk_by_mut(|one, other| one.place == other.place) {
         let values = u32::try_from(of_item.len()).unwrap_or(u32::MAX);
-        let at = if monitored.discards_newest {
-            of_item.last_mut()
-        } else {
-            of_item.first_mut()
+        let says = of_item.iter().any(|arrived| arrived.lost_before);
+        let [first, .., last] = of_item else {
+            continue;
         };
-        if let Some(arrived) = at {
-            arrived.overflowed |= monitored.fills_queue(arrived.place, values);
+        if !says && monitored.fills_queue(first.place, values) {
+            first.lost_before = true;
+            last.lost_before = monitored.discards_newest;
         }
     }
 }

@@ -16,7 +16,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
+use millrace_tags::Timestamp;
 use opcua::types::ByteString;
 
 use super::certificate::{Certificate, CertificateTime, RevocationList, chain};
@@ -64,6 +66,7 @@ pub(super) fn leaf(bytes: &ByteString) -> ByteString {
 
 /// Everything that we trust, and what we know of authorities.
 pub(super) struct Authorities {
+    pki_dir: PathBuf,
     trusted: Vec<Certificate>,
     issuers: Vec<Certificate>,
     lists: Vec<RevocationList>,
@@ -78,6 +81,7 @@ impl Authorities {
         server_cert_file: Option<&Path>,
     ) -> Result<Self, TrustError> {
         let mut found = Self {
+            pki_dir: pki_dir.to_owned(),
             trusted: Vec::new(),
             issuers: Vec::new(),
             lists: Vec::new(),
@@ -107,6 +111,26 @@ impl Authorities {
     /// Whether this very certificate is trusted.
     pub(super) fn is_trusted(&self, certificate: &Certificate) -> bool {
         self.trusted.contains(certificate)
+    }
+
+    /// Another certificate that is trusted for what this one says that it is for, and since when: the server's was
+    /// changed, or somebody pretends to be it.
+    pub(super) fn pinned_instead(&self, certificate: &Certificate) -> Option<String> {
+        let application = certificate.uris().into_iter().next()?;
+        let is_same = |trusted: &&Certificate| trusted.uris().contains(&application);
+        let pinned = self.trusted.iter().find(is_same)?.thumbprint();
+        let file = self.pki_dir.join(format!("trusted/{pinned}.der"));
+        let since = std::fs::metadata(file)
+            .and_then(|meta| meta.modified())
+            .ok();
+        let since = since.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let since = since.and_then(|since| {
+            CertificateTime::from_utc(Timestamp(i64::try_from(since.as_nanos()).ok()?))
+        });
+        let since = since.map_or_else(String::new, |since| format!(" since {since}"));
+        Some(format!(
+            "another one of {application}, {pinned}, is pinned{since}: the server's was changed, or this is not that server"
+        ))
     }
 
     /// All that are known here, trusted or not.

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use millrace_drivers::opcua::{Mode, Policy, Security};
+use millrace_drivers::opcua::{Discard, Mode, Policy, Security};
 
 use crate::follow::{Account, Followed, Step, account, follow};
 use crate::link::Link;
@@ -37,11 +37,16 @@ enum Trouble {
     Password,
     /// The link is down for longer than the server's queue lasts.
     Overrun,
+    /// The same where the server was asked to keep what came first.
+    OverrunNewest,
 }
 
 /// What every run has time for: each trouble once with history, and what differs between servers or without it.
 fn is_short(kind: Kind, trouble: Trouble, history: bool) -> bool {
-    let telling = matches!(trouble, Trouble::Killed | Trouble::Overrun);
+    let telling = matches!(
+        trouble,
+        Trouble::Killed | Trouble::Overrun | Trouble::OverrunNewest
+    );
     match (kind, history) {
         (Kind::Asyncua, true) => true,
         (Kind::NodeOpcua, true) => telling || trouble == Trouble::Password,
@@ -73,8 +78,11 @@ async fn comes_back(kind: Kind, trouble: Trouble, history: bool) {
     plant.pin();
     let mut settings = plant.settings(&link.url(), ENCRYPTED);
     settings.auth = plant.login(&plant.password);
-    if trouble == Trouble::Overrun {
+    if matches!(trouble, Trouble::Overrun | Trouble::OverrunNewest) {
         settings.queue_size = 20;
+    }
+    if trouble == Trouble::OverrunNewest {
+        settings.discard = Discard::Newest;
     }
     if trouble == Trouble::DownAtStart {
         plant.kill();
@@ -98,7 +106,11 @@ async fn comes_back(kind: Kind, trouble: Trouble, history: bool) {
     check(&plant, &account, history);
     let certain = matches!(
         trouble,
-        Trouble::Killed | Trouble::Certificate | Trouble::Password | Trouble::Overrun
+        Trouble::Killed
+            | Trouble::Certificate
+            | Trouble::Password
+            | Trouble::Overrun
+            | Trouble::OverrunNewest
     );
     if certain {
         assert!(history == account.marked.is_empty(), "{:?}", account.marked);
@@ -130,7 +142,7 @@ async fn begin(plant: &mut Plant, followed: &Followed) {
 async fn trouble_with(trouble: Trouble, plant: &mut Plant, link: &Link, followed: &Followed) {
     let opened = opened(followed);
     match trouble {
-        Trouble::Cut | Trouble::Overrun => {
+        Trouble::Cut | Trouble::Overrun | Trouble::OverrunNewest => {
             link.down(true);
             tokio::time::sleep(long(3000, 1000)).await;
             link.down(false);
@@ -247,6 +259,7 @@ matrix! {
     Asyncua asyncua_down_at_start: DownAtStart;
     Asyncua asyncua_password_changed: Password;
     Asyncua asyncua_queue_overrun: Overrun;
+    Asyncua asyncua_queue_overrun_keeping_the_first: OverrunNewest;
     NodeOpcua node_link_cut: Cut;
     NodeOpcua node_blackhole: Blackhole;
     NodeOpcua node_killed: Killed;
@@ -255,4 +268,5 @@ matrix! {
     NodeOpcua node_down_at_start: DownAtStart;
     NodeOpcua node_password_changed: Password;
     NodeOpcua node_queue_overrun: Overrun;
+    NodeOpcua node_queue_overrun_keeping_the_first: OverrunNewest;
 }

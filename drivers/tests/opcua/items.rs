@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_drivers::opcua::{Item, OpcuaDriver, Security, ServerDeadband, Settings};
+use millrace_drivers::opcua::{Collect, Item, OpcuaDriver, Security, ServerDeadband, Settings};
 use millrace_drivers::{Driver, Session};
 use millrace_tags::{Quality, Reason, Sample, SystemClock, TagId, Value};
 
+use crate::link::Link;
 use crate::plant::{Kind, Options, Plant, is_full, node};
 use crate::session::{PATIENCE, collect, excluded, of};
 
@@ -151,6 +152,38 @@ async fn a_deadband_is_applied_by_the_server_or_named() {
             );
         }
         session.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_polled_session_that_was_cut_off_is_closed_before_there_is_another() {
+    for kind in [Kind::Asyncua, Kind::NodeOpcua] {
+        let Some(mut plant) = started(kind, 0) else {
+            continue;
+        };
+        let link = Link::to(&plant.url()).await;
+        let settings = Settings {
+            collect: Collect::Poll,
+            // Waited for twice: for the read, and for the goodbye.
+            timeout: Duration::from_secs(5),
+            ..plant.settings(&link.url(), Security::None)
+        };
+        let items = vec![item(0, "nsu=urn:millrace:plant;s=Fixed")];
+        let driver = OpcuaDriver::new(settings, items, Arc::new(SystemClock::new()));
+        let mut session = driver.open().await.expect("session");
+        let samples = session.read(0).await.expect("reading").samples;
+        assert_eq!(samples[0].value, Some(Value::F32(4.5)), "{kind:?}");
+        // The server does not hear that the connection is gone, nor the goodbye.
+        link.silence(true);
+        session.read(0).await.expect_err("silence");
+        session.close().await;
+        assert_eq!(plant.ask("sessions"), 1, "{kind:?}");
+        link.silence(false);
+        let mut session = driver.open().await.expect("session");
+        assert_eq!(plant.ask("sessions"), 1, "{kind:?}");
+        assert_eq!(plant.sessions_max(), 1, "{kind:?}");
+        session.close().await;
+        assert_eq!(plant.ask("sessions"), 0, "{kind:?}");
     }
 }
 

@@ -143,18 +143,22 @@ fn bad_news_without_a_time_waits_for_a_value_that_has_one() {
 
 #[test]
 fn what_was_held_when_the_session_broke_again_is_not_lost_without_a_history() {
-    let mut gaps = gaps(true);
-    let mut out = Vec::new();
-    gaps.offer(0, at(20), &mut out);
-    let mut after = Cursor::default();
-    after.take(&at(10));
-    gaps.open(0, after, true);
-    gaps.offer(0, at(30), &mut out);
-    assert!(out.is_empty());
-    let (asked, _) = request(&mut gaps).expect("a request");
-    assert_eq!(asked, span(10, 30));
-    gaps.give_up(0, &mut out);
-    assert_eq!(times(&out), [0, 20, 30]);
+    // A value that is the same as before has no second gap before it.
+    for (next, expected) in [(30, &[0, 20, 0, 30][..]), (20, &[0, 20])] {
+        let mut gaps = gaps(true);
+        let mut out = Vec::new();
+        gaps.offer(0, at(20), &mut out);
+        let mut after = Cursor::default();
+        after.take(&at(10));
+        gaps.open(0, after, true);
+        gaps.offer(0, at(next), &mut out);
+        assert!(out.is_empty());
+        let (asked, _) = request(&mut gaps).expect("a request");
+        assert_eq!(asked, span(10, next));
+        gaps.give_up(0, &mut out);
+        assert_eq!(times(&out), expected);
+        assert!(gaps.held == 0);
+    }
 }
 
 #[test]
@@ -186,4 +190,29 @@ fn gaps_that_begin_far_apart_are_asked_for_apart() {
         None,
     ];
     assert_eq!(spans, expected);
+}
+
+#[test]
+fn a_second_gap_behind_held_values_is_filled_with_the_first_or_marked_too() {
+    for history in [true, false] {
+        let mut gaps = gaps(false);
+        let mut after = Cursor::default();
+        after.take(&at(10));
+        let mut out = Vec::new();
+        gaps.offer(0, at(20), &mut out);
+        gaps.open(0, after, false);
+        gaps.offer(0, at(30), &mut out);
+        assert!(out.is_empty());
+        let (asked, _) = request(&mut gaps).expect("a request");
+        assert_eq!(asked, span(10, 30));
+        if history {
+            let values = [10, 15, 20, 25, 30].map(at).to_vec();
+            gaps.filled(0, values, asked, ByteString::null(), &mut out);
+            assert_eq!(times(&out), [15, 20, 25, 30]);
+        } else {
+            gaps.give_up_all(&mut out);
+            assert_eq!(times(&out), [0, 20, 0, 30]);
+        }
+        assert!(gaps.is_empty() && gaps.held == 0);
+    }
 }

@@ -196,6 +196,12 @@ fn self_signed_and_not_pinned_is_untrusted() {
         hint.contains("millrace trust opc.tcp://10.0.0.5:4840/UA"),
         "{hint}"
     );
+    // Another key: the server that is pinned has got a new certificate.
+    let (_third, _, changed) = pinned(&good());
+    let (message, _) = fault(&settings, &changed);
+    let since = format!("another one of {APPLICATION}, {thumbprint}, is pinned since 20");
+    assert!(message.contains(&since), "{message}");
+    assert!(message.ends_with("or this is not that server"), "{message}");
     assert_eq!(judged(&settings, b"").faults, [Fault::Missing]);
     assert_eq!(judged(&settings, b"nonsense").faults, [Fault::Missing]);
 }
