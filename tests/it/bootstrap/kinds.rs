@@ -4,6 +4,10 @@ use millrace_tests::process::free_port;
 
 use super::*;
 
+/// The key of the vendor's own example.
+pub(super) const AZURE_KEY: &str =
+    "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
+
 /// An enrolment without an uplink: one device, so that somebody can see that it runs.
 fn content(directory: &Path) -> Result<(Peer, String)> {
     let (pump, port) = plant::start_pump(directory, &[])?;
@@ -108,7 +112,7 @@ fn magistrala_with_challenge_and_proof() -> Result<()> {
 }
 
 /// mosquitto with TLS, which admits holders of a certificate of the core's CA.
-fn broker_of(directory: &Path) -> Result<(Broker, u16)> {
+pub(super) fn broker_of(directory: &Path) -> Result<(Broker, u16)> {
     let port = free_port()?;
     let pki = directory.join("pki");
     let lines = format!(
@@ -291,14 +295,12 @@ fn thingsboard_provisions_once_and_a_lost_answer_is_made_good() -> Result<()> {
 #[test]
 fn azure_names_the_hub() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    let key =
-        "8isrFI1sGsIlvvFSSFRiMfCNzv21fjbE/+ah/lSh3lF8e2YG1Te7w1KpZhJFFXJrqYKi9yegxkqIChbqOS9Egw==";
-    let known = json!({"key": key, "approve_after": 1, "reply": {"assignedHub": "localhost", "deviceId": "device-1"}});
+    let known = json!({"key": AZURE_KEY, "approve_after": 1, "reply": {"assignedHub": "localhost", "deviceId": "device-1"}});
     let core = Core::start(directory.path(), "azure-dps", &known, &["--tls", "pki"])?;
     let url = format!("https://localhost:{}", core.port);
     let more = "id_scope = \"0ne00TEST\"\nca_file = \"pki/ca.pem\"";
     let mut gateway = gateway(directory.path(), &table("azure-dps", &url, more))?;
-    gateway.write("bootstrap.key", key)?;
+    gateway.write("bootstrap.key", AZURE_KEY)?;
     gateway.start()?;
     // There is no hub; what is to be seen is which one it would log in to, and as whom.
     wait_state(&gateway, "trial")?;
