@@ -46,6 +46,13 @@ pub(crate) enum Wish {
         /// For how long it is watched.
         watch: Duration,
     },
+    /// A version of a model is to run.
+    Promote {
+        /// The model's name.
+        model: String,
+        /// Which version; `None`: the configured bundle.
+        version: Option<String>,
+    },
     /// The program ends and starts again.
     Restart,
 }
@@ -98,6 +105,12 @@ pub(crate) struct ApplyRequest {
     /// The cloud layer as TOML, JSON or YAML. Missing: the files on disk as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) toml: Option<String>,
+    /// Where the layer is instead, and its SHA-256; for the command only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<String>,
+    /// See `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) sha256: Option<String>,
     /// For how long it is watched, as in `60s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) watch: Option<String>,

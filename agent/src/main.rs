@@ -25,6 +25,7 @@ mod poll;
 mod remote;
 mod replay;
 mod report;
+mod shelf;
 mod stored;
 mod supervisor;
 mod totals;

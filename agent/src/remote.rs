@@ -1,22 +1,26 @@
 //! What the cloud may have done by command, as far as `[local] commands` grants it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_tags::Command;
+use millrace_uplink::fetch::{FetchError, FetchRules};
 use serde_json::{Value, json};
 
 use crate::apply::{ApplyRequest, Asker, Wanted, Wish, watch_time};
 use crate::bootstrap;
 use crate::command::{Ran, RunCommand, Undone};
+use crate::config;
 use crate::device::chain;
 use crate::gateway::Gateway;
 use crate::replay::{ReplayRequest, brief};
 use crate::report::{WriteDone, WriteRequest};
+use crate::shelf::Shelf;
 use crate::write::WriteRefusal;
 
 /// Operations of this version.
-pub(crate) const OPERATIONS: [&str; 12] = [
+pub(crate) const OPERATIONS: [&str; 15] = [
     "read",
     "write",
     "status",
@@ -26,10 +30,21 @@ pub(crate) const OPERATIONS: [&str; 12] = [
     "config.get",
     "config.apply",
     "config.rollback",
+    "model.install",
+    "model.promote",
+    "model.rollback",
     "bootstrap",
     "restart",
     "log",
 ];
+
+/// The largest model that a gateway takes.
+const MODEL_BYTES_MAX: u64 = 64 << 20;
+/// A model of that size over a slow link.
+const MODEL_LIMIT: Duration = Duration::from_secs(900);
+/// The largest configuration: ten thousand tags written out.
+const CONFIG_BYTES_MAX: u64 = 8 << 20;
+const CONFIG_LIMIT: Duration = Duration::from_secs(120);
 
 /// For how long another log level holds where nobody says.
 const LOG_FOR_DEFAULT: Duration = Duration::from_secs(3600);
@@ -102,9 +117,14 @@ impl Remote {
                 Undone::Rejected(format!("args: {}; {expected}", chain(&error)))
             })?;
         let watch = watch_time(request.watch.as_deref()).map_err(Undone::Rejected)?;
-        let text = request
-            .toml
-            .ok_or_else(|| Undone::Rejected("args has no `toml`".to_owned()))?;
+        let text = match (request.toml, request.url, request.sha256) {
+            (Some(text), None, None) => text,
+            (None, Some(url), Some(sha256)) => self.fetch_text(url, sha256).await?,
+            _ => {
+                let sentence = "args must have `toml`, or `url` and `sha256`";
+                return Err(Undone::Rejected(sentence.to_owned()));
+            }
+        };
         let layer = self.checked(text).await?;
         self.try_layer(Some(layer), watch, command)
     }
@@ -158,6 +178,132 @@ impl Remote {
     }
 }
 
+impl Remote {
+    /// What a download that this uplink asks for is held to.
+    fn fetch_rules(&self, bytes_max: u64, limit: Duration) -> FetchRules {
+        let config = &self.gateway.config;
+        let uplink = config
+            .uplinks
+            .iter()
+            .find(|uplink| uplink.name == self.uplink);
+        let mut hosts: Vec<String> = uplink
+            .map(|it| it.endpoint.host.clone())
+            .into_iter()
+            .collect();
+        hosts.extend(config.local.fetch_hosts.iter().cloned());
+        FetchRules {
+            hosts,
+            bytes_max,
+            limit,
+            ca_file: uplink.and_then(|uplink| uplink.tls.ca_file.clone()),
+        }
+    }
+
+    async fn fetch(
+        &self,
+        url: String,
+        sha256: String,
+        to: PathBuf,
+        rules: FetchRules,
+    ) -> Result<(), Undone> {
+        let (uplink, from) = (self.uplink.as_str(), url.clone());
+        tracing::info!(target: "audit", uplink, url = from, "download");
+        let work = move || millrace_uplink::fetch::fetch(&url, &sha256, &to, &rules);
+        let fetched = tokio::task::spawn_blocking(work).await;
+        let fetched = fetched.map_err(|error| Undone::Failed(error.to_string()))?;
+        fetched.map_err(|error| match &error {
+            FetchError::Url { .. } | FetchError::Host { .. } | FetchError::Digest(_) => {
+                Undone::Rejected(chain(&error))
+            }
+            error => Undone::Failed(chain(error)),
+        })
+    }
+
+    async fn fetch_text(&self, url: String, sha256: String) -> Result<String, Undone> {
+        let failed = |error: std::io::Error| Undone::Failed(error.to_string());
+        let directory = tempfile::tempdir().map_err(failed)?;
+        let to = directory.path().join("layer");
+        let rules = self.fetch_rules(CONFIG_BYTES_MAX, CONFIG_LIMIT);
+        self.fetch(url, sha256, to.clone(), rules).await?;
+        std::fs::read_to_string(to).map_err(failed)
+    }
+
+    /// Puts a version of a model on its shelf: `{"name", "url", "sha256"}`. It does not run yet.
+    async fn install(&self, args: &Value) -> Result<Value, Undone> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Install {
+            name: Option<String>,
+            url: String,
+            sha256: String,
+        }
+        let Install { name, url, sha256 } =
+            serde_json::from_value(args.clone()).map_err(|error| {
+                let expected =
+                    "expected {\"name\": \"…\", \"url\": \"https://…\", \"sha256\": \"…\"}";
+                Undone::Rejected(format!("args: {}; {expected}", chain(&error)))
+            })?;
+        let model = self.model(name.as_deref())?;
+        let shelf = Shelf::of(&self.gateway.config.gateway.data_dir, &model.name);
+        let to = shelf.arriving().map_err(Undone::Failed)?;
+        let rules = self.fetch_rules(MODEL_BYTES_MAX, MODEL_LIMIT);
+        self.fetch(url, sha256.clone(), to, rules).await?;
+        let name = model.name.clone();
+        let admitted = tokio::task::spawn_blocking(move || shelf.admit(&model, &sha256)).await;
+        let admitted = admitted.map_err(|error| Undone::Failed(error.to_string()))?;
+        let installed = admitted.map_err(|why| Undone::Failed(format!("not admitted: {why}")))?;
+        Ok(json!({"name": name, "version": installed.version, "sha256": installed.sha256}))
+    }
+
+    /// The configured model of this name, or the only one.
+    fn model(&self, name: Option<&str>) -> Result<config::Model, Undone> {
+        let models = &self.gateway.config.models;
+        let found = match (name, models.as_slice()) {
+            (Some(name), models) => models.iter().find(|model| model.name == name),
+            (None, [only]) => Some(only),
+            (None, _) => None,
+        };
+        found.cloned().ok_or_else(|| {
+            let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+            Undone::Rejected(format!(
+                "args.name is {}; the configuration has the models: {}",
+                name.unwrap_or("missing"),
+                known.join(", ")
+            ))
+        })
+    }
+
+    fn promote(&self, command: &Command) -> Result<Ran, Undone> {
+        let model = self.model(command.args.get("name").and_then(Value::as_str))?;
+        let version = command.args.get("version").and_then(Value::as_str);
+        let version =
+            version.ok_or_else(|| Undone::Rejected("args has no `version`".to_owned()))?;
+        self.run_version(model.name, Some(version.to_owned()), command)
+    }
+
+    fn rollback_model(&self, command: &Command) -> Result<Ran, Undone> {
+        let model = self.model(command.args.get("name").and_then(Value::as_str))?;
+        let shelf = Shelf::of(&self.gateway.config.gateway.data_dir, &model.name);
+        let previous = shelf.previous().map_err(Undone::Rejected)?;
+        self.run_version(model.name, previous, command)
+    }
+
+    fn run_version(
+        &self,
+        model: String,
+        version: Option<String>,
+        command: &Command,
+    ) -> Result<Ran, Undone> {
+        self.ask(Wish::Promote { model, version }, command)?;
+        if command.reply_to.fleeting {
+            return Ok(Ran::Done(
+                json!({"state": "trying", "outcome": "see models of status"}),
+            ));
+        }
+        Ok(Ran::GoesOn)
+    }
+}
+
 /// Logs at another level for a while: `{"level": "debug", "for": "1h"}`.
 fn log(args: &Value) -> Result<Value, Undone> {
     let level = args
@@ -201,6 +347,9 @@ impl RunCommand for Remote {
             "config.get" => self.gateway.config_tables(),
             "config.apply" => return self.apply(command).await,
             "config.rollback" => return self.rollback(command).await,
+            "model.install" => self.install(args).await?,
+            "model.promote" => return self.promote(command),
+            "model.rollback" => return self.rollback_model(command),
             "bootstrap" => self.bootstrap()?,
             "restart" => {
                 self.ask(Wish::Restart, command)?;

@@ -156,6 +156,9 @@ pub(crate) struct ModelStatus {
     pub(crate) state: String,
     /// Why it does not score.
     pub(crate) error: Option<String>,
+    /// Why the version that was promoted does not run; the configured bundle does instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shelf_error: Option<String>,
     /// The newest score.
     pub(crate) score: Option<f64>,
     /// The newest score over the threshold.

@@ -10,6 +10,7 @@ mod commands;
 mod config_change;
 mod demo;
 mod devices;
+mod downloads;
 mod faults;
 mod field;
 mod full;

@@ -15,6 +15,7 @@ pub mod codec;
 pub mod command;
 mod connect;
 mod endpoint;
+pub mod fetch;
 mod http;
 mod link;
 mod message;

@@ -78,7 +78,7 @@ impl ConfigCommand {
             ConfigCommand::Diff(args) => {
                 let request = ApplyRequest {
                     toml: args.text()?,
-                    watch: None,
+                    ..ApplyRequest::default()
                 };
                 let differences: Vec<Difference> = client.post("/v1/config/diff", &request)?;
                 say(global, &differences, || render_diff(&differences))
@@ -87,14 +87,15 @@ impl ConfigCommand {
                 let request = ApplyRequest {
                     toml: args.file.text()?,
                     watch: args.watch.watch,
+                    ..ApplyRequest::default()
                 };
                 let kept: Value = client.post("/v1/config/apply", &request)?;
                 say(global, &kept, || render_kept(&kept))
             }
             ConfigCommand::Rollback(args) => {
                 let request = ApplyRequest {
-                    toml: None,
                     watch: args.watch,
+                    ..ApplyRequest::default()
                 };
                 let kept: Value = client.post("/v1/config/rollback", &request)?;
                 say(global, &kept, || render_kept(&kept))

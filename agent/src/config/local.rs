@@ -11,16 +11,10 @@ use super::section::Section;
 const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];
 
 /// Operations of this version.
-const COMMANDS: [&str; 12] = crate::remote::OPERATIONS;
+const COMMANDS: [&str; 15] = crate::remote::OPERATIONS;
 
 /// Operations that are recognised and refused.
-const COMMANDS_LATER: [&str; 5] = [
-    "model.install",
-    "model.shadow",
-    "model.promote",
-    "model.rollback",
-    "ack",
-];
+const COMMANDS_LATER: [&str; 2] = ["model.shadow", "ack"];
 
 /// The table of keys.
 pub(crate) const LOCAL: SectionDoc = SectionDoc {
@@ -30,7 +24,7 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
             "commands",
             Kind::Texts,
             "The commands that the cloud may send: `read`, `write`, `status`, `ledger`, `buffer.status`, \
-             `replay`, `config.get`, `config.apply`, `config.rollback`, `bootstrap`, `restart`, `log`. `write` needs `write_tags`, too. \
+             `replay`, `config.get`, `config.apply`, `config.rollback`, `model.install`, `model.promote`, `model.rollback`, `bootstrap`, `restart`, `log`. `write` needs `write_tags`, too. \
              See [commands](commands.md).",
         )
         .means("`[\"read\", \"status\", \"ledger\"]`"),
@@ -59,8 +53,8 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
         KeyDoc::new(
             "fetch_hosts",
             Kind::Texts,
-            "Further hosts that downloads may use. There are no downloads in this version: the list must \
-             be empty.",
+            "Further hosts, `host` or `host:port`, that downloads of configurations and models may use, beside that of the uplink that the \
+             command came by. Https only, and nothing without its digest.",
         )
         .means("none"),
     ],
@@ -77,6 +71,8 @@ pub(crate) struct Local {
     pub(crate) command_key: Option<SecretSource>,
     /// The token that commands must carry.
     pub(crate) command_token: Option<SecretSource>,
+    /// Further hosts that downloads may use.
+    pub(crate) fetch_hosts: Vec<String>,
 }
 
 impl Local {
@@ -88,11 +84,10 @@ impl Local {
             true => section.texts("write_tags"),
             false => Some(Vec::new()),
         };
-        refuse_grants(
-            section,
-            "fetch_hosts",
-            "downloads are not in this version yet",
-        );
+        let fetch_hosts = match section.has("fetch_hosts") {
+            true => read_hosts(section),
+            false => Some(Vec::new()),
+        };
         let secret = |key| match section.has(key) {
             true => section.secret(key).map(Some),
             false => Some(None),
@@ -105,6 +100,7 @@ impl Local {
             write_tags: write_tags.map(|(text, _)| Pattern::new(text)).collect(),
             command_key: command_key?,
             command_token: command_token?,
+            fetch_hosts: fetch_hosts?,
         };
         if !local.write_tags.is_empty() && !local.commands.iter().any(|op| op == "write") {
             let message = "write_tags grants nothing, since commands has no \"write\"".to_owned();
@@ -115,15 +111,19 @@ impl Local {
     }
 }
 
-/// A grant of something that is not there would look as if it were.
-fn refuse_grants(section: &Section<'_>, key: &str, why: &str) {
-    let granted = section
-        .texts(key)
-        .and_then(|texts| texts.into_iter().next());
-    if let Some((text, place)) = granted {
-        let complaint = Complaint::new(why).hint(format!("write {key} = [], or remove it"));
-        section.complain_at(key, &place, &text, complaint);
+fn read_hosts(section: &Section<'_>) -> Option<Vec<String>> {
+    let mut hosts = Some(Vec::new());
+    for (text, place) in section.texts("fetch_hosts")? {
+        if text.is_empty() || text.contains(['/', '*', '@', ' ']) {
+            let complaint = Complaint::new("host or host:port is expected")
+                .hint("write each host by itself, without https:// and without wildcards");
+            section.complain_at("fetch_hosts", &place, &text, complaint);
+            hosts = None;
+        } else if let Some(hosts) = &mut hosts {
+            hosts.push(text);
+        }
     }
+    hosts
 }
 
 fn read_commands(section: &Section<'_>) -> Option<Vec<String>> {

@@ -1,7 +1,7 @@
 //! From a configuration to running tasks.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,7 @@ use crate::model::{Model, ModelFeed, ModelTags, ModelTap, Scoring};
 use crate::pipeline::{Pipeline, Treatment};
 use crate::poll::Poller;
 use crate::report::{ConfigStatus, ModelStatus};
+use crate::shelf::Shelf;
 use crate::totals::Totals;
 
 /// What a start needs besides the configuration.
@@ -254,7 +255,7 @@ impl Builder {
         let mut models = Vec::new();
         let mut feeds = Vec::new();
         for model in &config.models {
-            let (shown, feed) = self.model(model).await;
+            let (shown, feed) = self.model(model, &config.gateway.data_dir).await;
             models.push(shown);
             feeds.extend(feed.map(|feed| (model, feed)));
         }
@@ -281,10 +282,15 @@ impl Builder {
     }
 
     /// Starts a model's thread. A bundle that cannot be used leaves a model that says why.
-    async fn model(&mut self, config: &config::Model) -> (Arc<Model>, Option<ModelFeed>) {
-        let built = build_model(config.bundle.clone()).await;
+    async fn model(
+        &mut self,
+        config: &config::Model,
+        data_dir: &Path,
+    ) -> (Arc<Model>, Option<ModelFeed>) {
+        let (built, shelf_error) = build_active(config, data_dir).await;
         let mut status = ModelStatus {
             name: config.name.clone(),
+            shelf_error,
             ..ModelStatus::default()
         };
         let (bundle, detector) = match built {
@@ -453,6 +459,26 @@ impl Builder {
         let watch = super::runway::watch(gateway.clone(), shutdown);
         self.sending.spawn("the runway".to_owned(), watch);
     }
+}
+
+/// Builds the version that the shelf says, else the configured bundle; in the latter case why the shelf's is not the one.
+async fn build_active(
+    config: &config::Model,
+    data_dir: &Path,
+) -> (Result<(Bundle, Detector), String>, Option<String>) {
+    let (model, shelf) = (config.clone(), Shelf::of(data_dir, &config.name));
+    let active = tokio::task::spawn_blocking(move || shelf.active(&model)).await;
+    let mut shelf_error = None;
+    if let Some(path) = active.ok().flatten() {
+        match build_model(path).await {
+            Ok(built) => return (Ok(built), None),
+            Err(error) => {
+                tracing::error!(model = %config.name, error, "the version on the shelf cannot be used: the configured bundle runs");
+                shelf_error = Some(error);
+            }
+        }
+    }
+    (build_model(config.bundle.clone()).await, shelf_error)
 }
 
 /// Loads a bundle and builds its detector on a thread of its own, which is left behind where it does not

@@ -248,6 +248,10 @@ impl<'a> Agent<'a> {
                             restart = true;
                             break;
                         }
+                        Wish::Promote { model, version } => {
+                            let promoted = self.promote(running, current, (model, version), asker);
+                            running = watchdog.during(promoted).await?;
+                        }
                         Wish::Try { what, watch } => {
                             let tried = self.try_configuration(running, current, (what, watch), asker);
                             (running, trial) = watchdog.during(tried).await?;
