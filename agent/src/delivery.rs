@@ -245,7 +245,7 @@ impl Delivery {
         Self {
             outbox,
             barred,
-            message_max: settings.max_message,
+            message_max: rate::message_max(settings.max_message, settings.rates),
             granted_max: settings.max_message,
             profile: settings.profile.clone(),
             suspects: Suspects::new(settings.poison_after),

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use millrace_tests::agent::Gateway;
 use millrace_tests::broker::Broker;
 use millrace_tests::received::Received;
+use millrace_tests::sim::SimModbus;
 use millrace_tests::subscriber::Subscriber;
 use millrace_tests::wait::{STEP, wait_for};
 use serde_json::Value;
@@ -246,28 +247,57 @@ fn a_backlog_of_messages_too_large_for_mosquitto_goes_in_parts() -> Result<()> {
     Ok(())
 }
 
-/// What mosquitto acknowledges and throws away no client can see (docs/decisions/0006-refusals.md); if a newer one
-/// says so, this fails and the page is to be written anew.
+/// A mosquitto that takes the topics of the tank only, and an agent with a pump and a tank.
+fn forbidden(directory: &Path, protocol: &str) -> Result<(Broker, Subscriber, Gateway, SimModbus)> {
+    std::fs::write(
+        directory.join("acl"),
+        "topic readwrite millrace/gw-1/status\ntopic readwrite millrace/gw-1/data/tank\ntopic read #\n",
+    )?;
+    let acl = format!("acl_file {}", directory.join("acl").display());
+    let core = broker(directory, "core", &acl)?;
+    let subscriber = Subscriber::start(core.port)?;
+    let mut gateway = Gateway::new(directory);
+    gateway.write(
+        "map.csv",
+        "name,address,type,signal\na,holding:0,u32,counter\n",
+    )?;
+    let sim = SimModbus::start(&["--map", "map.csv"], directory)?;
+    let pump = plant::small_pump_config(sim.port, &[0]);
+    let tank = pump.replace("\"pump\"", "\"tank\"");
+    let protocol = format!("protocol = \"{protocol}\"");
+    let core_uplink = uplink("core", core.port, &protocol);
+    gateway.configure(&format!("{core_uplink}{pump}{tank}"))?;
+    gateway.start()?;
+    subscriber.wait("what is permitted", STEP, |got| got.count("tank") > 5)?;
+    Ok((core, subscriber, gateway, sim))
+}
+
+/// What mosquitto acknowledges with MQTT 3.1.1 and throws away no client can see (docs/decisions/0006-refusals.md); if a newer
+/// one says so, this fails and the page is to be written anew.
 #[test]
 fn mosquitto_acknowledges_what_it_throws_away() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    std::fs::write(
-        directory.path().join("acl"),
-        "topic readwrite millrace/gw-1/status\ntopic readwrite millrace/gw-1/data/tank\ntopic read #\n",
-    )?;
-    let acl = format!("acl_file {}", directory.path().join("acl").display());
-    let core = broker(directory.path(), "core", &acl)?;
-    let subscriber = Subscriber::start(core.port)?;
-    let (_pump, port) = plant::start_pump(directory.path(), &[])?;
-    let devices = plant::small_pump_config(port, &[0])
-        + &plant::small_pump_config(port, &[7]).replace("\"pump\"", "\"tank\"");
-    let mut gateway = Gateway::new(directory.path());
-    gateway.configure(&format!("{}{devices}", uplink("core", core.port, "")))?;
-    gateway.start()?;
-    subscriber.wait("what is permitted", STEP, |got| got.count("tank") > 5)?;
+    let (_core, subscriber, gateway, _sim) = forbidden(directory.path(), "3.1.1")?;
     wait_for("the pump counts as delivered", STEP, || {
         (ledger::verified(&gateway).ok()?.get("pump")?.acked > 5).then_some(())
     })?;
     assert_eq!(subscriber.stop().count("pump"), 0);
+    Ok(())
+}
+
+#[test]
+fn with_mqtt_5_mosquitto_names_what_it_refuses_and_nothing_of_it_is_settled() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (_core, subscriber, gateway, _sim) = forbidden(directory.path(), "5")?;
+    wait_for("the source in status", STEP, || {
+        let status = gateway.json(&["status"]).ok()?;
+        (status["uplinks"][0]["refused_sources"][0] == "pump").then_some(())
+    })?;
+    let pump = ledger::verified(&gateway)?
+        .remove("pump")
+        .context("the pump")?;
+    assert!(pump.acked == 0 && pump.queued > 0, "{pump:?}");
+    let got = subscriber.stop();
+    assert_eq!((got.count("pump"), got.violations.len()), (0, 0));
     Ok(())
 }

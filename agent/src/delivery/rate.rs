@@ -8,6 +8,15 @@ use std::time::Duration;
 use millrace_tags::Moment;
 use millrace_uplink::profile::Rates;
 
+/// Below this a message is more headers than anything else.
+const MESSAGE_BYTES_MIN: usize = 4 * 1024;
+
+/// The largest message to make: no more than a second's worth, so that no alarm waits long behind one.
+pub(super) fn message_max(most: usize, rates: Rates) -> usize {
+    let second = rates.bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    second.map_or(most, |second| most.min(second.max(MESSAGE_BYTES_MIN)))
+}
+
 #[derive(Debug)]
 struct Account {
     per_second: f64,
@@ -119,6 +128,18 @@ mod tests {
             );
         }
         assert_eq!(Pacer::new(rates, Moment(0)).records(2_000), 1_000);
+    }
+
+    #[test]
+    fn messages_are_a_second_long_at_most() {
+        let of = |bytes| Rates {
+            bytes,
+            ..Rates::default()
+        };
+        assert_eq!(message_max(131_072, of(None)), 131_072);
+        assert_eq!(message_max(131_072, of(Some(10_000))), 10_000);
+        assert_eq!(message_max(131_072, of(Some(100))), MESSAGE_BYTES_MIN);
+        assert_eq!(message_max(1_024, of(Some(100))), 1_024);
     }
 
     #[test]
