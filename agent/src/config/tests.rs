@@ -749,3 +749,24 @@ fn cut_off_files_never_panic() {
         let _ = load(Some(&main), Some(dir.path()));
     }
 }
+
+#[test]
+fn last_good_configuration_keeps_profiles_of_ones_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let profiles = dir.path().join("profiles");
+    std::fs::create_dir(&profiles).unwrap();
+    let own = "format = 1\nname = \"own\"\nabout = \"x\"\ncodec = \"json\"\ndelivery = \"acked\"\n\
+               sequence = \"payload\"\n[topics]\ndata = \"own/{source}\"\n";
+    std::fs::write(profiles.join("own.toml"), own).unwrap();
+    let file = dir.path().join("millrace.toml");
+    let text = "[gateway]\nid = \"gw\"\ndata_dir = \"data\"\n[[uplink]]\nname = \"a\"\nprofile = \"own\"\n\
+                url = \"mqtt://127.0.0.1\"\n";
+    std::fs::write(&file, text).unwrap();
+    let loaded = load(Some(&file), None).unwrap();
+    last_good::save(&loaded).unwrap();
+    // The one on disk is broken meanwhile.
+    std::fs::write(profiles.join("own.toml"), "format = 9\n").unwrap();
+    assert!(load(Some(&file), None).is_err());
+    let kept = last_good::load(&dir.path().join("data")).unwrap();
+    assert_eq!(kept.config.uplinks[0].profile.definition().name, "own");
+}
