@@ -220,6 +220,7 @@ impl Bootstrap {
             "trial",
             Some("waiting for the first connection of the new enrolment".to_owned()),
         );
+        let mut not_before = began;
         let mut reason = wished.then_some(Reason::Wished);
         loop {
             let seen = (self.look)();
@@ -233,15 +234,24 @@ impl Bootstrap {
                     "the new enrolment did not connect: the one before is in force again"
                 );
                 store.go_back(state)?;
+                // What came now does not work: another one is worth asking for only later.
+                let due = renewal(&store.files(state)?);
+                let later = unix(SystemTime::now() + AGAIN_AFTER);
+                state.renew_at = due.map(|due| due.max(later));
+                store.save(state)?;
                 return Ok(Next::Apply);
             }
             reason = reason.or_else(|| watch.trouble(&seen, Instant::now()));
             // While there is one to go back to, that is what happens.
             if let Some(why) = reason.take()
-                && (state.previous.is_none() || why == Reason::Wished)
-                && let Next::Apply = self.ask_again(store, state, why).await.0
+                && (why == Reason::Wished
+                    || state.previous.is_none() && Instant::now() >= not_before)
             {
-                return Ok(Next::Apply);
+                let (next, pause) = self.ask_again(store, state, why, "trial").await;
+                if matches!(next, Next::Apply) {
+                    return Ok(Next::Apply);
+                }
+                not_before = Instant::now() + pause;
             }
             tokio::time::sleep(LOOK).await;
         }
@@ -306,7 +316,7 @@ impl Bootstrap {
             if let Some(why) = reason.take()
                 && (why == Reason::Wished || Instant::now() >= not_before)
             {
-                let (next, pause) = self.ask_again(store, state, why).await;
+                let (next, pause) = self.ask_again(store, state, why, "ready").await;
                 if matches!(next, Next::Apply) {
                     return Next::Apply;
                 }
@@ -317,7 +327,13 @@ impl Bootstrap {
     }
 
     /// Asks once more. A failure leaves everything as it is, for this long.
-    async fn ask_again(&self, store: &Store, state: &mut State, why: Reason) -> (Next, Duration) {
+    async fn ask_again(
+        &self,
+        store: &Store,
+        state: &mut State,
+        why: Reason,
+        shown: &str,
+    ) -> (Next, Duration) {
         tracing::info!(
             why = why.sentence(),
             "asking the core for an enrolment again"
@@ -326,7 +342,7 @@ impl Bootstrap {
             Ok(Brought::New) => (Next::Apply, Duration::ZERO),
             Ok(Brought::Same) => {
                 self.say(
-                    "ready",
+                    shown,
                     Some(format!(
                         "{}; the core gives the same enrolment",
                         why.sentence()
@@ -337,7 +353,7 @@ impl Bootstrap {
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "no new enrolment");
                 self.say(
-                    "ready",
+                    shown,
                     Some(format!(
                         "{}, and there is no new enrolment: {}",
                         why.sentence(),
@@ -410,9 +426,6 @@ impl Bootstrap {
         };
         state.contact = Some(known);
         state.generation = enrolment.generation;
-        if !renewed {
-            state.user = enrolment::user(&enrolment);
-        }
         self.keep(store, state, kept, enrolment.receipt)
     }
 
@@ -448,12 +461,7 @@ impl Bootstrap {
         }
         config::check_cloud_layer(self.config.as_deref(), &self.data_dir, &kept.layer)
             .map_err(AskError::Together)?;
-        let certificate = kept.files.iter().find(|(name, _)| name == "client.pem");
-        let life = certificate.and_then(|(_, pem)| Life::of_pem(pem.expose()));
-        state.renew_at = life.and_then(|life| {
-            let at = life.renew_at(fastrand::f64());
-            Some(at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs())
-        });
+        state.renew_at = renewal(&kept.files);
         state.receipt = receipt;
         store.put(state, &kept.layer, &kept.files)?;
         Ok(Brought::New)
@@ -472,13 +480,8 @@ impl Bootstrap {
 /// one and they name none.
 pub(crate) fn with_login(layer: &str, data_dir: &Path) -> String {
     let store = Store::new(data_dir);
-    let files = store
-        .state()
-        .and_then(|state| Ok((store.files(&state)?, state)));
-    match files {
-        Ok((files, state)) if !files.is_empty() => {
-            enrolment::with_login(layer, state.user.as_deref(), &files, &store.current())
-        }
+    match store.state().and_then(|state| store.files(&state)) {
+        Ok(files) if !files.is_empty() => enrolment::with_login(layer, &files, &store.current()),
         _ => layer.to_owned(),
     }
 }
@@ -490,6 +493,19 @@ fn own_certificate(store: &Store) -> Option<(PathBuf, PathBuf)> {
         store.current().join("client.key"),
     );
     (certificate.exists() && key.exists()).then_some((certificate, key))
+}
+
+/// When the certificate among these files is due, Unix seconds.
+fn renewal(files: &[store::SecretFile]) -> Option<u64> {
+    let (_, pem) = files.iter().find(|(name, _)| name == "client.pem")?;
+    let life = Life::of_pem(pem.expose())?;
+    Some(unix(life.renew_at(fastrand::f64())))
+}
+
+fn unix(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs()
 }
 
 fn renewal_sentence(state: &State) -> Option<String> {

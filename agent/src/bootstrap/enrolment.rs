@@ -39,6 +39,9 @@ pub(super) struct Kept {
     pub(super) files: Vec<SecretFile>,
 }
 
+/// The file of the user name that goes with `mqtt.password`.
+const USER: &str = "mqtt.user";
+
 /// The name of the uplink that an enrolment makes, where nothing says another.
 const UPLINK_NAME: &str = "cloud";
 
@@ -75,8 +78,7 @@ pub(super) fn kept(
     if nothing {
         return Err(EnrolmentError::NoContent);
     }
-    let user = user(enrolment);
-    fill_all(&mut layer, user.as_deref(), &files, current);
+    fill_all(&mut layer, &files, current);
     let layer = match layer.is_empty() {
         true => String::new(),
         false => config::layer_from_text(&layer.to_string()).map_err(EnrolmentError::Content)?,
@@ -84,31 +86,21 @@ pub(super) fn kept(
     Ok(Kept { layer, files })
 }
 
-/// The user name that it logs in with.
-pub(super) fn user(enrolment: &Enrolment) -> Option<String> {
-    (enrolment.login == Login::Password && !enrolment.id.is_empty()).then(|| enrolment.id.clone())
-}
-
 /// A configuration that the core sends later, with the login of the enrolment in force where it names none.
-pub(super) fn with_login(
-    layer: &str,
-    user: Option<&str>,
-    files: &[SecretFile],
-    current: &Path,
-) -> String {
+pub(super) fn with_login(layer: &str, files: &[SecretFile], current: &Path) -> String {
     let Ok(mut layer) = layer.parse::<DocumentMut>() else {
         return layer.to_owned();
     };
-    fill_all(&mut layer, user, files, current);
+    fill_all(&mut layer, files, current);
     layer.to_string()
 }
 
-fn fill_all(layer: &mut DocumentMut, user: Option<&str>, files: &[SecretFile], current: &Path) {
+fn fill_all(layer: &mut DocumentMut, files: &[SecretFile], current: &Path) {
     let uplinks = layer
         .get_mut("uplink")
         .and_then(|item| item.as_array_of_tables_mut());
     for uplink in uplinks.into_iter().flat_map(|uplinks| uplinks.iter_mut()) {
-        fill(uplink, user, files, current);
+        fill(uplink, files, current);
     }
 }
 
@@ -128,11 +120,14 @@ pub(super) fn uplink_names(layer: &str) -> Vec<String> {
 /// The files that came beside the configuration.
 pub(super) fn credentials(enrolment: &Enrolment) -> Vec<SecretFile> {
     let text = |text: &Option<String>| text.clone().map(Secret::new);
+    let by_name = enrolment.login == Login::Password && !enrolment.id.is_empty();
+    let user = by_name.then(|| Secret::new(enrolment.id.as_str()));
     let key = match enrolment.login {
         Login::AzureSas => "sas.key",
         Login::Password | Login::Token => "mqtt.password",
     };
     [
+        (USER, user),
         (key, enrolment.key.clone()),
         ("client.pem", text(&enrolment.client_cert)),
         ("client.key", enrolment.client_key.clone()),
@@ -204,7 +199,7 @@ fn uplink(enrolment: &Enrolment, template: &Map<String, Value>) -> Map<String, V
 
 /// Gives an uplink the credentials that came beside it, where it names none of its own; and where it names one that
 /// came by its bare name, the place of that file.
-fn fill(uplink: &mut Table, user: Option<&str>, files: &[SecretFile], current: &Path) {
+fn fill(uplink: &mut Table, files: &[SecretFile], current: &Path) {
     let has = |name: &str| files.iter().any(|(known, _)| known == name);
     let path = |name: &str| current.join(name).to_string_lossy().into_owned();
     for (_, item) in uplink.iter_mut() {
@@ -218,8 +213,8 @@ fn fill(uplink: &mut Table, user: Option<&str>, files: &[SecretFile], current: &
         }
     };
     if has("mqtt.password") {
-        if let Some(user) = user {
-            set("username", user);
+        if let Some((_, user)) = files.iter().find(|(name, _)| name == USER) {
+            set("username", user.expose());
         }
         set("password_file", &path("mqtt.password"));
     }
@@ -299,15 +294,16 @@ mod tests {
 
     #[test]
     fn a_later_configuration_gets_the_login_of_the_enrolment() {
-        let files = [("mqtt.password".to_owned(), Secret::new("s3cret"))];
+        let files = [(USER, "thing-1"), ("mqtt.password", "s3cret")]
+            .map(|(name, text)| (name.to_owned(), Secret::new(text)));
         let text = "[[uplink]]\nname = \"cloud\"\nurl = \"mqtt://core\"\n";
-        let layer = with_login(text, Some("thing-1"), &files, Path::new("/s"));
+        let layer = with_login(text, &files, Path::new("/s"));
         assert!(layer.contains("username = \"thing-1\""), "{layer}");
         assert!(
             layer.contains("password_file = \"/s/mqtt.password\""),
             "{layer}"
         );
-        assert_eq!(with_login(text, None, &[], Path::new("/s")), text);
+        assert_eq!(with_login(text, &[], Path::new("/s")), text);
     }
 
     #[test]
@@ -331,7 +327,7 @@ mod tests {
         );
         assert!(!kept.layer.contains("s3cret"), "{}", kept.layer);
         let names: Vec<&str> = kept.files.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["ca.pem", "mqtt.password", "seal.key"]);
+        assert_eq!(names, ["mqtt.user", "ca.pem", "mqtt.password", "seal.key"]);
         for name in ["../evil", ".hidden", "layer.toml", "a/b"] {
             let content = json!({"secrets": {name: "x"}}).to_string();
             let enrolment = Enrolment {

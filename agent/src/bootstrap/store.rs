@@ -68,8 +68,6 @@ pub(super) struct State {
     /// Whom it came from.
     pub(super) contact: Option<KnownContact>,
     pub(super) generation: Option<Generation>,
-    /// The user name of the enrolment in force, where it logs in by one.
-    pub(super) user: Option<String>,
     /// What the core wants to be told.
     pub(super) receipt: Option<String>,
     /// When the next certificate is due, Unix seconds.

@@ -322,3 +322,37 @@ fn said_needs_a_status() {
     task.say("denied", Some("because".to_owned()));
     assert_eq!(said(&task), ("denied".to_owned(), "because".to_owned()));
 }
+
+/// How often the core was asked in the test below.
+static AGAIN: Mutex<u32> = Mutex::new(0);
+
+/// The first enrolment is refused by the broker, and the core has no other one: it is asked at a walking pace.
+#[tokio::test(start_paused = true)]
+async fn a_refused_first_enrolment_is_asked_about_slowly() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("key"), "external").unwrap();
+    let make: MakeProvider = |_, _, _| {
+        Ok(Box::new(Says(|| {
+            *AGAIN.lock().unwrap() += 1;
+            Ok(enrolment(LAYER, "pw"))
+        })))
+    };
+    until_applied(bootstrap(dir.path(), "", make).0).await;
+    let (mut trial, _applied) = bootstrap(dir.path(), "", make);
+    let began = Instant::now();
+    trial.look = Box::new(move || {
+        let mut seen = seen(false);
+        let first = Refusals::one_more(None, began);
+        let second = Refusals::one_more(Some(first), began);
+        seen.uplinks[0].refusals = Some(Refusals::one_more(Some(second), Instant::now()));
+        seen
+    });
+    let desk = trial.desk.clone();
+    let day = Duration::from_secs(24 * 3600);
+    let _ = tokio::time::timeout(day, trial.run()).await;
+    let asked = *AGAIN.lock().unwrap();
+    assert!((20..=26).contains(&asked), "{asked} times in a day");
+    let status = desk.status().unwrap();
+    assert_eq!(status.state, "trial");
+    assert!(status.message.unwrap().contains("refuses the enrolment"));
+}
