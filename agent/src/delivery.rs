@@ -8,6 +8,7 @@
 
 mod barred;
 mod bd_seq;
+mod connection;
 mod metered;
 mod node;
 mod proof;
@@ -709,12 +710,9 @@ impl Feed for Delivery {
     fn connected(&mut self, report: &ConnectionReport) {
         let most = report.terms.max_packet.unwrap_or(usize::MAX);
         self.granted_max = self.settings.max_message.min(most);
-        let terms = report.terms.clone();
-        self.uplink.update(|status| {
-            status.protocol = Some(terms.protocol.to_string());
-            status.given_client_id = terms.client_id;
-            status.refused_subscriptions.clear();
-        });
+        let now = self.clock.timebase().utc(self.clock.now());
+        self.uplink
+            .update(|status| connection::show(status, report, now));
     }
 
     fn subscribed(&mut self, refused: &[(String, Reason)]) {

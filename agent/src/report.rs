@@ -193,6 +193,18 @@ pub(crate) struct UplinkStatus {
     /// The version of MQTT that was agreed on last.
     #[serde(default)]
     pub(crate) protocol: Option<String>,
+    /// Which of the urls the connection goes to.
+    #[serde(default)]
+    pub(crate) endpoint: Option<String>,
+    /// When our certificate ends, RFC 3339.
+    #[serde(default)]
+    pub(crate) certificate_ends: Option<String>,
+    /// When the broker's certificate ends, RFC 3339.
+    #[serde(default)]
+    pub(crate) broker_certificate_ends: Option<String>,
+    /// What is to be done soon: a certificate that ends.
+    #[serde(default)]
+    pub(crate) warnings: Vec<String>,
     /// The client id that the broker gave us, where the configuration leaves it empty.
     #[serde(default)]
     pub(crate) given_client_id: Option<String>,
@@ -451,6 +463,9 @@ fn uplink_problem(uplink: &UplinkStatus) -> Option<String> {
         ));
     }
     let refused = uplink.refused_sources.join(", ");
+    if refused.is_empty() && !uplink.warnings.is_empty() {
+        return Some(format!("uplink {name}: {}", uplink.warnings.join("; ")));
+    }
     (!refused.is_empty()).then(|| {
         format!("uplink {name}: the broker refuses everything of {refused}; may we publish to its topic?")
     })

@@ -2,24 +2,29 @@
 
 mod error;
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::tungstenite;
 
-use crate::endpoint::{Endpoint, Scheme};
-use crate::link::Link;
+use crate::endpoint::Endpoint;
+use crate::link::{AnyWire, Link};
 use crate::message::Message;
 use crate::packet::{Connect, Goodbye, Packet, PacketError, Protocol, Reason, Terms};
+use crate::proxy::{self, Pass, Proxy};
 use crate::secret::Secret;
 use crate::session::{ProtocolChoice, SessionSettings};
-use crate::tls;
+use crate::token::PasswordError;
+use crate::{tls, ws};
 
 pub use error::ConnectError;
-pub(crate) use error::said;
+pub(crate) use error::{chain, said};
 
 /// A host that does not answer a SYN in this time is not there; the next address is tried.
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +37,11 @@ const WAITING_FOR_CONNACK: &str = "waiting for the CONNACK";
 /// How a connection test went.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConnectionReport {
-    /// The address that took the connection.
+    /// Which of the endpoints it is.
+    pub endpoint: Endpoint,
+    /// When the broker's certificate ends, and when ours does.
+    pub certificates_end: [Option<SystemTime>; 2],
+    /// The address that took the connection; with a proxy, the proxy's.
     pub address: SocketAddr,
     /// What the broker granted.
     pub terms: Terms,
@@ -72,47 +81,91 @@ pub(crate) struct Opened {
     pub(crate) good_for: Option<Duration>,
 }
 
-/// What was learned of a broker, for the next connection.
+/// What was learned of the brokers, for the next connection.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
-    /// It said that it does not speak MQTT 5.
-    only_v311: bool,
-    /// The client id that it gave us.
+    /// The endpoint that took the last connection.
+    at: usize,
+    /// They said that they do not speak MQTT 5.
+    only_v311: HashSet<Endpoint>,
+    /// The client id that the broker gave us.
     client_id: Option<String>,
 }
 
 impl Memory {
     /// The version to try, and the one to try where the broker does not know it.
-    fn protocols(&self, choice: ProtocolChoice) -> (Protocol, Option<Protocol>) {
+    fn protocols(
+        &self,
+        choice: ProtocolChoice,
+        endpoint: &Endpoint,
+    ) -> (Protocol, Option<Protocol>) {
         match choice {
             ProtocolChoice::Only(protocol) => (protocol, None),
-            ProtocolChoice::Auto if self.only_v311 => (Protocol::V311, None),
+            ProtocolChoice::Auto if self.only_v311.contains(endpoint) => (Protocol::V311, None),
             ProtocolChoice::Auto => (Protocol::V5, Some(Protocol::V311)),
         }
     }
+
+    /// Whether the last connection was to another endpoint than the first.
+    pub(crate) fn is_away(&self) -> bool {
+        self.at > 0
+    }
+
+    /// Begins with the first endpoint the next time.
+    pub(crate) fn come_back(&mut self) {
+        self.at = 0;
+    }
 }
 
-/// Looks the name up, connects, shakes hands and is accepted, in an older version of the protocol where the broker
-/// does not know the newest.
+/// Connects to the endpoint that took the last connection, else to the others in turn.
 pub(crate) async fn open(
     settings: &SessionSettings,
     memory: &mut Memory,
     will: Option<&Message>,
 ) -> Result<Opened, ConnectError> {
-    let (newest, older) = memory.protocols(settings.protocol);
-    let opened = match attempt(settings, memory, newest, will).await {
+    let endpoints = settings.endpoints();
+    let mut failed = Vec::new();
+    for turn in 0..endpoints.len() {
+        let nth = (memory.at + turn) % endpoints.len();
+        match open_one(settings, endpoints[nth], memory, will).await {
+            Ok(opened) => {
+                memory.at = nth;
+                return Ok(opened);
+            }
+            Err(error) if endpoints.len() == 1 || error.is_our_own() => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "trying the next endpoint");
+                failed.push(error);
+            }
+        }
+    }
+    Err(ConnectError::Several(failed))
+}
+
+/// Looks the name up, connects, shakes hands and is accepted, in an older version of the protocol where the broker
+/// does not know the newest.
+async fn open_one(
+    settings: &SessionSettings,
+    endpoint: &Endpoint,
+    memory: &mut Memory,
+    will: Option<&Message>,
+) -> Result<Opened, ConnectError> {
+    let (newest, older) = memory.protocols(settings.protocol, endpoint);
+    let opened = match attempt(settings, endpoint, memory, newest, will).await {
         Ok(opened) => opened,
         Err(error) => match (older, error.blames_version()) {
             (Some(older), Some(says_so)) => {
                 tracing::debug!(%error, "trying an older version of MQTT");
-                let opened = match attempt(settings, memory, older, will).await {
+                let opened = match attempt(settings, endpoint, memory, older, will).await {
                     Ok(opened) => opened,
                     // The broker had our CONNECT, and the will in it.
                     Err(before) if !before.is_after_connect() => return Err(error),
                     Err(other) => return Err(other),
                 };
+                if says_so {
+                    memory.only_v311.insert(endpoint.clone());
+                }
                 // One that only hung up may have had another reason: it is asked again the next time.
-                memory.only_v311 |= says_so;
                 opened
             }
             _ => return Err(error),
@@ -122,55 +175,50 @@ pub(crate) async fn open(
     Ok(opened)
 }
 
+/// A connection below MQTT.
+struct Road {
+    wire: AnyWire,
+    address: SocketAddr,
+    tls: Option<String>,
+    broker_ends: Option<SystemTime>,
+    tcp_took: Duration,
+    tls_took: Duration,
+}
+
 async fn attempt(
     settings: &SessionSettings,
+    endpoint: &Endpoint,
     memory: &Memory,
     protocol: Protocol,
     will: Option<&Message>,
 ) -> Result<Opened, ConnectError> {
-    let endpoint = &settings.endpoint;
     let password = settings.password.as_ref().map(|p| p.load()).transpose()?;
     let good_for = password.as_ref().and_then(|password| password.good_for);
     let password = password.as_ref().map(|password| &password.secret);
     let connect = introduction(settings, memory, password, will)?;
-    // Files are read before anything is sent: a wrong path should not look like a network problem.
-    let tls_config = match endpoint.scheme {
-        Scheme::Mqtt => None,
-        Scheme::Mqtts => Some(tls::client_config(&settings.tls)?),
-    };
-
+    let road = travel(settings, endpoint).await?;
     let started = Instant::now();
-    let (stream, address) = dial(endpoint).await?;
-    let tcp_took = started.elapsed();
-
-    let started = Instant::now();
-    let (mut link, tls_text) = match tls_config {
-        None => (Link::new(stream), None),
-        Some(config) => shake_hands(endpoint, stream, config).await?,
-    };
-    let tls_took = tls_text
-        .as_ref()
-        .map_or(Duration::ZERO, |_| started.elapsed());
-
-    let started = Instant::now();
+    let mut link = Link::over(road.wire);
     link.protocol = protocol;
     link.send(connect).map_err(|source| ConnectError::NotMqtt {
         endpoint: endpoint.clone(),
         source,
     })?;
-    let terms = timeout(STEP_TIMEOUT, accepted(settings, &mut link))
-        .await
-        .map_err(|_| ConnectError::Timeout {
-            step: WAITING_FOR_CONNACK,
-            endpoint: endpoint.clone(),
-            after: STEP_TIMEOUT,
-        })??;
+    let waiting = accepted(settings, endpoint, &mut link);
+    let terms = within(WAITING_FOR_CONNACK, endpoint, waiting).await??;
+    let own = settings
+        .tls
+        .cert_file
+        .as_deref()
+        .and_then(tls::file_expires);
     let report = ConnectionReport {
-        address,
+        endpoint: endpoint.clone(),
+        certificates_end: [road.broker_ends, own.filter(|_| road.tls.is_some())],
+        address: road.address,
         terms,
-        tls: tls_text,
-        tcp_took,
-        tls_took,
+        tls: road.tls,
+        tcp_took: road.tcp_took,
+        tls_took: road.tls_took,
         connack_took: started.elapsed(),
     };
     Ok(Opened {
@@ -178,6 +226,113 @@ async fn attempt(
         report,
         good_for,
     })
+}
+
+/// Waits for a step, and not for ever.
+async fn within<T>(
+    step: &'static str,
+    endpoint: &Endpoint,
+    work: impl Future<Output = T>,
+) -> Result<T, ConnectError> {
+    timeout(STEP_TIMEOUT, work)
+        .await
+        .map_err(|_| ConnectError::Timeout {
+            step,
+            endpoint: endpoint.clone(),
+            after: STEP_TIMEOUT,
+        })
+}
+
+/// TCP, through a proxy where there is one, then TLS, then WebSockets, as far as the endpoint wants them.
+async fn travel(settings: &SessionSettings, endpoint: &Endpoint) -> Result<Road, ConnectError> {
+    // Files are read before anything is sent: a wrong path should not look like a network problem.
+    let tls_config = match endpoint.scheme.is_tls() {
+        false => None,
+        true => Some(tls::client_config(&settings.tls)?),
+    };
+    let started = Instant::now();
+    let (stream, address) = match &settings.proxy {
+        None => dial(&endpoint.host, endpoint.port).await?,
+        Some(proxy) => detour(proxy, endpoint).await?,
+    };
+    let tcp_took = started.elapsed();
+    let started = Instant::now();
+    let mut road = Road {
+        wire: Box::new(stream),
+        address,
+        tls: None,
+        broker_ends: None,
+        tcp_took,
+        tls_took: Duration::ZERO,
+    };
+    if let Some(config) = tls_config {
+        let stream = shake_hands(endpoint, road.wire, config).await?;
+        let (_, session) = stream.get_ref();
+        let version = session.protocol_version().and_then(|v| v.as_str());
+        let suite = session
+            .negotiated_cipher_suite()
+            .and_then(|s| s.suite().as_str());
+        let text = format!("{} {}", version.unwrap_or("TLS"), suite.unwrap_or("?"));
+        let chain = session.peer_certificates().and_then(|chain| chain.first());
+        road.broker_ends = chain.and_then(tls::expires);
+        road.tls = Some(text);
+        road.tls_took = started.elapsed();
+        road.wire = Box::new(stream);
+    }
+    if endpoint.scheme.is_web() {
+        let upgrading = ws::upgrade(endpoint, road.wire);
+        let upgraded = within("the WebSocket handshake", endpoint, upgrading).await?;
+        let web = upgraded.map_err(|source| match source {
+            // With TLS 1.3 the verdict on a client certificate comes only now.
+            tungstenite::Error::Io(source) if tls::failure(&source).is_some() => {
+                tls_failure(endpoint, source)
+            }
+            source => ConnectError::WebSocket {
+                endpoint: endpoint.clone(),
+                hint: error::web_hint(&source),
+                source: Box::new(source),
+            },
+        })?;
+        road.wire = Box::new(web);
+    }
+    Ok(road)
+}
+
+/// A connection to the endpoint through the proxy.
+async fn detour(
+    proxy: &Proxy,
+    endpoint: &Endpoint,
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
+    let password = proxy.password.as_ref().map(|p| p.load()).transpose();
+    let password = password.map_err(PasswordError::from)?;
+    let pass = proxy.username.as_deref().map(|username| Pass {
+        username,
+        password: password.as_ref(),
+    });
+    let to = &proxy.address;
+    let (stream, address) =
+        dial(&to.host, to.port)
+            .await
+            .map_err(|source| ConnectError::NoProxy {
+                proxy: to.to_string(),
+                source: Box::new(source),
+            })?;
+    let asking = proxy::through(to.kind, stream, pass, &endpoint.host, endpoint.port);
+    let stream = within("the proxy's connection", endpoint, asking).await?;
+    let stream = stream.map_err(|source| ConnectError::Proxy {
+        proxy: to.to_string(),
+        endpoint: endpoint.clone(),
+        source,
+    })?;
+    Ok((stream, address))
+}
+
+/// Whether something listens at the endpoint, as far as TCP shows.
+pub(crate) async fn answers(settings: &SessionSettings, endpoint: &Endpoint) -> bool {
+    match &settings.proxy {
+        None => dial(&endpoint.host, endpoint.port).await.is_ok(),
+        Some(proxy) => detour(proxy, endpoint).await.is_ok(),
+    }
 }
 
 fn introduction(
@@ -208,12 +363,13 @@ fn introduction(
     }
 }
 
-async fn dial(endpoint: &Endpoint) -> Result<(TcpStream, SocketAddr), ConnectError> {
+/// Looks the name up anew, and tries all of its addresses.
+async fn dial(host: &str, port: u16) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let no_address = |source| ConnectError::Dns {
-        host: endpoint.host.clone(),
+        host: host.to_owned(),
         source,
     };
-    let lookup = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port));
+    let lookup = tokio::net::lookup_host((host, port));
     let addresses = timeout(STEP_TIMEOUT, lookup)
         .await
         .map_err(|_| no_address(std::io::ErrorKind::TimedOut.into()))?
@@ -245,29 +401,17 @@ async fn dial(endpoint: &Endpoint) -> Result<(TcpStream, SocketAddr), ConnectErr
 
 async fn shake_hands(
     endpoint: &Endpoint,
-    stream: TcpStream,
+    stream: AnyWire,
     config: Arc<rustls::ClientConfig>,
-) -> Result<(Link, Option<String>), ConnectError> {
+) -> Result<TlsStream<AnyWire>, ConnectError> {
     let name = ServerName::try_from(endpoint.host.clone()).map_err(|error| ConnectError::Dns {
         host: endpoint.host.clone(),
         source: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
     })?;
     let handshake = tokio_rustls::TlsConnector::from(config).connect(name, stream);
-    let stream = timeout(STEP_TIMEOUT, handshake)
-        .await
-        .map_err(|_| ConnectError::Timeout {
-            step: "the TLS handshake",
-            endpoint: endpoint.clone(),
-            after: STEP_TIMEOUT,
-        })?
-        .map_err(|source| tls_failure(endpoint, source))?;
-    let (_, session) = stream.get_ref();
-    let version = session.protocol_version().and_then(|v| v.as_str());
-    let suite = session
-        .negotiated_cipher_suite()
-        .and_then(|s| s.suite().as_str());
-    let text = format!("{} {}", version.unwrap_or("TLS"), suite.unwrap_or("?"));
-    Ok((Link::new(stream), Some(text)))
+    within("the TLS handshake", endpoint, handshake)
+        .await?
+        .map_err(|source| tls_failure(endpoint, source))
 }
 
 fn tls_failure(endpoint: &Endpoint, source: std::io::Error) -> ConnectError {
@@ -283,8 +427,11 @@ fn tls_failure(endpoint: &Endpoint, source: std::io::Error) -> ConnectError {
 }
 
 /// Waits until the broker has answered the CONNECT.
-async fn accepted(settings: &SessionSettings, link: &mut Link) -> Result<Terms, ConnectError> {
-    let endpoint = &settings.endpoint;
+async fn accepted(
+    settings: &SessionSettings,
+    endpoint: &Endpoint,
+    link: &mut Link,
+) -> Result<Terms, ConnectError> {
     let not_mqtt = |source| ConnectError::NotMqtt {
         endpoint: endpoint.clone(),
         source,

@@ -204,6 +204,7 @@ fn tls_config(trust: &Trust) -> Result<Arc<rustls::ClientConfig>, HttpError> {
         ca_file: trust.ca_file.clone(),
         cert_file,
         key_file,
+        pins: Vec::new(),
     };
     Ok(match trust.ca_sha256 {
         None => tls::client_config(&files)?,

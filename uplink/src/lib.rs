@@ -21,6 +21,7 @@ mod link;
 mod message;
 mod packet;
 pub mod profile;
+mod proxy;
 mod secret;
 pub mod session;
 #[cfg(feature = "sim")]
@@ -28,6 +29,7 @@ pub mod sim;
 mod tls;
 mod token;
 pub mod topic;
+mod ws;
 
 pub use backoff::ReconnectPolicy;
 pub use command::{CommandError, Garbled, Incoming};
@@ -37,10 +39,11 @@ pub use http::Trust;
 pub use message::{Inbound, Message, PUBLISH_OVERHEAD, Properties, STRING_BYTES_MAX};
 pub use packet::{PacketError, Protocol, Reason, Terms};
 pub use profile::{Definition, EncodeError, Profile, ProfileError, SetupError};
+pub use proxy::{Proxy, ProxyAddress, ProxyError, ProxyKind};
 pub use secret::{Secret, SecretError, SecretSource};
 pub use session::{
     Consignment, Feed, Listening, Parting, ProtocolChoice, Refusal, SessionCounters,
     SessionSettings, SessionState, Window, run,
 };
-pub use tls::{TlsFiles, TlsSetupError};
+pub use tls::{Pin, PinError, TlsFiles, TlsSetupError};
 pub use token::{Password, PasswordError, PasswordSource};

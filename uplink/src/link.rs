@@ -14,10 +14,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::packet::{self, INBOUND_BYTES_MAX, Packet, PacketError, Protocol};
 
-/// What a link runs over: TCP, or TLS over TCP.
+/// What a link runs over: TCP, TLS, WebSockets.
 pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
+
+/// A wire of whichever kind.
+pub(crate) type AnyWire = Box<dyn Wire>;
 
 /// One read takes at most this much: acks are 4 bytes, commands are rare.
 const READ_BYTES: usize = 16 * 1024;
@@ -31,7 +34,7 @@ pub(crate) struct Moved {
 
 /// A connection with its two buffers.
 pub(crate) struct Link {
-    wire: Box<dyn Wire>,
+    wire: AnyWire,
     inbound: BytesMut,
     /// What waits to be sent.
     pub(crate) outbound: BytesMut,
@@ -44,8 +47,12 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) fn new(wire: impl Wire + 'static) -> Self {
+        Self::over(Box::new(wire))
+    }
+
+    pub(crate) fn over(wire: AnyWire) -> Self {
         Self {
-            wire: Box::new(wire),
+            wire,
             inbound: BytesMut::new(),
             outbound: BytesMut::new(),
             scratch: vec![0; READ_BYTES].into_boxed_slice(),

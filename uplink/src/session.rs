@@ -14,6 +14,7 @@ mod feed;
 mod flight;
 mod live;
 mod pace;
+mod recall;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, Failure};
-use crate::connect;
+use crate::connect::{self, chain};
 
 pub use counters::SessionCounters;
 pub use feed::{Consignment, Feed, Listening, Parting, Refusal, SessionState, Window};
@@ -53,6 +54,7 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
     let mut pace = pace::Pace::default();
     let mut rebuffs = 0u32;
     let mut memory = connect::Memory::default();
+    let mut recall = recall::Recall::default();
     loop {
         feed.state(&SessionState::Connecting);
         settings.counters.count_traffic(CONNECT_BYTES);
@@ -60,6 +62,7 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
             will: settings.will.clone(),
             farewell: settings.farewell.clone(),
         });
+        let files = recall::Files::of(&settings);
         let opened = tokio::select! {
             opened = connect::open(&settings, &mut memory, parting.will.as_ref()) => opened,
             () = shutdown.cancelled() => return,
@@ -80,18 +83,31 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
                 if opened.report.tls.is_some() {
                     settings.counters.count_traffic(TLS_BYTES);
                 }
-                journal.up(&settings, &opened.report);
+                journal.up(&opened.report);
                 let started = Instant::now();
                 feed.connected(&opened.report);
                 let terms = &opened.report.terms;
+                let token = CancellationToken::new();
                 let live = live::Live::new(opened.link, terms, &settings, &mut feed, ids, pace)
                     .say_at_the_end(parting.farewell)
-                    .ends_after(opened.good_for);
-                let (outcome, summary) = live.run(&shutdown).await;
+                    .ends_after(opened.good_for)
+                    .recalled_by(token.clone());
+                let (outcome, summary) = {
+                    let mut life = std::pin::pin!(live.run(&shutdown));
+                    tokio::select! {
+                        ended = &mut life => ended,
+                        why = recall.wait(&settings, files, memory.is_away()) => {
+                            tracing::info!(?why, "the connection is made anew");
+                            memory.come_back();
+                            token.cancel();
+                            life.await
+                        }
+                    }
+                };
                 (ids, pace) = (summary.ids, summary.pace);
                 let Err(error) = outcome else { return };
-                if matches!(error, LostError::TokenEnds) {
-                    // Nothing went wrong: the next token is made at once.
+                if token.is_cancelled() || matches!(error, LostError::TokenEnds) {
+                    // Nothing went wrong: the next connection is made at once.
                     continue;
                 }
                 let proven = started.elapsed() >= settings.reconnect.proven;
@@ -127,21 +143,6 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
     }
 }
 
-/// The error and its causes, once each.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let line = error.to_string();
-        if !text.ends_with(&line) {
-            text.push_str(": ");
-            text.push_str(&line);
-        }
-        cause = error.source();
-    }
-    text
-}
-
 /// Logs changes of state once, not every attempt.
 #[derive(Default)]
 struct Journal {
@@ -149,10 +150,10 @@ struct Journal {
 }
 
 impl Journal {
-    fn up(&mut self, settings: &SessionSettings, report: &connect::ConnectionReport) {
+    fn up(&mut self, report: &connect::ConnectionReport) {
         self.last_error = None;
         tracing::info!(
-            endpoint = %settings.endpoint,
+            endpoint = %report.endpoint,
             address = %report.address,
             protocol = %report.terms.protocol,
             tls = report.tls.as_deref().unwrap_or("none"),

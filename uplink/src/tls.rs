@@ -7,14 +7,21 @@
 pub(crate) mod pinned_ca;
 pub(crate) mod unset_clock;
 
+mod expiry;
+mod pin;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WantsClientCert;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::{CertificateError, ClientConfig, ConfigBuilder, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+pub(crate) use expiry::{expires, file_expires};
+pub use pin::{Pin, PinError};
 
 /// The files of a TLS client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +32,8 @@ pub struct TlsFiles {
     pub cert_file: Option<PathBuf>,
     /// PEM private key of `cert_file`.
     pub key_file: Option<PathBuf>,
+    /// The broker must have one of these keys; without `ca_file` that is all that is asked of it.
+    pub pins: Vec<Pin>,
 }
 
 /// Why the TLS settings cannot be used. Nothing has been sent yet.
@@ -72,18 +81,11 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 
 /// Client settings from the files as they are now.
 pub(crate) fn client_config(files: &TlsFiles) -> Result<Arc<ClientConfig>, TlsSetupError> {
-    let mut roots = RootCertStore::empty();
-    for certificate in trusted(files.ca_file.as_deref())? {
-        // A root that rustls cannot parse verifies nothing; the others still count.
-        if let Err(error) = roots.add(certificate) {
-            tracing::debug!(%error, "skipped a CA certificate");
-        }
-    }
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(TlsSetupError::Unusable)?
         .dangerous()
-        .with_custom_certificate_verifier(unset_clock::verifier(roots)?);
+        .with_custom_certificate_verifier(verifier(files)?);
     Ok(Arc::new(with_client(builder, files)?))
 }
 
@@ -108,6 +110,33 @@ fn with_client(
             present: "key_file",
         }),
     }
+}
+
+fn roots(files: &TlsFiles) -> Result<RootCertStore, TlsSetupError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in trusted(files.ca_file.as_deref())? {
+        // A root that rustls cannot parse verifies nothing; the others still count.
+        if let Err(error) = roots.add(certificate) {
+            tracing::debug!(%error, "skipped a CA certificate");
+        }
+    }
+    Ok(roots)
+}
+
+fn verifier(files: &TlsFiles) -> Result<Arc<dyn ServerCertVerifier>, TlsSetupError> {
+    if files.pins.is_empty() {
+        let chain = unset_clock::verifier(roots(files)?)?;
+        return Ok(chain);
+    }
+    let chain: Option<Arc<dyn ServerCertVerifier>> = match files.ca_file {
+        None => None,
+        Some(_) => Some(unset_clock::verifier(roots(files)?)?),
+    };
+    Ok(Arc::new(pin::PinnedKeys {
+        pins: files.pins.clone(),
+        chain,
+        provider: provider(),
+    }))
 }
 
 /// The certificates to trust: of the file, or of the system.
@@ -192,6 +221,9 @@ fn certificate_hint(problem: &CertificateError) -> &'static str {
         }
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "the certificate is for another name; the host of the url must be one that the certificate names"
+        }
+        CertificateError::Other(_) => {
+            "the broker has another key than pin_sha256 names; if that is right, write the new one there"
         }
         CertificateError::Revoked => "the certificate was revoked",
         _ => "the certificate cannot be verified",

@@ -90,11 +90,25 @@ fn find(global: &Global, name: &str) -> anyhow::Result<UplinkStatus> {
 
 fn verdict(uplink: &UplinkStatus) -> String {
     let sentence = match (uplink.state.as_str(), &uplink.error) {
-        ("connected", _) => format!(
-            "is connected to {}; {} samples and events acknowledged",
-            uplink.url,
-            show::count(uplink.records_acked_total)
-        ),
+        ("connected", error) => {
+            let records = show::count(uplink.records_acked_total);
+            let at = uplink.endpoint.as_deref().unwrap_or(&uplink.url);
+            let mut said = format!("is connected to {at}");
+            if let Some(protocol) = &uplink.protocol {
+                said.push_str(&format!(" with {protocol}"));
+            }
+            said.push_str(&format!("; {records} samples and events acknowledged"));
+            for more in error.iter().chain(&uplink.warnings) {
+                said.push_str(&format!("; {more}"));
+            }
+            if !uplink.refused_subscriptions.is_empty() {
+                let refused = uplink.refused_subscriptions.join(", ");
+                said.push_str(&format!(
+                    "; commands do not arrive, the broker refuses the subscription of {refused}"
+                ));
+            }
+            said
+        }
         (state, Some(error)) => format!("is {state}: {}: {error}", uplink.url),
         (state, None) => format!("is {state}: {} has not answered yet", uplink.url),
     };
@@ -119,9 +133,20 @@ mod tests {
             "cloud is down: mqtts://core.example:8883: the certificate is for other.example\n"
         );
         uplink.state = "connected".into();
+        uplink.error = None;
         assert_eq!(
             verdict(&uplink),
             "cloud is connected to mqtts://core.example:8883; 0 samples and events\n      acknowledged\n"
         );
+        uplink.protocol = Some("MQTT 5".into());
+        uplink.endpoint = Some("mqtts://second.example:8883".into());
+        uplink.warnings = vec!["our certificate ends in 5 days".into()];
+        let text = verdict(&uplink).replace("\n     ", "");
+        for words in [
+            "second.example:8883 with MQTT 5",
+            "our certificate ends in 5 days",
+        ] {
+            assert!(text.contains(words), "{text}");
+        }
     }
 }

@@ -15,9 +15,11 @@ use millrace_uplink::session::{
     INFLIGHT_DEFAULT, INFLIGHT_MAX, KEEP_ALIVE_MIN, MESSAGE_BYTES_DEFAULT,
 };
 use millrace_uplink::{
-    Endpoint, EndpointError, PasswordSource, ProtocolChoice, STRING_BYTES_MAX, Scheme,
-    SecretSource, SessionSettings, TlsFiles,
+    Endpoint, EndpointError, PasswordSource, STRING_BYTES_MAX, SecretSource, SessionSettings,
+    TlsFiles,
 };
+
+use wire::Wire;
 
 use super::complaint::Complaint;
 use super::files::FileUse;
@@ -61,9 +63,15 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
             "url",
             Kind::Form("a URL such as mqtts://core.example:8883"),
             "Where the broker is: `mqtt://host:port` (port 1883 where none is written) or \
-             `mqtts://host:port` (8883), TLS with the server's certificate always verified.",
+             `mqtts://host:port` (8883), TLS with the server's certificate always verified; over WebSockets \
+             `ws://host:port/path` (80) or `wss://host:port/path` (443), with `/mqtt` where there is no path. The name \
+             is looked up for each attempt, and all its addresses are tried.",
         )
         .required(),
+        wire::FALLBACK_URLS,
+        wire::PROXY,
+        wire::PROXY_USERNAME,
+        wire::PROXY_PASSWORD_FILE,
         wire::PROTOCOL,
         KeyDoc::new(
             "client_id",
@@ -86,10 +94,11 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
         KeyDoc::new(
             "ca_file",
             Kind::File,
-            "PEM certificates of the authorities that may vouch for the broker. Only with mqtts.",
+            "PEM certificates of the authorities that may vouch for the broker. Only with TLS.",
         )
         .means("those of the system"),
-        KeyDoc::new("cert_file", Kind::File, "Our PEM certificate chain, for login by certificate. Only with mqtts."),
+        wire::PIN_SHA256,
+        KeyDoc::new("cert_file", Kind::File, "Our PEM certificate chain, for login by certificate. Only with TLS."),
         KeyDoc::new("key_file", Kind::File, "The PEM private key of cert_file."),
         KeyDoc::new(
             "start",
@@ -206,8 +215,8 @@ pub(crate) struct Uplink {
     pub(crate) profile: Arc<Profile>,
     /// Where the broker is.
     pub(crate) endpoint: Endpoint,
-    /// The version of MQTT.
-    pub(crate) protocol: ProtocolChoice,
+    /// What lies between.
+    pub(crate) wire: Wire,
     /// Our name at the broker.
     pub(crate) client_id: String,
     /// The user to log in as.
@@ -293,7 +302,10 @@ impl Uplink {
 
     /// Whether a broker would take the two for one client.
     pub(crate) fn collides(&self, other: &Self) -> bool {
-        self.endpoint == other.endpoint && self.client_id == other.client_id
+        let mut ours = std::iter::once(&self.endpoint).chain(&self.wire.fallbacks);
+        let shared =
+            ours.any(|ours| *ours == other.endpoint || other.wire.fallbacks.contains(ours));
+        shared && self.client_id == other.client_id
     }
 
     /// Whether what is published has to come back before it counts as delivered.
@@ -308,7 +320,9 @@ impl Uplink {
     pub(crate) fn session(&self) -> SessionSettings {
         let profile = &self.profile;
         let mut session = SessionSettings::new(self.endpoint.clone(), self.client_id.as_str());
-        session.protocol = self.protocol;
+        session.protocol = self.wire.protocol;
+        session.fallbacks = self.wire.fallbacks.clone();
+        session.proxy = self.wire.proxy.clone();
         session.username = self.username.clone();
         session.password = self.password.clone();
         session.token_as_username = profile.definition().wants_token();
@@ -356,7 +370,7 @@ impl Uplink {
                 let compression = compression.or_else(|| metered_compression(&section, &profile));
                 Arc::new(profile.packed(compression, sealed))
             });
-        let protocol = wire::read_protocol(&section, profile.as_deref());
+        let wire = wire::read(&section, profile.as_deref(), endpoint.as_ref());
         let max_message = read_max_message(&section, profile.as_deref());
         let login = profile.as_deref().and_then(|profile| {
             let resource = || {
@@ -381,7 +395,7 @@ impl Uplink {
             name: name?,
             profile: profile?,
             endpoint: endpoint?,
-            protocol: protocol?,
+            wire: wire?,
             client_id: client_id?,
             username: login.as_ref()?.username.clone(),
             password: login?.password,
@@ -685,14 +699,14 @@ fn read_login(
 }
 
 fn read_tls(section: &Section<'_>, endpoint: Option<&Endpoint>) -> Option<TlsFiles> {
-    let plain = endpoint.is_some_and(|endpoint| endpoint.scheme == Scheme::Mqtt);
+    let plain = endpoint.is_some_and(|endpoint| !endpoint.scheme.is_tls());
     let mut fits = true;
-    for key in ["ca_file", "cert_file", "key_file"] {
+    for key in ["ca_file", "cert_file", "key_file", "pin_sha256"] {
         if plain && section.has(key) {
             section.complain(
                 key,
                 Complaint::new("certificates mean nothing without TLS")
-                    .hint("write mqtts:// in url, or remove it"),
+                    .hint("write mqtts:// or wss:// in url, or remove it"),
             );
             fits = false;
         }
@@ -707,6 +721,7 @@ fn read_tls(section: &Section<'_>, endpoint: Option<&Endpoint>) -> Option<TlsFil
         ca_file: section.file("ca_file", FileUse::Certificate),
         cert_file: section.file("cert_file", FileUse::Certificate),
         key_file: section.file("key_file", FileUse::Secret),
+        pins: wire::read_pins(section)?,
     };
     let read_all = tls.ca_file.is_some() == section.has("ca_file")
         && tls.cert_file.is_some() == section.has("cert_file")

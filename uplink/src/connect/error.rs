@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use tokio_tungstenite::tungstenite;
+
 use super::WAITING_FOR_CONNACK;
 use crate::endpoint::Endpoint;
 use crate::packet::{PacketError, Reason};
+use crate::proxy::ProxyError;
 use crate::tls::TlsSetupError;
 use crate::token::PasswordError;
 
@@ -29,6 +32,40 @@ pub enum ConnectError {
         #[source]
         source: std::io::Error,
     },
+    /// The proxy cannot be reached.
+    #[error("the proxy {proxy} cannot be reached")]
+    NoProxy {
+        /// Which proxy.
+        proxy: String,
+        /// Why.
+        #[source]
+        source: Box<ConnectError>,
+    },
+    /// The proxy does not let us through.
+    #[error("the proxy {proxy} gives no connection to {endpoint}")]
+    Proxy {
+        /// Which proxy.
+        proxy: String,
+        /// To whom.
+        endpoint: Endpoint,
+        /// What it said.
+        #[source]
+        source: ProxyError,
+    },
+    /// The server does not speak WebSockets there, or no MQTT over them.
+    #[error("no WebSocket at {endpoint}: {hint}")]
+    WebSocket {
+        /// Where.
+        endpoint: Endpoint,
+        /// What to do about it.
+        hint: String,
+        /// What it answered.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// No endpoint takes the connection; each has its reason.
+    #[error("no endpoint takes the connection: {}", each(.0))]
+    Several(Vec<ConnectError>),
     /// A step took too long.
     #[error("{step} with {endpoint} took longer than {} s", after.as_secs())]
     Timeout {
@@ -104,6 +141,43 @@ pub enum ConnectError {
     },
 }
 
+fn each(errors: &[ConnectError]) -> String {
+    let texts: Vec<String> = errors.iter().map(|error| chain(error)).collect();
+    texts.join("; ")
+}
+
+/// The error and its causes, once each.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let line = error.to_string();
+        if !text.ends_with(&line) {
+            text.push_str(": ");
+            text.push_str(&line);
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// What the answer to the request for a WebSocket means.
+pub(super) fn web_hint(error: &tungstenite::Error) -> String {
+    match error {
+        tungstenite::Error::Http(response) => match response.status().as_u16() {
+            401 | 403 | 407 => "the server wants another login than that of MQTT".to_owned(),
+            404 => "there is nothing at this path; correct the path of the url".to_owned(),
+            status => {
+                format!("the server answers {status}; is it the broker's port for WebSockets?")
+            }
+        },
+        tungstenite::Error::Protocol(
+            tungstenite::error::ProtocolError::SecWebSocketSubProtocolError(_),
+        ) => "the server speaks WebSockets and no MQTT over them at this path".to_owned(),
+        _ => "what answers speaks no WebSockets; is it the broker's port for them?".to_owned(),
+    }
+}
+
 fn tcp_hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => {
@@ -143,6 +217,7 @@ impl ConnectError {
             | ConnectError::NoAcknowledgements { .. }
             | ConnectError::Closed { .. }
             | ConnectError::NotMqtt { .. } => true,
+            ConnectError::Several(errors) => errors.iter().any(ConnectError::is_after_connect),
             _ => false,
         }
     }
@@ -152,8 +227,17 @@ impl ConnectError {
         match self {
             ConnectError::Refused { reason, .. } => reason.is_lasting(),
             ConnectError::NoAcknowledgements { .. } => true,
+            ConnectError::Several(errors) => errors.iter().all(ConnectError::is_refusal),
             _ => false,
         }
+    }
+
+    /// Whether it has nothing to do with the endpoint.
+    pub(super) fn is_our_own(&self) -> bool {
+        matches!(
+            self,
+            ConnectError::TlsSetup(_) | ConnectError::Password(_) | ConnectError::TooLong { .. }
+        )
     }
 
     /// Whether it is what a broker does that does not know the version of MQTT; `None`: it is not, `Some(true)`: it

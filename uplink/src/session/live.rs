@@ -118,10 +118,11 @@ pub(super) struct Live<'a, F> {
     asked: HashMap<u16, String>,
     phase: Phase,
     farewell: Vec<Message>,
-    /// The feed wants another connection after this one.
+    /// The feed, or whoever recalls, wants another connection after this one.
     hung_up: bool,
     /// When the token of this connection is given up.
     token_ends: Option<Instant>,
+    recall: CancellationToken,
     acked: bool,
     /// The broker has asked for a pause: nothing is sent before.
     hold: Option<Instant>,
@@ -164,6 +165,7 @@ impl<'a, F: Feed> Live<'a, F> {
             farewell: settings.farewell.clone(),
             hung_up: false,
             token_ends: None,
+            recall: CancellationToken::new(),
             acked: false,
             hold: None,
             hold_next: settings.reconnect.first,
@@ -186,6 +188,12 @@ impl<'a, F: Feed> Live<'a, F> {
     /// The connection is given up after this time, since its password is good for no longer.
     pub(super) fn ends_after(mut self, good_for: Option<Duration>) -> Self {
         self.token_ends = good_for.map(|good_for| Instant::now() + good_for);
+        self
+    }
+
+    /// When this is cancelled, the connection ends as with a shutdown.
+    pub(super) fn recalled_by(mut self, recall: CancellationToken) -> Self {
+        self.recall = recall;
         self
     }
 
@@ -251,12 +259,17 @@ impl<'a, F: Feed> Live<'a, F> {
             let deadline = self.deadline();
             let hungry = self.wants_more();
             let ready = Arc::clone(&self.ready);
+            let recall = self.recall.clone();
             let running = matches!(self.phase, Phase::Running);
             tokio::select! {
                 moved = self.link.exchange() => self.moved(moved?)?,
                 () = ready.notified(), if hungry => {}
                 () = tokio::time::sleep_until(deadline) => self.check_clocks()?,
                 () = shutdown.cancelled(), if running => self.begin_leaving(DRAIN_LIMIT),
+                () = recall.cancelled(), if running => {
+                    self.hung_up = true;
+                    self.begin_leaving(DRAIN_LIMIT);
+                }
             }
         }
     }

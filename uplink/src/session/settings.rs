@@ -7,6 +7,7 @@ use crate::backoff::ReconnectPolicy;
 use crate::endpoint::Endpoint;
 use crate::message::Message;
 use crate::packet::Protocol;
+use crate::proxy::Proxy;
 use crate::session::SessionCounters;
 use crate::tls::TlsFiles;
 use crate::token::PasswordSource;
@@ -48,6 +49,10 @@ impl ProtocolChoice {
 pub struct SessionSettings {
     /// Where the broker is; its name is looked up again at each connect.
     pub endpoint: Endpoint,
+    /// Where else the broker is: tried in order while the first does not answer.
+    pub fallbacks: Vec<Endpoint>,
+    /// The way out.
+    pub proxy: Option<Proxy>,
     /// Our name at the broker; an empty one has the broker choose.
     pub client_id: String,
     /// The version to speak.
@@ -83,10 +88,19 @@ pub struct SessionSettings {
 }
 
 impl SessionSettings {
+    /// Where the broker is, the first first.
+    pub(crate) fn endpoints(&self) -> Vec<&Endpoint> {
+        std::iter::once(&self.endpoint)
+            .chain(&self.fallbacks)
+            .collect()
+    }
+
     /// Settings with every default.
     pub fn new(endpoint: Endpoint, client_id: impl Into<String>) -> Self {
         Self {
             endpoint,
+            fallbacks: Vec::new(),
+            proxy: None,
             client_id: client_id.into(),
             protocol: ProtocolChoice::Auto,
             username: None,

@@ -19,4 +19,5 @@ mod pki;
 mod session;
 mod sparkplug;
 mod subscriber;
+mod transport;
 mod zoo;

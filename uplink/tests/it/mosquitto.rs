@@ -20,34 +20,44 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) struct Mosquitto {
     process: Child,
     pub(crate) plain: u16,
-    tls: u16,
+    pub(crate) tls: u16,
     /// TLS that asks for no client certificate.
     pub(crate) tls_open: u16,
-    pki: Pki,
+    pub(crate) ws: u16,
+    pub(crate) wss: u16,
+    pub(crate) pki: Pki,
 }
 
 impl Mosquitto {
     /// `None`, with a message, where mosquitto is not installed.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_with("").await
+    }
+
+    /// The plain listener has these further lines of configuration.
+    pub(crate) async fn start_with(lines: &str) -> Option<Self> {
         let Some(program) = program() else {
             eprintln!("skipped: mosquitto is not installed (apt-get install mosquitto)");
             return None;
         };
         let pki = Pki::new();
         let (plain, tls, tls_open) = (free_port(), free_port(), free_port());
+        let (ws, wss) = (free_port(), free_port());
         let file = |name: &str| pki.file(name).display().to_string();
         let config = format!(
             "user root\npersistence true\npersistence_location {}/\nper_listener_settings true\n\
              listener {plain} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\nmax_queued_messages 0\n\
+             {lines}\n\
+             listener {ws} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n\
+             listener {wss} 127.0.0.1\nprotocol websockets\nallow_anonymous true\nrequire_certificate true\n\
+             cafile {ca}\ncertfile {cert}\nkeyfile {key}\n\
              listener {tls} 127.0.0.1\nallow_anonymous true\nrequire_certificate true\n\
-             cafile {}\ncertfile {}\nkeyfile {}\n\
-             listener {tls_open} 127.0.0.1\nallow_anonymous true\ncertfile {}\nkeyfile {}\n",
+             cafile {ca}\ncertfile {cert}\nkeyfile {key}\n\
+             listener {tls_open} 127.0.0.1\nallow_anonymous true\ncertfile {cert}\nkeyfile {key}\n",
             pki.directory().display(),
-            file("ca.pem"),
-            file("localhost.pem"),
-            file("localhost.key"),
-            file("localhost.pem"),
-            file("localhost.key"),
+            ca = file("ca.pem"),
+            cert = file("localhost.pem"),
+            key = file("localhost.key"),
         );
         let path = pki.file("mosquitto.conf");
         std::fs::write(&path, config).unwrap();
@@ -57,6 +67,8 @@ impl Mosquitto {
             plain,
             tls,
             tls_open,
+            ws,
+            wss,
             pki,
         };
         broker.answers().await;
@@ -139,12 +151,12 @@ fn program() -> Option<PathBuf> {
         .find(|candidate| candidate.is_file())
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-async fn deliver(broker: &Mosquitto, settings: SessionSettings, messages: u64) {
+pub(crate) async fn deliver(broker: &Mosquitto, settings: SessionSettings, messages: u64) {
     let got = Subscriber::new(broker.plain, TOPIC).await;
     let feed = LogFeed::new(messages, 11);
     let progress = feed.progress();

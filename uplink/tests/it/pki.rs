@@ -54,6 +54,7 @@ impl Pki {
             ca_file: Some(self.ca_file()),
             cert_file: Some(self.file("gw-1.pem")),
             key_file: Some(self.file("gw-1.key")),
+            ..TlsFiles::default()
         }
     }
 

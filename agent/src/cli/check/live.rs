@@ -191,7 +191,10 @@ impl Held {
             }
         } else {
             match test_connection(&uplink.session()).await {
-                Ok(report) => trial.remarks.extend(report.tls),
+                Ok(report) => {
+                    trial.remarks.push(report.terms.protocol.to_string());
+                    trial.remarks.extend(report.tls);
+                }
                 Err(error) => trial.fail(chain(&error), None),
             }
         }
