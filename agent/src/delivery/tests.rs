@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use millrace_buffer::{Buffer, Settings, TagSpec};
 use millrace_tags::{DropReason, SourceKind, TestClock, Timestamp, Value, ValueType};
+use millrace_uplink::{Feed, Inbound, Refusal, SessionState, Window};
 
 use super::*;
 use crate::command::{Admission, Journal, Ran, RunCommand};

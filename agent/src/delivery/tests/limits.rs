@@ -5,6 +5,7 @@ use std::path::Path;
 use millrace_tags::{Event, EventDetail, EventState};
 
 use super::*;
+use crate::report::MeteredStatus;
 
 struct Limited {
     delivery: Delivery,

@@ -1,5 +1,7 @@
 //! An edge node's feed: what waits for whom, what is held, what is sent again.
 
+use millrace_uplink::Parting;
+
 use super::*;
 
 const STATE: &str = "spBv1.0/STATE/scada";
