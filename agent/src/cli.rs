@@ -26,6 +26,7 @@ mod later;
 mod ledger;
 mod listen;
 mod logs;
+mod man;
 mod once;
 mod opcua;
 pub(crate) mod output;
@@ -172,8 +173,7 @@ enum Command {
     /// Users and roles of the local API
     User(later::AnyArgs),
     Completions(CompletionsArgs),
-    /// Print the manual page
-    Man(later::AnyArgs),
+    Man(man::ManArgs),
 }
 
 /// Print shell completions
@@ -246,9 +246,7 @@ impl Command {
             )
             .refuse(),
             Command::Completions(args) => completions(&args),
-            Command::Man(_) => {
-                Later::new("man", "`millrace COMMAND --help` has the same text").refuse()
-            }
+            Command::Man(args) => args.run(Cli::command()),
         }
     }
 }

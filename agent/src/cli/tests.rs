@@ -150,7 +150,7 @@ fn every_command_has_help() {
 
 #[test]
 fn later_commands_say_what_to_use() {
-    for line in ["model list", "doctor", "watch", "user", "man"] {
+    for line in ["model list", "doctor", "watch", "user"] {
         let cli = parse(line).unwrap();
         let error = cli.command.run(&cli.global).unwrap_err();
         let text = failure::text(&error);
@@ -186,4 +186,16 @@ fn completions_name_the_commands() {
     );
     let text = String::from_utf8(text).unwrap();
     assert!(text.contains("ledger") && text.contains("completions"));
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = format!("man --dir {}", dir.path().display());
+    let cli = parse(&line).unwrap();
+    cli.command.run(&cli.global).unwrap();
+    for page in ["millrace", "millrace-run", "millrace-buffer-status"] {
+        let text = std::fs::read_to_string(dir.path().join(format!("{page}.1"))).unwrap();
+        assert!(text.contains(".SH NAME"), "{page}");
+    }
 }
