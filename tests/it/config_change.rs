@@ -226,8 +226,11 @@ fn an_uplink_that_does_not_come_back_takes_it_back_and_the_outcome_waits_for_it(
         error.contains("uplink cloud was connected before"),
         "{error}"
     );
+    // An answer is not retained: it waits here until the core listens again.
+    scene.gateway.signal("STOP")?;
     scene.broker.restart()?;
     let core = Commander::start(scene.broker.port)?;
+    scene.gateway.signal("CONT")?;
     let back = core.reply("u-1")?;
     assert_eq!(back["status"], "failed", "{back}");
     scene.delivers(1)

@@ -138,14 +138,15 @@ fn restarts_and_kills_of_the_server_lose_nothing() -> Result<()> {
         let rows = ledger::verified(&gateway).ok()?;
         rows.values().all(|row| row.queued <= 2).then_some(rows)
     })?;
+    // What a killed server had acknowledged and not yet passed on is the server's loss: custody, no delivery.
+    gateway.json(&["buffer", "replay", "--since", "1h"])?;
     subscriber.wait("what counts as delivered", STEP * 2, |got| {
-        rows.iter()
-            .all(|(source, row)| got.count(source) as u64 >= row.acked)
+        rows.iter().all(|(source, row)| {
+            let whole = got.line(source).is_ok_and(|line| line.holes().is_empty());
+            whole && got.count(source) as u64 >= row.acked
+        })
     })?;
     gateway.terminate()?;
-    let got = subscriber.stop();
-    assert_eq!(got.violations, Vec::<String>::new());
-    assert_eq!(got.line("pump")?.holes(), []);
-    assert_eq!(got.line("tank")?.holes(), []);
+    assert_eq!(subscriber.stop().violations, Vec::<String>::new());
     Ok(())
 }

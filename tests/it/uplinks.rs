@@ -137,14 +137,18 @@ const LONG: &str = "a-device-with-a-name-that-makes-each-of-its-messages-too-lar
 #[test]
 fn a_source_that_mosquitto_refuses_waits_aside_and_the_other_goes_on() -> Result<()> {
     let directory = tempfile::tempdir()?;
-    // `max_packet_size` closes the connection; see docs/decisions/0006-refusals.md.
+    // By 3.1.1 `max_packet_size` closes the connection (docs/decisions/0006-refusals.md); by 5 it is announced.
     let mut core = broker(directory.path(), "core", "max_packet_size 300")?;
     let subscriber = Subscriber::start(core.port)?;
     let (_pump, port) = plant::start_pump(directory.path(), &[])?;
     let devices = plant::small_pump_config(port, &[0])
         + &plant::small_pump_config(port, &[7]).replace("\"pump\"", &format!("\"{LONG}\""));
     let mut gateway = Gateway::new(directory.path());
-    let to_core = uplink("core", core.port, "poison_after = 2\n");
+    let to_core = uplink(
+        "core",
+        core.port,
+        "poison_after = 2\nprotocol = \"3.1.1\"\n",
+    );
     gateway.configure(&format!("{to_core}{devices}"))?;
     gateway.start()?;
     wait_for("it is withheld and said so", STEP * 2, || {
