@@ -9,6 +9,7 @@
 mod template;
 
 pub use template::{BoundTopic, Names, TopicRules, TopicTemplate};
+pub(crate) use template::{Piece, pieces};
 
 /// A name as exactly one topic level.
 pub fn level(name: &str) -> String {

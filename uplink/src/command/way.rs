@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 use millrace_tags::{Command, ReplyTo};
 
 use super::{Call, CommandCodec, Garbled, Incoming};
-use crate::topic::{Names, TopicRules, is_filter};
+use crate::topic::{Names, Piece, TopicRules, is_filter, pieces};
 
 /// Places of a topic that commands come from.
 pub(crate) const FROM_PLACES: [&str; 2] = ["id", "op"];
@@ -43,25 +43,14 @@ impl Pattern {
     /// Says what is wrong and what would be right.
     pub(crate) fn parse(text: &str, places: &[&str], vars: &[&str]) -> Result<Self, String> {
         let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some(open) = rest.find(['{', '}']) {
-            let (before, from) = rest.split_at(open);
-            let end = from.find('}').filter(|_| from.starts_with('{'));
-            let end = end.ok_or("a brace stands alone; write {name}")?;
-            if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
-            }
-            let name = &from[1..end];
-            parts.push(match name {
-                "gateway" => Part::Gateway,
-                _ if places.contains(&name) => Part::Open(name.to_owned()),
-                _ if vars.contains(&name) => Part::Var(name.to_owned()),
-                _ => return Err(format!("{{{name}}} has no meaning here")),
+        for piece in pieces(text)? {
+            parts.push(match piece {
+                Piece::Text(text) => Part::Text(text.to_owned()),
+                Piece::Place("gateway") => Part::Gateway,
+                Piece::Place(name) if places.contains(&name) => Part::Open(name.to_owned()),
+                Piece::Place(name) if vars.contains(&name) => Part::Var(name.to_owned()),
+                Piece::Place(name) => return Err(format!("{{{name}}} has no meaning here")),
             });
-            rest = &from[end + 1..];
-        }
-        if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
         }
         let fixed = parts.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),

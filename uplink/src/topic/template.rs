@@ -131,6 +131,38 @@ enum Part {
     Var(String),
 }
 
+/// What a topic with braces is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Piece<'a> {
+    /// As it stands; never empty.
+    Text(&'a str),
+    /// The name between braces.
+    Place(&'a str),
+}
+
+/// Takes a topic apart at its braces.
+///
+/// # Errors
+/// When a brace has no other half.
+pub(crate) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, String> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    while let Some(open) = rest.find(['{', '}']) {
+        let (before, from) = rest.split_at(open);
+        let end = from.find('}').filter(|_| from.starts_with('{'));
+        let end = end.ok_or("a brace stands alone; write {name}")?;
+        if !before.is_empty() {
+            pieces.push(Piece::Text(before));
+        }
+        pieces.push(Piece::Place(&from[1..end]));
+        rest = &from[end + 1..];
+    }
+    if !rest.is_empty() {
+        pieces.push(Piece::Text(rest));
+    }
+    Ok(pieces)
+}
+
 /// A topic as a profile writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicTemplate {
@@ -150,15 +182,14 @@ impl TopicTemplate {
         is_filter: bool,
     ) -> Result<Self, String> {
         let mut parts = Vec::new();
-        let mut rest = text;
-        while let Some(open) = rest.find(['{', '}']) {
-            let (before, from) = rest.split_at(open);
-            let end = from.find('}').filter(|_| from.starts_with('{'));
-            let end = end.ok_or("a brace stands alone; write {name}")?;
-            if !before.is_empty() {
-                parts.push(Part::Text(before.to_owned()));
-            }
-            let name = &from[1..end];
+        for piece in pieces(text)? {
+            let name = match piece {
+                Piece::Text(text) => {
+                    parts.push(Part::Text(text.to_owned()));
+                    continue;
+                }
+                Piece::Place(name) => name,
+            };
             parts.push(match name {
                 "gateway" => Part::Gateway,
                 "source" if places.contains(&name) => Part::Source,
@@ -178,10 +209,6 @@ impl TopicTemplate {
                     ));
                 }
             });
-            rest = &from[end + 1..];
-        }
-        if !rest.is_empty() {
-            parts.push(Part::Text(rest.to_owned()));
         }
         if parts.is_empty() {
             return Err("it is empty".to_owned());
