@@ -9,7 +9,7 @@ use millrace_tests::broker::Broker;
 use millrace_tests::certificates::Certificates;
 use millrace_tests::commander::Commander;
 use millrace_tests::peer::Peer;
-use millrace_tests::process::free_port;
+use millrace_tests::ports::free_port;
 use millrace_tests::wait::{STEP, wait_for};
 use serde_json::{Value, json};
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use millrace_tests::agent::Gateway;
-use millrace_tests::process::free_port;
+use millrace_tests::ports::free_port;
 use millrace_tests::wait::{STEP, wait_for};
 use millrace_tests::{checkout, peer::python};
 use serde_json::Value;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use millrace_tests::agent::{Gateway, program};
 use millrace_tests::checkout;
 use millrace_tests::peer::Peer;
-use millrace_tests::process::free_port;
+use millrace_tests::ports::free_port;
 use millrace_tests::wait::{STEP, wait_for};
 use serde_json::Value;
 

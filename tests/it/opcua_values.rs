@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use millrace_tests::agent::Gateway;
 use millrace_tests::broker::Broker;
 use millrace_tests::peer::Peer;
-use millrace_tests::process::free_port;
+use millrace_tests::ports::free_port;
 use millrace_tests::received::Sample;
 use millrace_tests::subscriber::Subscriber;
 use millrace_tests::wait::STEP;

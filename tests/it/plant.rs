@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use millrace_tests::agent::Gateway;
 use millrace_tests::peer::Peer;
-use millrace_tests::process::free_port;
+use millrace_tests::ports::free_port;
 
 /// Tags of each device.
 pub(crate) const TAGS: u64 = 200;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use millrace_tests::agent::Gateway;
 use millrace_tests::broker::Broker;
 use millrace_tests::peer::Peer;
-use millrace_tests::process::free_port;
+use millrace_tests::ports::free_port;
 use millrace_tests::served::Served;
 use millrace_tests::sim::SimModbus;
 use millrace_tests::sparkplug::{Scene, check, read};

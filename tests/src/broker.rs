@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::certificates::Certificates;
-use crate::process::{Process, find_program, free_port};
+use crate::ports::free_port;
+use crate::process::{Process, find_program};
 use crate::wait::{STEP, wait_for};
 
 /// A mosquitto that keeps sessions and queues without limit over a restart.

@@ -11,6 +11,7 @@ pub mod commander;
 pub mod fault_broker;
 pub mod nats;
 pub mod peer;
+pub mod ports;
 pub mod process;
 pub mod received;
 pub mod served;

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::process::{Process, find_program, free_port};
+use crate::ports::free_port;
+use crate::process::{Process, find_program};
 use crate::wait::{STEP, wait_for};
 
 /// Users of the server: `gateway` may do what the test says, `reader` everything.

@@ -1,7 +1,6 @@
 //! Child processes that never outlive their test.
 
 use std::fs::File;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -93,14 +92,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// A TCP port of the loopback interface that nobody listens on.
-///
-/// # Errors
-/// When the machine has none left.
-pub fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 /// Finds a program in `PATH`, or where Debian puts daemons, which are not in everybody's `PATH`.

@@ -6,7 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::agent::program;
-use crate::process::{Process, free_port};
+use crate::ports::free_port;
+use crate::process::Process;
 use crate::wait::{STEP, wait_for};
 
 /// A running `millrace sim modbus`; killed on drop.

@@ -8,6 +8,8 @@ mod link;
 mod matrix;
 mod peer;
 mod plant;
+#[path = "../../../tests/src/ports.rs"]
+mod ports;
 mod session;
 
 #[cfg(feature = "sim")]

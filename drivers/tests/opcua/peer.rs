@@ -209,8 +209,7 @@ impl Drop for Running {
 }
 
 pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("address").port()
+    crate::ports::free_port().expect("a free port")
 }
 
 pub(crate) fn node(name: &str) -> NodeAddress {

@@ -1,6 +1,6 @@
 //! Each kind of core, as its generation documents it.
 
-use millrace_tests::process::free_port;
+use millrace_tests::ports::free_port;
 
 use super::*;
 

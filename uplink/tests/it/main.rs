@@ -16,6 +16,8 @@ mod log_feed;
 mod matrix;
 mod mosquitto;
 mod pki;
+#[path = "../../../tests/src/ports.rs"]
+mod ports;
 mod session;
 mod sparkplug;
 mod subscriber;

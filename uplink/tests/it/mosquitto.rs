@@ -1,6 +1,6 @@
 //! A real mosquitto, where it is installed: publish through it, over TCP and over mutual TLS.
 
-use std::net::TcpListener;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::log_feed::{LogFeed, TOPIC};
 use crate::pki::Pki;
+use crate::ports;
 use crate::subscriber::Subscriber;
 
 /// Long enough for a loaded machine.
@@ -61,8 +62,8 @@ impl Mosquitto {
         );
         let path = pki.file("mosquitto.conf");
         std::fs::write(&path, config).unwrap();
-        let process = launch(&program, &path);
-        let broker = Self {
+        let process = launch(&program, &pki);
+        let mut broker = Self {
             process,
             plain,
             tls,
@@ -75,19 +76,24 @@ impl Mosquitto {
         Some(broker)
     }
 
-    async fn answers(&self) {
+    async fn answers(&mut self) {
+        let settings = self.settings();
         let up = async {
-            while test_connection(&self.settings()).await.is_err() {
+            while test_connection(&settings).await.is_err() {
+                let ended = self.process.try_wait().unwrap();
+                assert!(ended.is_none(), "mosquitto ended: {}", said(&self.pki));
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, up).await.expect("mosquitto is up");
+        if timeout(PATIENCE, up).await.is_err() {
+            panic!("mosquitto does not answer: {}", said(&self.pki));
+        }
     }
 
     /// Starts it again with the same configuration.
     pub(crate) async fn launch(&mut self) {
         let program = program().unwrap();
-        self.process = launch(&program, &self.pki.file("mosquitto.conf"));
+        self.process = launch(&program, &self.pki);
         self.answers().await;
     }
 
@@ -132,14 +138,20 @@ impl Drop for Mosquitto {
     }
 }
 
-fn launch(program: &Path, config: &Path) -> Child {
+fn launch(program: &Path, pki: &Pki) -> Child {
+    let log = File::create(pki.file("mosquitto.log")).unwrap();
     Command::new(program)
         .arg("-c")
-        .arg(config)
+        .arg(pki.file("mosquitto.conf"))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(log)
         .spawn()
         .unwrap()
+}
+
+/// What it wrote since it was started.
+fn said(pki: &Pki) -> String {
+    std::fs::read_to_string(pki.file("mosquitto.log")).unwrap_or_default()
 }
 
 fn program() -> Option<PathBuf> {
@@ -152,8 +164,7 @@ fn program() -> Option<PathBuf> {
 }
 
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    ports::free_port().unwrap()
 }
 
 pub(crate) async fn deliver(broker: &Mosquitto, settings: SessionSettings, messages: u64) {
@@ -243,7 +254,7 @@ async fn survives_a_killed_broker() {
     let before = progress.acked();
     assert!(before < 200_000, "the broker was killed in the middle");
     let Some(program) = program() else { return };
-    broker.process = launch(&program, &broker.pki.file("mosquitto.conf"));
+    broker.process = launch(&program, &broker.pki);
     timeout(PATIENCE, progress.wait_for(|p| p.acked() > before + 1000))
         .await
         .expect("goes on after the restart");
