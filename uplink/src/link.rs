@@ -46,6 +46,8 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// For wires that are not boxed already, as those of the connection are.
+    #[cfg(any(test, feature = "sim"))]
     pub(crate) fn new(wire: impl Wire + 'static) -> Self {
         Self::over(Box::new(wire))
     }

@@ -9,6 +9,7 @@ pub(crate) mod unset_clock;
 
 mod expiry;
 mod pin;
+mod trust;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub(crate) use expiry::{expires, file_expires};
 pub use pin::{Pin, PinError};
+use unset_clock::UnsetClock;
 
 /// The files of a TLS client.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -125,17 +127,15 @@ fn roots(files: &TlsFiles) -> Result<RootCertStore, TlsSetupError> {
 
 fn verifier(files: &TlsFiles) -> Result<Arc<dyn ServerCertVerifier>, TlsSetupError> {
     if files.pins.is_empty() {
-        let chain = unset_clock::verifier(roots(files)?)?;
-        return Ok(chain);
+        return Ok(trust::verifier(UnsetClock::new(roots(files)?)?));
     }
-    let chain: Option<Arc<dyn ServerCertVerifier>> = match files.ca_file {
+    let chain = match files.ca_file {
         None => None,
-        Some(_) => Some(unset_clock::verifier(roots(files)?)?),
+        Some(_) => Some(UnsetClock::new(roots(files)?)?),
     };
-    Ok(Arc::new(pin::PinnedKeys {
+    Ok(trust::verifier(pin::PinnedKeys {
         pins: files.pins.clone(),
         chain,
-        provider: provider(),
     }))
 }
 

@@ -10,11 +10,13 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ring::digest::{SHA256, digest};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::ServerCertVerified;
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, Error, OtherError};
+use rustls_pki_types::CertificateDer;
+
+use super::trust::{Shown, Trust};
+use super::unset_clock::UnsetClock;
 
 /// The SHA-256 of a public key (SPKI, DER).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,56 +78,20 @@ pub(crate) struct OtherKey {
 #[derive(Debug)]
 pub(crate) struct PinnedKeys {
     pub(crate) pins: Vec<Pin>,
-    pub(crate) chain: Option<Arc<dyn ServerCertVerifier>>,
-    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) chain: Option<UnsetClock>,
 }
 
-impl ServerCertVerifier for PinnedKeys {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        let found = Pin::of(end_entity)?;
+impl Trust for PinnedKeys {
+    fn judge(&self, shown: Shown<'_>) -> Result<ServerCertVerified, Error> {
+        let found = Pin::of(shown.certificate)?;
         if !self.pins.contains(&found) {
             let other = OtherError(Arc::new(OtherKey { found }));
             return Err(Error::InvalidCertificate(CertificateError::Other(other)));
         }
         match &self.chain {
             None => Ok(ServerCertVerified::assertion()),
-            Some(chain) => {
-                chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-            }
+            Some(chain) => chain.judge(shown),
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, dss, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, dss, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
     }
 }
 

@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::danger::ServerCertVerified;
+use rustls::{ClientConfig, RootCertStore};
 
-use super::{TlsFiles, TlsSetupError, provider, unset_clock, with_client};
+use super::trust::{self, Shown, Trust};
+use super::unset_clock::UnsetClock;
+use super::{TlsFiles, TlsSetupError, provider, with_client};
 
 /// Client settings that trust this certificate only.
 pub(crate) fn client_config(
@@ -21,7 +21,7 @@ pub(crate) fn client_config(
         .with_safe_default_protocol_versions()
         .map_err(TlsSetupError::Unusable)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(PinnedCa { sha256 }));
+        .with_custom_certificate_verifier(trust::verifier(PinnedCa { sha256 }));
     Ok(Arc::new(with_client(builder, files)?))
 }
 
@@ -30,18 +30,12 @@ struct PinnedCa {
     sha256: [u8; 32],
 }
 
-impl ServerCertVerifier for PinnedCa {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let pinned = intermediates
+impl Trust for PinnedCa {
+    fn judge(&self, shown: Shown<'_>) -> Result<ServerCertVerified, rustls::Error> {
+        let pinned = shown
+            .intermediates
             .iter()
-            .chain([end_entity])
+            .chain([shown.certificate])
             .find(|shown| ring::digest::digest(&ring::digest::SHA256, shown).as_ref() == self.sha256)
             .ok_or_else(|| {
                 rustls::Error::General(
@@ -51,42 +45,8 @@ impl ServerCertVerifier for PinnedCa {
             })?;
         let mut roots = RootCertStore::empty();
         roots.add(pinned.clone().into_owned())?;
-        unset_clock::verifier(roots)
+        UnsetClock::new(roots)
             .map_err(|error| rustls::Error::General(error.to_string()))?
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &provider().signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &provider().signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider()
-            .signature_verification_algorithms
-            .supported_schemes()
+            .judge(shown)
     }
 }

@@ -8,13 +8,14 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_cert::Certificate;
 use x509_cert::der::Decode;
 
+use super::trust::{Shown, Trust};
 use super::{TlsSetupError, provider};
 
 /// A wall clock before 2025-01-01 was never set: Millrace is younger than that.
@@ -26,54 +27,30 @@ pub(crate) fn wall_clock() -> Option<SystemTime> {
     (now >= SystemTime::UNIX_EPOCH + CLOCK_FLOOR).then_some(now)
 }
 
-/// Verifies servers against `roots`, whatever the clock says.
-pub(crate) fn verifier(roots: RootCertStore) -> Result<Arc<UnsetClock>, TlsSetupError> {
-    let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
-        .build()
-        .map_err(|error| TlsSetupError::Unusable(rustls::Error::General(error.to_string())))?;
-    Ok(Arc::new(UnsetClock { inner }))
-}
-
-/// See the module.
+/// Trusts what its authorities have signed, whatever the clock says.
 #[derive(Debug)]
 pub(crate) struct UnsetClock {
     inner: Arc<WebPkiServerVerifier>,
 }
 
-impl ServerCertVerifier for UnsetClock {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let now = judged_at(end_entity, now);
-        self.inner
-            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+impl UnsetClock {
+    pub(crate) fn new(roots: RootCertStore) -> Result<Self, TlsSetupError> {
+        let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+            .build()
+            .map_err(|error| TlsSetupError::Unusable(rustls::Error::General(error.to_string())))?;
+        Ok(Self { inner })
     }
+}
 
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+impl Trust for UnsetClock {
+    fn judge(&self, shown: Shown<'_>) -> Result<ServerCertVerified, rustls::Error> {
+        self.inner.verify_server_cert(
+            shown.certificate,
+            shown.intermediates,
+            shown.name,
+            shown.ocsp_response,
+            judged_at(shown.certificate, shown.now),
+        )
     }
 }
 
@@ -92,6 +69,7 @@ fn judged_at(certificate: &CertificateDer<'_>, now: UnixTime) -> UnixTime {
 mod tests {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
     use rustls::CertificateError;
+    use rustls_pki_types::ServerName;
 
     use super::*;
 
@@ -118,17 +96,23 @@ mod tests {
 
     fn judge(from: i32, to: i32, now: Duration, name: &str) -> Result<(), rustls::Error> {
         let (certificate, roots) = certificate(from, to);
-        let name = ServerName::try_from(name.to_owned()).unwrap();
-        verifier(roots)
-            .unwrap()
-            .verify_server_cert(
-                &certificate,
-                &[],
-                &name,
-                &[],
-                UnixTime::since_unix_epoch(now),
-            )
-            .map(|_| ())
+        judge_by(roots, &certificate, now, name)
+    }
+
+    fn judge_by(
+        roots: RootCertStore,
+        certificate: &CertificateDer<'_>,
+        now: Duration,
+        name: &str,
+    ) -> Result<(), rustls::Error> {
+        let shown = Shown {
+            certificate,
+            intermediates: &[],
+            name: &ServerName::try_from(name).unwrap(),
+            ocsp_response: &[],
+            now: UnixTime::since_unix_epoch(now),
+        };
+        UnsetClock::new(roots).unwrap().judge(shown).map(|_| ())
     }
 
     #[test]
@@ -146,12 +130,7 @@ mod tests {
         judge(2026, 2027, IN_1970, "elsewhere").unwrap_err();
         let (certificate, _) = certificate(2026, 2027);
         let (_, stranger) = self::certificate(2026, 2027);
-        let now = UnixTime::since_unix_epoch(IN_1970);
-        let name = ServerName::try_from("localhost").unwrap();
-        let judged = verifier(stranger).unwrap();
-        judged
-            .verify_server_cert(&certificate, &[], &name, &[], now)
-            .unwrap_err();
+        judge_by(stranger, &certificate, IN_1970, "localhost").unwrap_err();
     }
 
     #[test]
