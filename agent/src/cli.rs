@@ -27,6 +27,7 @@ mod ledger;
 mod listen;
 mod logs;
 mod man;
+mod model;
 mod once;
 mod opcua;
 pub(crate) mod output;
@@ -141,7 +142,7 @@ enum Command {
     Buffer(buffer::BufferCommand),
     /// Versions of model bundles
     #[command(subcommand)]
-    Model(later::ModelCommand),
+    Model(model::ModelCommand),
     /// Find units and line settings
     #[command(subcommand)]
     Scan(scan::ScanCommand),
@@ -218,7 +219,7 @@ impl Command {
             Command::Tape(command) => command.run(global),
             Command::Ledger(args) => args.run(global),
             Command::Buffer(command) => command.run(global),
-            Command::Model(command) => command.refuse(),
+            Command::Model(command) => command.run(global),
             Command::Scan(command) => command.run(global),
             Command::Browse(args) => args.run(global),
             Command::Call(args) => args.run(global),
