@@ -222,10 +222,8 @@ impl Scoring {
                 ..
             } => {
                 let number = |tag, value| Sample::good(tag, Value::F64(value), at);
-                let mut samples = vec![
-                    number(self.tags.score, score),
-                    number(self.tags.ratio, ratio),
-                ];
+                let mut samples = vec![number(self.tags.score, score)];
+                samples.extend(ratio.map(|ratio| number(self.tags.ratio, ratio)));
                 for (role, share) in &share {
                     samples.extend(self.tags.shares.get(role).map(|tag| number(*tag, *share)));
                 }
@@ -235,7 +233,7 @@ impl Scoring {
                     status.state = "running".to_owned();
                     status.error = None;
                     status.score = Some(score);
-                    status.ratio = Some(ratio);
+                    status.ratio = ratio;
                     status.windows_total += 1;
                 });
             }

@@ -1,9 +1,9 @@
 //! Model bundles, windows, scores and events.
 //!
 //! A [`Bundle`] is one version of a model: `model.toml`, `model.onnx` and golden vectors. A [`Detector`]
-//! is that model, built and proved. A [`Monitor`] makes windows of samples, has them scored and decides
+//! is that model, built and proved; it is one kind of [`Scorer`]. A [`Monitor`] makes windows of samples, has them scored and decides
 //! when an anomaly begins and ends. The way of a sample: [`Monitor::feed`] -> grid -> window ->
-//! [`Detector::score`] -> decision -> [`Output`].
+//! [`Scorer::score`] -> decision -> [`Output`].
 //!
 //! # Promises
 //! - Nothing here has a clock, a thread, or does I/O but [`Bundle::load`]. Rows follow the gateway time of
@@ -24,6 +24,7 @@ mod decision;
 mod grid;
 mod monitor;
 mod onnx;
+mod scorer;
 mod window;
 
 pub use bundle::{
@@ -33,3 +34,4 @@ pub use bundle::{
 };
 pub use monitor::{Monitor, NotScored, Output};
 pub use onnx::{BuildError, Cause, Detector, RefusedOperator, ScoreError, Scored};
+pub use scorer::{ModelSpec, Scorer, WindowView};

@@ -10,6 +10,7 @@ use crate::bundle::{Bundle, Grid, Threshold};
 use crate::decision::{Decision, Judged};
 use crate::grid::InputLine;
 use crate::onnx::{Detector, ScoreError, Scored};
+use crate::scorer::{ModelSpec, Scorer, WindowView};
 use crate::window::Rows;
 
 /// What a monitor says about one window.
@@ -23,10 +24,12 @@ pub enum Output {
         window_start: Moment,
         /// The score as the model gave it.
         score: f64,
-        /// Score divided by threshold.
-        ratio: f64,
+        /// Score divided by threshold; `None` while there is no threshold yet.
+        ratio: Option<f64>,
         /// Each input's share in the score, in the order of the inputs; empty where the model does not tell.
         share: Vec<(Arc<str>, f64)>,
+        /// What else the model says, by the names of [`Scorer::value_names`].
+        values: Vec<(Arc<str>, f64)>,
         /// Share of good cells in the window, 0 to 1.
         good: f64,
     },
@@ -88,7 +91,7 @@ impl fmt::Display for NotScored {
 /// Makes windows of samples, scores them and decides on events. It has no clock: rows follow the
 /// gateway time of samples, so that replayed samples get the same scores.
 pub struct Monitor {
-    detector: Detector,
+    scorer: Scorer,
     decision: Decision,
     threshold: f64,
     grid: Grid,
@@ -110,35 +113,44 @@ pub struct Monitor {
 impl Monitor {
     /// A monitor for the model of a bundle and the detector that was built from it.
     pub fn new(bundle: &Bundle, detector: Detector) -> Self {
-        let window = bundle.window();
-        let manifest = bundle.manifest();
+        Self::of(&ModelSpec::from(bundle), detector)
+    }
+
+    /// A monitor for any model and what scores its windows.
+    pub fn of(spec: &ModelSpec, scorer: impl Into<Scorer>) -> Self {
+        let window = &spec.window;
         // A detector is only built for a fixed threshold.
-        let threshold = match manifest.threshold {
+        let threshold = match spec.threshold {
             Threshold::Fixed(value) => value,
             Threshold::Quantile | Threshold::Pot => f64::INFINITY,
         };
         let line = |input| InputLine::new(input, window.max_gap);
-        let rule = manifest.decision.clone();
+        let rule = spec.decision.clone();
         Self {
-            detector,
-            decision: Decision::new(rule, threshold, bundle.version(), bundle.sha256()),
+            scorer: scorer.into(),
+            decision: Decision::new(rule, threshold, &spec.version, &spec.sha256),
             threshold,
             grid: window.grid,
             max_gap: window.max_gap,
             min_good_share: window.min_good_share,
             len: window.len,
             stride: window.stride,
-            roles: bundle
-                .inputs()
+            roles: spec
+                .inputs
                 .iter()
                 .map(|input| Arc::from(input.role.as_str()))
                 .collect(),
-            lines: bundle.inputs().iter().map(line).collect(),
-            rows: Rows::new(window.len, bundle.inputs().len()),
+            lines: spec.inputs.iter().map(line).collect(),
+            rows: Rows::new(window.len, spec.inputs.len()),
             rows_since: 0,
             next_row: None,
             last_scan: None,
         }
+    }
+
+    /// What scores the windows.
+    pub fn scorer(&self) -> &Scorer {
+        &self.scorer
     }
 
     /// Takes a sample of the tag that is bound to an input. Samples may come in any order; one that is
@@ -260,9 +272,13 @@ impl Monitor {
             let roles = to_blame.map(|(role, _)| role.clone()).collect();
             return Err(NotScored::TooFewGood { good, roles });
         }
-        self.detector
-            .score(&self.rows.values())
-            .map_err(NotScored::Failed)
+        let shares: Vec<f64> = self.rows.good_shares().collect();
+        let window = WindowView {
+            values: &self.rows.values(),
+            good: &shares,
+            times: &self.rows.times(),
+        };
+        self.scorer.score(window).map_err(NotScored::Failed)
     }
 
     fn tell(&mut self, at: Moment, scored: &Scored, outputs: &mut Vec<Output>) {
@@ -272,8 +288,9 @@ impl Monitor {
             at,
             window_start: self.rows.start().unwrap_or(at),
             score: scored.score,
-            ratio: scored.score / self.threshold,
+            ratio: Some(scored.score / self.threshold),
             share: shares.clone(),
+            values: self.values(scored),
             good,
         });
         let shares: Vec<Share> = shares
@@ -290,6 +307,11 @@ impl Monitor {
             good,
         };
         outputs.extend(self.decision.judge(judged).map(Output::Event));
+    }
+
+    fn values(&self, scored: &Scored) -> Vec<(Arc<str>, f64)> {
+        let names = self.scorer.value_names().iter().cloned();
+        names.zip(scored.values.iter().copied()).collect()
     }
 }
 

@@ -28,6 +28,8 @@ pub struct Scored {
     pub score: f64,
     /// Each input's part in the score, in the order of the inputs, where the model tells.
     pub contribution: Option<Vec<f64>>,
+    /// Further values, in the order of [`crate::Scorer::value_names`].
+    pub values: Vec<f64>,
 }
 
 /// A built model. It holds no state between windows: the same window always gets the same score.
@@ -128,6 +130,7 @@ impl Detector {
         Ok(Scored {
             score,
             contribution,
+            values: Vec::new(),
         })
     }
 

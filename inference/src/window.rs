@@ -63,6 +63,11 @@ impl Rows {
         self.times.front().copied()
     }
 
+    /// The times of the rows, oldest first.
+    pub(crate) fn times(&self) -> Vec<Moment> {
+        self.times.iter().copied().collect()
+    }
+
     /// Share of good cells, 0 to 1.
     pub(crate) fn good_share(&self) -> f64 {
         let good: usize = self.good.iter().sum();

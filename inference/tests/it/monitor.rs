@@ -69,7 +69,7 @@ fn a_row_is_the_newest_value_at_each_multiple_of_the_grid() {
         panic!("expected one score");
     };
     assert_eq!(*window_start, ms(1_000));
-    assert!((ratio - 0.2733).abs() < 1e-3);
+    assert!((ratio.unwrap() - 0.2733).abs() < 1e-3);
     assert_eq!(&*share[0].0, "a");
     assert!((share[0].1 + share[1].1 - 1.0).abs() < 1e-9);
     assert_eq!(*good, 1.0);

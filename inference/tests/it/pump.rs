@@ -68,7 +68,7 @@ fn run(seconds: i64, seed: u64, fault: Option<(f64, f64)>) -> (usize, f64, Vec<E
             match output {
                 Output::Score { ratio, .. } => {
                     scores += 1;
-                    highest = highest.max(ratio);
+                    highest = highest.max(ratio.unwrap());
                 }
                 Output::NotScored { .. } => assert!(at < 5_000),
                 Output::Event(event) => events.push(event),

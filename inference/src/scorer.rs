@@ -1,0 +1,86 @@
+//! What gives windows their scores.
+
+use std::sync::Arc;
+
+use millrace_tags::Moment;
+
+use crate::bundle::{Bundle, DecisionRule, Input, Threshold, Window};
+use crate::onnx::{Detector, ScoreError, Scored};
+
+/// What a monitor needs to know of a model, wherever the model comes from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelSpec {
+    /// Name of the model.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// What tells its content from that of others: SHA-256, hex.
+    pub sha256: String,
+    /// The inputs, in the order of the window's columns.
+    pub inputs: Vec<Input>,
+    /// How samples become windows.
+    pub window: Window,
+    /// The score that begins an event.
+    pub threshold: Threshold,
+    /// When scores become events.
+    pub decision: DecisionRule,
+}
+
+impl From<&Bundle> for ModelSpec {
+    fn from(bundle: &Bundle) -> Self {
+        let manifest = bundle.manifest();
+        Self {
+            name: manifest.name.clone(),
+            version: manifest.version.clone(),
+            sha256: bundle.sha256().to_owned(),
+            inputs: manifest.inputs.clone(),
+            window: manifest.window.clone(),
+            threshold: manifest.threshold,
+            decision: manifest.decision.clone(),
+        }
+    }
+}
+
+/// One window on its way to a scorer.
+#[derive(Debug, Clone, Copy)]
+pub struct WindowView<'a> {
+    /// Finite values, row after row, in the units of the inputs.
+    pub values: &'a [f32],
+    /// Share of good cells of each input, 0 to 1.
+    pub good: &'a [f64],
+    /// The time of each row.
+    pub times: &'a [Moment],
+}
+
+/// What gives windows their scores. It holds nothing from one window to the next: the same window
+/// always gets the same score.
+#[derive(Debug)]
+pub enum Scorer {
+    /// An ONNX model.
+    Onnx(Detector),
+}
+
+impl From<Detector> for Scorer {
+    fn from(detector: Detector) -> Self {
+        Scorer::Onnx(detector)
+    }
+}
+
+impl Scorer {
+    /// Scores one window.
+    ///
+    /// # Errors
+    /// See [`ScoreError`]; the scorer stays usable.
+    pub fn score(&self, window: WindowView<'_>) -> Result<Scored, ScoreError> {
+        match self {
+            Scorer::Onnx(detector) => detector.score(window.values),
+        }
+    }
+
+    /// Names of the further values that come with each score, in the order of [`Scored::values`].
+    pub fn value_names(&self) -> &[Arc<str>] {
+        match self {
+            Scorer::Onnx(_) => &[],
+        }
+    }
+}
