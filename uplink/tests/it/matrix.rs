@@ -1,5 +1,5 @@
 //! mosquitto over each transport, with each trouble of a broker and of the way to it: what was acknowledged came, and
-//! what was not came in the end.
+//! what was not came in the end; what it refuses is named where its MQTT has words for it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,6 +18,8 @@ use crate::mosquitto::Mosquitto;
 
 /// Messages of each cell.
 const MESSAGES: u64 = 1_500;
+/// Of a topic that we may not publish to.
+const REFUSED: u64 = 100;
 /// The run must get on; how fast is the machine's affair.
 const STILL_MAX: Duration = Duration::from_secs(90);
 
@@ -160,6 +162,33 @@ fn over(protocol: Protocol, mut settings: SessionSettings) -> SessionSettings {
     settings
 }
 
+/// A topic that we may not publish to. MQTT 5 says so of each message; what 3.1.1 acknowledges and throws away no client can
+/// see (docs/decisions/0006-refusals.md).
+async fn refused(settings: impl Fn(&Mosquitto) -> SessionSettings) {
+    let directory = tempfile::tempdir().unwrap();
+    let acl = directory.path().join("acl");
+    std::fs::write(&acl, "topic read #\ntopic write status\n").unwrap();
+    // Without a limit of queued messages, mosquitto 2.0.11 hangs up after each refusal.
+    let lines = format!("max_queued_messages 100000\nacl_file {}", acl.display());
+    let Some(broker) = Mosquitto::start_with(&lines).await else {
+        return;
+    };
+    let reader = Reader::start(broker.plain).await;
+    let settings = settings(&broker);
+    let silent = settings.protocol == ProtocolChoice::Only(Protocol::V311);
+    let feed = LogFeed::new(REFUSED, 3);
+    let progress = feed.progress();
+    let shutdown = CancellationToken::new();
+    let session = tokio::spawn(run(settings, feed, shutdown.clone()));
+    let answered = || progress.refused() + progress.acked();
+    until("all answered", answered, REFUSED).await;
+    shutdown.cancel();
+    timeout(STILL_MAX, session).await.unwrap().unwrap();
+    let acked = if silent { REFUSED } else { 0 };
+    assert_eq!(progress.acked(), acked);
+    assert_eq!(reader.count(), 0);
+}
+
 async fn row(transport: &str, settings: impl Fn(&Mosquitto) -> SessionSettings) {
     for trouble in [
         Trouble::Drop,
@@ -179,6 +208,9 @@ async fn row(transport: &str, settings: impl Fn(&Mosquitto) -> SessionSettings) 
             began.elapsed()
         );
     }
+    let began = Instant::now();
+    refused(settings).await;
+    println!("{transport}, refused topic: {:?}", began.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,4 +244,22 @@ async fn mosquitto_over_tls() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn mosquitto_over_mutual_tls() {
     row("mutual tls, 5", Mosquitto::tls_settings).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mosquitto_over_websockets() {
+    row("ws, 3.1.1", |broker| {
+        over(Protocol::V311, broker.ws_settings())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mosquitto_over_websockets_by_mqtt_5() {
+    row("ws, 5", |broker| over(Protocol::V5, broker.ws_settings())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mosquitto_over_mutual_tls_and_websockets() {
+    row("wss, 5", Mosquitto::wss_settings).await;
 }

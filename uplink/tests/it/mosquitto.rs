@@ -35,7 +35,7 @@ impl Mosquitto {
         Self::start_with("").await
     }
 
-    /// The plain listener has these further lines of configuration.
+    /// Each listener has these further lines of configuration.
     pub(crate) async fn start_with(lines: &str) -> Option<Self> {
         let Some(program) = program() else {
             eprintln!("skipped: mosquitto is not installed (apt-get install mosquitto)");
@@ -49,12 +49,12 @@ impl Mosquitto {
             "user root\npersistence true\npersistence_location {}/\nper_listener_settings true\n\
              listener {plain} 127.0.0.1\nallow_anonymous true\nmax_inflight_messages 0\nmax_queued_messages 0\n\
              {lines}\n\
-             listener {ws} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n\
+             listener {ws} 127.0.0.1\nprotocol websockets\nallow_anonymous true\n{lines}\n\
              listener {wss} 127.0.0.1\nprotocol websockets\nallow_anonymous true\nrequire_certificate true\n\
-             cafile {ca}\ncertfile {cert}\nkeyfile {key}\n\
+             cafile {ca}\ncertfile {cert}\nkeyfile {key}\n{lines}\n\
              listener {tls} 127.0.0.1\nallow_anonymous true\nrequire_certificate true\n\
-             cafile {ca}\ncertfile {cert}\nkeyfile {key}\n\
-             listener {tls_open} 127.0.0.1\nallow_anonymous true\ncertfile {cert}\nkeyfile {key}\n",
+             cafile {ca}\ncertfile {cert}\nkeyfile {key}\n{lines}\n\
+             listener {tls_open} 127.0.0.1\nallow_anonymous true\ncertfile {cert}\nkeyfile {key}\n{lines}\n",
             pki.directory().display(),
             ca = file("ca.pem"),
             cert = file("localhost.pem"),
@@ -123,6 +123,22 @@ impl Mosquitto {
             endpoint: url.parse().unwrap(),
             tls: self.pki.client_files(),
             ..self.settings()
+        }
+    }
+
+    pub(crate) fn ws_settings(&self) -> SessionSettings {
+        let url = format!("ws://127.0.0.1:{}/mqtt", self.ws);
+        SessionSettings {
+            endpoint: url.parse().unwrap(),
+            ..self.settings()
+        }
+    }
+
+    pub(crate) fn wss_settings(&self) -> SessionSettings {
+        let url = format!("wss://localhost:{}/mqtt", self.wss);
+        SessionSettings {
+            endpoint: url.parse().unwrap(),
+            ..self.tls_settings()
         }
     }
 
