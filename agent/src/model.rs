@@ -257,6 +257,7 @@ fn state(reason: &NotScored) -> &'static str {
     match reason {
         NotScored::WarmingUp { .. } => "warming-up",
         NotScored::TooFewGood { .. } | NotScored::Gap { .. } => "starved",
+        NotScored::Held => "running",
         NotScored::Failed(_) => "failed",
     }
 }

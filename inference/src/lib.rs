@@ -32,6 +32,6 @@ pub use bundle::{
     GoldenWindow, Grid, Input, Layout, MANIFEST_FILE, Manifest, ModelFile, Normalisation,
     OutputNames, Problem, Threshold, Window,
 };
-pub use monitor::{Monitor, NotScored, Output};
+pub use monitor::{Gate, Monitor, NotScored, Output};
 pub use onnx::{BuildError, Cause, Detector, RefusedOperator, ScoreError, Scored};
-pub use scorer::{ModelSpec, Scorer, WindowView};
+pub use scorer::{ModelSpec, ScoreFunction, Scorer, WindowView};

@@ -66,9 +66,15 @@ pub enum NotScored {
         /// The inputs that are missing; all of them where there were no rows at all.
         roles: Vec<Arc<str>>,
     },
+    /// The gate said no: whoever has the threads spares this window.
+    Held,
     /// The model failed.
     Failed(ScoreError),
 }
+
+/// Asked before a window is scored, with the time of its newest row. Where it says `false`, the window stays
+/// [`NotScored::Held`].
+pub type Gate = Box<dyn Fn(Moment) -> bool + Send>;
 
 impl fmt::Display for NotScored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,6 +89,7 @@ impl fmt::Display for NotScored {
                 )
             }
             NotScored::Gap { roles } => write!(f, "no good value of {}", roles.join(", ")),
+            NotScored::Held => f.write_str("not scored, to spare the processor"),
             NotScored::Failed(error) => write!(f, "{error}"),
         }
     }
@@ -108,6 +115,7 @@ pub struct Monitor {
     next_row: Option<Moment>,
     /// The last scan.
     last_scan: Option<Moment>,
+    gate: Option<Gate>,
 }
 
 impl Monitor {
@@ -145,6 +153,23 @@ impl Monitor {
             rows_since: 0,
             next_row: None,
             last_scan: None,
+            gate: None,
+        }
+    }
+
+    /// Has this gate asked before each window that can be scored.
+    pub fn set_gate(&mut self, gate: Gate) {
+        self.gate = Some(gate);
+    }
+
+    /// When the next row of a grid in time is due: before, [`Monitor::advance`] does nothing. `None` with
+    /// `grid = "scan"`, and until a sample comes.
+    pub fn next_row(&self) -> Option<Moment> {
+        match self.grid {
+            Grid::Scan => None,
+            Grid::Every(grid) => self
+                .next_row
+                .or_else(|| self.row_of_first_sample(i64::try_from(grid.as_nanos()).ok()?)),
         }
     }
 
@@ -271,6 +296,11 @@ impl Monitor {
             let to_blame = shares.filter(|(_, share)| *share < self.min_good_share);
             let roles = to_blame.map(|(role, _)| role.clone()).collect();
             return Err(NotScored::TooFewGood { good, roles });
+        }
+        if let (Some(gate), Some(at)) = (&self.gate, self.rows.end())
+            && !gate(at)
+        {
+            return Err(NotScored::Held);
         }
         let shares: Vec<f64> = self.rows.good_shares().collect();
         let window = WindowView {

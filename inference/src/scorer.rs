@@ -1,5 +1,6 @@
 //! What gives windows their scores.
 
+use std::fmt;
 use std::sync::Arc;
 
 use millrace_tags::Moment;
@@ -58,6 +59,34 @@ pub struct WindowView<'a> {
 pub enum Scorer {
     /// An ONNX model.
     Onnx(Detector),
+    /// A function of the caller's: what tests and benches put into a model's place.
+    Function(ScoreFunction),
+}
+
+/// A function that scores windows. It must not keep anything from one window to the next.
+pub struct ScoreFunction(Box<ScoreWindow>);
+
+type ScoreWindow = dyn Fn(WindowView<'_>) -> Result<Scored, ScoreError> + Send + Sync;
+
+impl ScoreFunction {
+    /// A scorer of this function.
+    pub fn new(
+        score: impl Fn(WindowView<'_>) -> Result<Scored, ScoreError> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Box::new(score))
+    }
+}
+
+impl fmt::Debug for ScoreFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScoreFunction")
+    }
+}
+
+impl From<ScoreFunction> for Scorer {
+    fn from(function: ScoreFunction) -> Self {
+        Scorer::Function(function)
+    }
 }
 
 impl From<Detector> for Scorer {
@@ -74,13 +103,14 @@ impl Scorer {
     pub fn score(&self, window: WindowView<'_>) -> Result<Scored, ScoreError> {
         match self {
             Scorer::Onnx(detector) => detector.score(window.values),
+            Scorer::Function(function) => (function.0)(window),
         }
     }
 
     /// Names of the further values that come with each score, in the order of [`Scored::values`].
     pub fn value_names(&self) -> &[Arc<str>] {
         match self {
-            Scorer::Onnx(_) => &[],
+            Scorer::Onnx(_) | Scorer::Function(_) => &[],
         }
     }
 }

@@ -63,6 +63,11 @@ impl Rows {
         self.times.front().copied()
     }
 
+    /// Time of the newest row.
+    pub(crate) fn end(&self) -> Option<Moment> {
+        self.times.back().copied()
+    }
+
     /// The times of the rows, oldest first.
     pub(crate) fn times(&self) -> Vec<Moment> {
         self.times.iter().copied().collect()

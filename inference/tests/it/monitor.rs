@@ -311,3 +311,33 @@ proptest! {
         prop_assert_eq!(expected, actual);
     }
 }
+
+#[test]
+fn a_gate_spares_windows() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    let from = Arc::new(AtomicI64::new(0));
+    let asked = from.clone();
+    let mut monitor = monitor(&fixture());
+    monitor.set_gate(Box::new(move |at| at.0 >= asked.load(Ordering::Relaxed)));
+    let second = |monitor: &mut Monitor, second: i64| {
+        monitor.feed(0, &sample(second * 1000, 2.0));
+        monitor.feed(1, &sample(second * 1000, 1.0));
+        lines(&monitor.advance(ms(second * 1000)))
+    };
+    assert_eq!(monitor.next_row(), None);
+    monitor.feed(0, &sample(900, 2.0));
+    assert_eq!(monitor.next_row(), Some(ms(1_000)));
+    for at in 1..=2 {
+        assert!(second(&mut monitor, at)[0].contains("warming up"));
+    }
+    assert_eq!(second(&mut monitor, 3), ["3000 score 3.000"]);
+    assert_eq!(monitor.next_row(), Some(ms(4_000)));
+    from.store(ms(5_000).0, Ordering::Relaxed);
+    assert_eq!(
+        second(&mut monitor, 4),
+        ["4000 not scored, to spare the processor"]
+    );
+    assert_eq!(second(&mut monitor, 5), ["5000 score 3.000"]);
+}
