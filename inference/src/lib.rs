@@ -21,6 +21,7 @@
 
 mod bundle;
 mod decision;
+pub mod eval;
 mod grid;
 mod monitor;
 mod onnx;
