@@ -213,8 +213,9 @@ mod tests {
             at: Moment(end),
             start: Moment(end - 2),
             score: 1.0,
-            ratio: 1.0,
+            ratio: Some(1.0),
             share: Vec::new(),
+            values: Vec::new(),
             good: 1.0,
         };
         Evaluation {

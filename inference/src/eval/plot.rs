@@ -69,7 +69,7 @@ impl Plot {
         let threshold = windows
             .iter()
             .rev()
-            .map(|w| w.score / w.ratio)
+            .filter_map(|w| Some(w.score / w.ratio?))
             .find(|threshold| threshold.is_finite() && *threshold > 0.0);
         let scores = windows.iter().map(|w| w.score).chain(threshold);
         let largest = scores.fold(0.0f64, f64::max) * 1.05;
@@ -241,8 +241,9 @@ mod tests {
             at: Moment(end),
             start: Moment(end - 2),
             score: if end == windows / 2 { 9.0 } else { 1.0 },
-            ratio: if end == windows / 2 { 4.5 } else { 0.5 },
+            ratio: Some(if end == windows / 2 { 4.5 } else { 0.5 }),
             share: Vec::new(),
+            values: Vec::new(),
             good: 1.0,
         };
         Evaluation {

@@ -16,10 +16,12 @@ pub struct ScoredWindow {
     pub start: Moment,
     /// The score as the model gave it.
     pub score: f64,
-    /// Score divided by threshold.
-    pub ratio: f64,
+    /// Score divided by threshold; `None` while there is no threshold yet.
+    pub ratio: Option<f64>,
     /// Each input's share in the score; empty where the model does not tell.
     pub share: Vec<(Arc<str>, f64)>,
+    /// What else the model says, by name.
+    pub values: Vec<(Arc<str>, f64)>,
     /// Share of good cells, 0 to 1.
     pub good: f64,
 }
@@ -80,6 +82,40 @@ impl Evaluation {
         self.windows.get(index)
     }
 
+    /// With all times later by so many nanoseconds: from moments of a boot to UTC.
+    #[must_use]
+    pub fn shifted(mut self, by_ns: i64) -> Self {
+        let shift = |at: &mut Moment| at.0 = at.0.saturating_add(by_ns);
+        for window in &mut self.windows {
+            shift(&mut window.at);
+            shift(&mut window.start);
+        }
+        for episode in &mut self.episodes {
+            shift(&mut episode.told_at);
+            shift(&mut episode.start);
+            episode.end.as_mut().map(shift);
+            episode.end_told_at.as_mut().map(shift);
+        }
+        for unscored in &mut self.unscored {
+            shift(&mut unscored.from);
+            shift(&mut unscored.to);
+        }
+        for event in &mut self.events {
+            shift(&mut event.at);
+            shift(&mut event.start);
+            event.end.as_mut().map(shift);
+        }
+        self
+    }
+
+    /// Adds what came of a later run.
+    pub fn append(&mut self, later: Self) {
+        self.windows.extend(later.windows);
+        self.episodes.extend(later.episodes);
+        self.unscored.extend(later.unscored);
+        self.events.extend(later.events);
+    }
+
     fn take(&mut self, output: Output) {
         match output {
             Output::Score {
@@ -88,6 +124,7 @@ impl Evaluation {
                 score,
                 ratio,
                 share,
+                values,
                 good,
             } => self.windows.push(ScoredWindow {
                 at,
@@ -95,6 +132,7 @@ impl Evaluation {
                 score,
                 ratio,
                 share,
+                values,
                 good,
             }),
             Output::NotScored { at, reason } => self.take_unscored(at, &reason),
@@ -155,6 +193,7 @@ impl Evaluation {
 pub struct Run {
     monitor: Monitor,
     evaluation: Evaluation,
+    newest: Moment,
 }
 
 impl Run {
@@ -163,19 +202,22 @@ impl Run {
         Self {
             monitor,
             evaluation: Evaluation::default(),
+            newest: Moment(i64::MIN),
         }
     }
 
-    /// Takes samples that have one time, with the indexes of their inputs. The rows of a grid in time that lie
-    /// before them are made first, so that no row sees a sample of its future.
-    pub fn feed<'a>(&mut self, at: Moment, samples: impl IntoIterator<Item = (usize, &'a Sample)>) {
-        let before = self.monitor.advance(Moment(at.0.saturating_sub(1)));
-        for (input, sample) in samples {
-            self.monitor.feed(input, sample);
+    /// Takes a sample for an input. The rows of a grid in time that lie before it are made first, so that none of
+    /// them sees its future.
+    pub fn feed(&mut self, input: usize, sample: &Sample) {
+        let at = sample.gateway_time;
+        if at > self.newest {
+            if self.newest.0 != i64::MIN {
+                let outputs = self.monitor.advance(Moment(at.0 - 1));
+                self.keep(outputs);
+            }
+            self.newest = at;
         }
-        self.keep(before);
-        let until = self.monitor.advance(at);
-        self.keep(until);
+        self.monitor.feed(input, sample);
     }
 
     /// A poll cycle ends: with `grid = "scan"` what was fed is a row.
@@ -185,7 +227,9 @@ impl Run {
     }
 
     /// What came of it.
-    pub fn finish(self) -> Evaluation {
+    pub fn finish(mut self) -> Evaluation {
+        let outputs = self.monitor.advance(self.newest);
+        self.keep(outputs);
         self.evaluation
     }
 
