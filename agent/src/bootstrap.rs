@@ -6,6 +6,7 @@
 //! to the one before. After that the task waits: for the certificate to be renewed, for refusals that last, for a
 //! core that cannot be reached, or for somebody's wish.
 
+mod ask;
 mod desk;
 mod enrolment;
 mod key;
@@ -19,17 +20,17 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use millrace_uplink::bootstrap::{
-    BootstrapError, Cadence, Contact, Enrolment, Generation, Life, Outcome, Provider, first_draw,
+    Cadence, Contact, Generation, Life, Outcome, Provider, first_draw,
 };
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::config::{self, BootstrapSettingsError, KnownContact};
+use crate::config::{self, BootstrapSettingsError};
 use crate::device::chain;
 use crate::report::BootstrapStatus;
 
+use ask::Brought;
 pub(crate) use desk::{Desk, Wish};
-use enrolment::{EnrolmentError, Kept};
 use store::{Phase, State, Store, StoreError};
 use watch::{Reason, Watch};
 pub(crate) use watch::{Refusals, Seen, SeenUplink};
@@ -67,51 +68,6 @@ pub(crate) struct Bootstrap {
     /// The uplinks as they are.
     pub(crate) look: Box<dyn Fn() -> Seen + Send + Sync>,
     pub(crate) make_provider: MakeProvider,
-}
-
-/// Asking brought nothing that could be kept.
-#[derive(Debug, thiserror::Error)]
-enum AskError {
-    #[error(transparent)]
-    Provider(#[from] BootstrapError),
-    #[error(transparent)]
-    Settings(#[from] BootstrapSettingsError),
-    #[error("the core's enrolment cannot be used")]
-    Enrolment(#[from] EnrolmentError),
-    #[error("the core's enrolment does not go together with the local configuration:\n{0}")]
-    Together(config::Problems),
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-impl AskError {
-    fn outcome(&self) -> Outcome {
-        match self {
-            AskError::Provider(error)
-            | AskError::Settings(BootstrapSettingsError::Provider(error)) => error.outcome(),
-            AskError::Enrolment(EnrolmentError::NoContent) => Outcome::Pending,
-            AskError::Enrolment(_)
-            | AskError::Together(_)
-            | AskError::Settings(_)
-            | AskError::Store(_) => Outcome::Denied,
-        }
-    }
-
-    fn retry_after(&self) -> Option<Duration> {
-        match self {
-            AskError::Provider(error) => error.retry_after(),
-            _ => None,
-        }
-    }
-}
-
-/// What an answer of the core changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Brought {
-    /// An enrolment that is not in force yet: the configuration is to be applied.
-    New,
-    /// The one in force.
-    Same,
 }
 
 /// How a step of the task ended.
@@ -296,12 +252,6 @@ impl Bootstrap {
         Ok(Next::GoOn)
     }
 
-    async fn tell(&self, store: &Store, state: &State, receipt: &str) -> Result<(), AskError> {
-        let contact = self.contact(store, state)?;
-        let provider = (self.make_provider)(&self.settings, contact, state.generation)?;
-        Ok(provider.confirm(receipt).await?)
-    }
-
     /// Waits for a reason to ask again, and asks.
     async fn settled(&self, store: &Store, state: &mut State, wished: bool) -> Next {
         let mut watch = self.watch(store, state);
@@ -366,28 +316,6 @@ impl Bootstrap {
         }
     }
 
-    /// Id and key as they are now; a one-time key that was used is none.
-    fn contact(&self, store: &Store, state: &State) -> Result<Contact, BootstrapSettingsError> {
-        if self.settings.provider == "file" {
-            return Ok(Contact {
-                url: String::new(),
-                external_id: self.gateway.clone(),
-                external_key: None,
-                trust: millrace_uplink::Trust::default(),
-            });
-        }
-        let known = state.contact.as_ref();
-        let mut contact = self.settings.contact(&store.kept_key(), known)?;
-        contact.external_key = contact
-            .external_key
-            .filter(|key| state.spent.as_deref() != Some(key::fingerprint(key).as_str()));
-        Ok(contact)
-    }
-
-    fn key(&self, store: &Store, state: &State) -> Option<millrace_uplink::Secret> {
-        self.contact(store, state).ok()?.external_key
-    }
-
     /// A one-time key is destroyed, a static one moves into the data directory.
     fn put_key_away(&self, store: &Store) {
         let source = self
@@ -399,72 +327,6 @@ impl Bootstrap {
         if let Err(error) = key::put_away(source, self.settings.one_time, store) {
             tracing::warn!(error = %chain(&error), "the external key was not put away");
         }
-    }
-
-    /// Asks the core once, and keeps what it gives.
-    async fn ask(
-        &self,
-        store: &Store,
-        state: &mut State,
-        why: Reason,
-    ) -> Result<Brought, AskError> {
-        // Anew for each attempt: somebody may just have brought the key.
-        let contact = self.contact(store, state)?;
-        let known = KnownContact::of(&contact);
-        let without_key = contact.external_key.is_none();
-        let provider = (self.make_provider)(&self.settings, contact, state.generation)?;
-        let attempt = store.attempt(&known.external_id)?;
-        let own = own_certificate(store).filter(|_| provider.renews_by_certificate());
-        let renewed = own.is_some() && (why == Reason::Renewal || without_key);
-        let enrolment = match renewed {
-            true => provider.renew(&attempt, own.as_ref()).await?,
-            false => provider.ask(&attempt).await?,
-        };
-        let kept = match enrolment.content.is_none() && enrolment.uplink.is_empty() && renewed {
-            true => self.carried_over(store, state, &enrolment)?,
-            false => enrolment::kept(&enrolment, &self.settings.uplink, &store.current())?,
-        };
-        state.contact = Some(known);
-        state.generation = enrolment.generation;
-        self.keep(store, state, kept, enrolment.receipt)
-    }
-
-    /// A new certificate alone: all else stays.
-    fn carried_over(
-        &self,
-        store: &Store,
-        state: &State,
-        enrolment: &Enrolment,
-    ) -> Result<Kept, AskError> {
-        let mut kept = Kept {
-            layer: store.cloud_layer().unwrap_or_default(),
-            files: enrolment::credentials(enrolment),
-        };
-        for (name, text) in store.files(state)? {
-            if !kept.files.iter().any(|(known, _)| *known == name) {
-                kept.files.push((name, text));
-            }
-        }
-        Ok(kept)
-    }
-
-    fn keep(
-        &self,
-        store: &Store,
-        state: &mut State,
-        kept: Kept,
-        receipt: Option<String>,
-    ) -> Result<Brought, AskError> {
-        if store.is_in_force(state, &kept.layer, &kept.files) {
-            store.save(state)?;
-            return Ok(Brought::Same);
-        }
-        config::check_cloud_layer(self.config.as_deref(), &self.data_dir, &kept.layer)
-            .map_err(AskError::Together)?;
-        state.renew_at = renewal(&kept.files);
-        state.receipt = receipt;
-        store.put(state, &kept.layer, &kept.files)?;
-        Ok(Brought::New)
     }
 
     fn say(&self, state: &str, message: Option<String>) {
@@ -484,15 +346,6 @@ pub(crate) fn with_login(layer: &str, data_dir: &Path) -> String {
         Ok(files) if !files.is_empty() => enrolment::with_login(layer, &files, &store.current()),
         _ => layer.to_owned(),
     }
-}
-
-/// Certificate and key of the enrolment in force, where it has them.
-fn own_certificate(store: &Store) -> Option<(PathBuf, PathBuf)> {
-    let (certificate, key) = (
-        store.current().join("client.pem"),
-        store.current().join("client.key"),
-    );
-    (certificate.exists() && key.exists()).then_some((certificate, key))
 }
 
 /// When the certificate among these files is due, Unix seconds.

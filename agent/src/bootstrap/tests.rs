@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use async_trait::async_trait;
 use millrace_uplink::Secret;
-use millrace_uplink::bootstrap::Attempt;
+use millrace_uplink::bootstrap::{Attempt, BootstrapError, Enrolment};
 
 use super::*;
 
