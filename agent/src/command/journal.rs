@@ -1,32 +1,24 @@
-//! Which commands ran: a file of JSON lines, one when a command begins and one when it ends. An id is that of the
+//! Which commands ran: a file of JSON lines (`line.rs`), one when a command begins and one when it ends. An id is that of the
 //! core behind one uplink, and so is its answer.
 //!
 //! The first line names the format and its version. A line is on disk before what it announces happens. The newest ids
-//! are kept with their answers, as far as these fit into [`RESULTS_BYTES_MAX`], and with the way back, so that an answer
+//! are kept with their answers, as far as these fit into `RESULTS_BYTES_MAX`, and with the way back, so that an answer
 //! that the core has not acknowledged is told again after a restart. The file is rewritten when it is opened and
 //! whenever it has grown past [`FILE_BYTES_MAX`].
 
-use std::collections::{HashMap, VecDeque};
+mod ids;
+mod line;
+
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millrace_tags::{Reply, ReplyStatus, ReplyTo};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-/// Ids that are remembered; a core does not repeat one that is older.
-const IDS_KEPT: usize = 10_000;
-
-/// Results that are kept to be told again: some hundred of the largest kind, a whole ledger.
-const RESULTS_BYTES_MAX: usize = 4 << 20;
-
-/// Answers that are told again after a restart: the queue of a session.
-const UNTOLD_MAX: usize = 64;
-
-/// The version of the file's form.
-const VERSION: u32 = 2;
+use ids::{Entry, Ids, Key};
+use line::{Line, began, bytes, ended};
 
 /// Some four times what is worth keeping: rewriting is rare, and the disk is not filled.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -66,59 +58,6 @@ struct Inner {
     /// Whether `ids` has what the file had: it must not be replaced before.
     is_read: bool,
     ids: Ids,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Line {
-    Head {
-        millrace_commands: u32,
-    },
-    Ended {
-        uplink: String,
-        #[serde(flatten)]
-        reply: Reply,
-        #[serde(default)]
-        to: ReplyTo,
-    },
-    Began {
-        uplink: String,
-        began: String,
-        #[serde(default)]
-        to: ReplyTo,
-    },
-    Told {
-        uplink: String,
-        told: String,
-    },
-}
-
-/// What is known of a command that began.
-#[derive(Debug, Clone, Default)]
-struct Entry {
-    to: ReplyTo,
-    /// `None`: it has not ended.
-    reply: Option<Reply>,
-    /// The core has the answer, or nobody waits for it.
-    told: bool,
-    /// A session has the answer in its queue.
-    queued: bool,
-}
-
-/// A command: two cores may use the same id.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-struct Key {
-    uplink: String,
-    id: String,
-}
-
-impl Key {
-    fn new(uplink: &str, id: &str) -> Self {
-        Self {
-            uplink: uplink.to_owned(),
-            id: id.to_owned(),
-        }
-    }
 }
 
 impl Journal {
@@ -314,165 +253,8 @@ impl Inner {
     }
 }
 
-/// The newest ids with what is known of them.
-#[derive(Default)]
-struct Ids {
-    order: VecDeque<Key>,
-    answers: HashMap<Key, Entry>,
-    /// Ids of answers that have their result still, and its size; oldest first.
-    results: VecDeque<(Key, usize)>,
-    result_bytes: usize,
-}
-
-impl Ids {
-    fn read(path: &Path) -> std::io::Result<Self> {
-        let mut ids = Self::default();
-        let text = match std::fs::read(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            text => text.unwrap_or_default(),
-        };
-        for line in String::from_utf8_lossy(&text)
-            .lines()
-            .filter_map(|line| serde_json::from_str(line).ok())
-        {
-            match line {
-                Line::Head { millrace_commands } if millrace_commands > VERSION => {
-                    return Err(std::io::Error::other(format!(
-                        "it has version {millrace_commands}; this program reads {VERSION}"
-                    )));
-                }
-                Line::Head { .. } => {}
-                Line::Began { uplink, began, to } => {
-                    let entry = Entry {
-                        to,
-                        ..Entry::default()
-                    };
-                    ids.remember(Key::new(&uplink, &began), entry);
-                }
-                Line::Ended { uplink, reply, to } => {
-                    let key = Key::new(&uplink, &reply.id);
-                    let entry = Entry {
-                        to,
-                        reply: Some(reply),
-                        ..Entry::default()
-                    };
-                    ids.remember(key, entry);
-                }
-                Line::Told { uplink, told } => {
-                    if let Some(entry) = ids.answers.get_mut(&Key::new(&uplink, &told)) {
-                        entry.told = true;
-                    }
-                }
-            }
-        }
-        Ok(ids)
-    }
-
-    fn remember(&mut self, id: Key, entry: Entry) {
-        let result = entry.reply.as_ref().and_then(|reply| reply.result.as_ref());
-        if let Some(result) = result {
-            let size = result.to_string().len();
-            self.result_bytes += size;
-            self.results.push_back((id.clone(), size));
-        }
-        if self.answers.insert(id.clone(), entry).is_none() {
-            self.order.push_back(id);
-        }
-        if self.order.len() > IDS_KEPT {
-            self.answers
-                .remove(&self.order.pop_front().unwrap_or_default());
-        }
-        while self.result_bytes > RESULTS_BYTES_MAX {
-            self.forget_a_result();
-        }
-    }
-
-    /// An answer of an earlier connection that means nothing on this one counts as told.
-    fn untold(&mut self, uplink: &str) -> Vec<(Reply, ReplyTo)> {
-        let mut untold = Vec::new();
-        for key in self.order.iter().rev().filter(|key| key.uplink == uplink) {
-            let Some(entry) = self.answers.get_mut(key) else {
-                continue;
-            };
-            let waits = !entry.told && !entry.queued && !entry.to.topic.is_empty();
-            if let Some(reply) = entry.reply.as_ref().filter(|_| waits && !entry.to.fleeting) {
-                entry.queued = true;
-                untold.push((reply.clone(), entry.to.clone()));
-            }
-            if untold.len() == UNTOLD_MAX {
-                break;
-            }
-        }
-        untold.reverse();
-        untold
-    }
-
-    /// That the command ran stays known.
-    fn forget_a_result(&mut self) {
-        let (id, size) = self.results.pop_front().unwrap_or_default();
-        self.result_bytes = self.result_bytes.saturating_sub(size);
-        if let Some(answer) = self.answers.get_mut(&id).and_then(|it| it.reply.as_mut()) {
-            answer.result = None;
-            answer.error = Some("it ran; its result is not kept any more".to_owned());
-        }
-    }
-
-    /// Gives those that never ended their answer.
-    fn end_interrupted(&mut self) {
-        for (key, entry) in &mut self.answers {
-            if entry.reply.is_none() {
-                entry.reply = Some(failed(&key.id, "interrupted"));
-            }
-        }
-    }
-
-    fn lines(&self) -> std::io::Result<Vec<u8>> {
-        let mut lines = bytes(&Line::Head {
-            millrace_commands: VERSION,
-        })?;
-        for key in &self.order {
-            let Some(entry) = self.answers.get(key) else {
-                continue;
-            };
-            lines.extend(bytes(&match &entry.reply {
-                Some(answer) => ended(key, answer, &entry.to),
-                None => began(key, &entry.to),
-            })?);
-            if entry.told {
-                lines.extend(bytes(&Line::Told {
-                    uplink: key.uplink.clone(),
-                    told: key.id.clone(),
-                })?);
-            }
-        }
-        Ok(lines)
-    }
-}
-
 /// Answers may hold values of the plant.
 const JOURNAL_MODE: u32 = 0o640;
-
-fn bytes(line: &Line) -> std::io::Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec(line)?;
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-fn began(key: &Key, to: &ReplyTo) -> Line {
-    Line::Began {
-        uplink: key.uplink.clone(),
-        began: key.id.clone(),
-        to: to.clone(),
-    }
-}
-
-fn ended(key: &Key, reply: &Reply, to: &ReplyTo) -> Line {
-    Line::Ended {
-        uplink: key.uplink.clone(),
-        reply: reply.clone(),
-        to: to.clone(),
-    }
-}
 
 fn runs_already(id: &str) -> Reply {
     let mut reply = failed(id, "a command of this id runs already");
@@ -493,7 +275,7 @@ fn failed(id: &str, error: &str) -> Reply {
 mod tests {
     use super::*;
 
-    fn done(id: &str, result: &str) -> Reply {
+    pub(super) fn done(id: &str, result: &str) -> Reply {
         Reply {
             id: id.to_owned(),
             status: ReplyStatus::Done,
@@ -520,40 +302,6 @@ mod tests {
             panic!("claimed again");
         };
         assert_eq!(answer, done("1", "x"));
-    }
-
-    #[test]
-    fn ids_outlive_large_results() {
-        let mut ids = Ids::default();
-        let large = "x".repeat(RESULTS_BYTES_MAX / 2);
-        for id in ["1", "2", "3"] {
-            let entry = Entry {
-                reply: Some(done(id, &large)),
-                ..Entry::default()
-            };
-            ids.remember(Key::new("cloud", id), entry);
-        }
-        assert!(ids.result_bytes <= RESULTS_BYTES_MAX);
-        let first = ids.answers[&Key::new("cloud", "1")].reply.as_ref().unwrap();
-        assert_eq!((first.status, &first.result), (ReplyStatus::Done, &None));
-        assert!(
-            ids.answers[&Key::new("cloud", "3")]
-                .reply
-                .as_ref()
-                .unwrap()
-                .result
-                .is_some()
-        );
-    }
-
-    #[test]
-    fn ids_are_bounded() {
-        let mut ids = Ids::default();
-        for id in 0..=IDS_KEPT {
-            ids.remember(Key::new("cloud", &id.to_string()), Entry::default());
-        }
-        assert_eq!((ids.order.len(), ids.answers.len()), (IDS_KEPT, IDS_KEPT));
-        assert!(!ids.answers.contains_key(&Key::new("cloud", "0")));
     }
 
     #[tokio::test]
