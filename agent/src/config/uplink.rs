@@ -2,16 +2,17 @@
 
 mod limits;
 mod login;
+mod packing;
+mod profile;
 mod token;
 mod verify;
 mod wire;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_uplink::profile::{self, Compression, DeliveryClass, Profile, Rates};
+use millrace_uplink::profile::{DeliveryClass, Profile, Rates};
 use millrace_uplink::session::{
     INFLIGHT_DEFAULT, INFLIGHT_MAX, KEEP_ALIVE_MIN, MESSAGE_BYTES_DEFAULT,
 };
@@ -21,17 +22,18 @@ use millrace_uplink::{
 };
 
 use login::{read_login, read_tls};
+use packing::{metered_compression, read_compression, read_packing, read_sealed};
+use profile::read_profile;
 use wire::Wire;
 
 use super::complaint::Complaint;
 use super::keys::{KeyDoc, Kind, SectionDoc};
 use super::names::{self, Taken};
 use super::pattern::Pattern;
-use super::problem::Problem;
 use super::report::Report;
 use super::section::Section;
-use super::source::{Files, Role};
-use super::tree::{Raw, Table};
+use super::source::Files;
+use super::tree::Table;
 
 pub(crate) use limits::Metered;
 
@@ -44,22 +46,8 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
     keys: &[
         KeyDoc::new("name", Kind::Form("a name of letters, digits, . _ and -"), "The uplink's name. What it has delivered is remembered under this name.")
             .required(),
-        KeyDoc::new(
-            "profile",
-            Kind::Form("the name of a profile"),
-            "The kind of core: topics, payload and limits. Built in: `generic`, `mainflux`, `magistrala`, \
-             `mainfluxlabs`, `thingsboard`, `influx-line`, `leverege`, `flowbox`, `aws-iot`, `azure-iot-hub`, `nats`, \
-             `umh`, `proxus`, `cumulocity`, `sparkplug-b`. The file `profiles/NAME.toml` \
-             beside the configuration adds one, or takes the place of a built-in one; see \
-             [profiles](profiles.md).",
-        )
-        .means("`generic`"),
-        KeyDoc::new(
-            "vars",
-            Kind::Form("a table such as { channel = \"…\" }"),
-            "What the profile needs to know beside that, `vars = { channel = \"…\" }`; `check` names what is \
-             missing.",
-        ),
+        profile::PROFILE,
+        profile::VARS,
         KeyDoc::new(
             "url",
             Kind::Form("a URL such as mqtts://core.example:8883"),
@@ -173,36 +161,11 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
             Kind::Later,
             "How long samples may wait for others to share a message with.",
         ),
-        KeyDoc::new(
-            "compression",
-            Kind::Choice {
-                now: &["none", "zstd", "gzip"],
-                later: &[],
-            },
-            "Payloads are compressed, where the profile's receivers can undo it. One that does not get smaller \
-             stays as it is; zstd and gzip are known by their first bytes.",
-        )
-        .default("none"),
-        KeyDoc::new(
-            "seal",
-            Kind::Choice {
-                now: &["none", "aes-256-gcm"],
-                later: &[],
-            },
-            "Payloads are encrypted from end to end, whatever the codec: neither broker nor core reads them. See \
-             [profiles](profiles.md). Commands to the agent are not sealed.",
-        )
-        .default("none"),
-        KeyDoc::new(
-            "seal_key_file",
-            Kind::Secret,
-            "The key of `seal`: 32 bytes as 64 hexadecimal digits or as base64 (`openssl rand -hex 32`).",
-        ),
+        packing::COMPRESSION,
+        packing::SEAL,
+        packing::SEAL_KEY,
     ],
 };
-
-/// The profile of an uplink that names none.
-const DEFAULT_PROFILE: &str = "generic";
 
 // The text of the defaults above follows these.
 const _: () = assert!(MESSAGE_BYTES_DEFAULT == 128 << 10 && INFLIGHT_DEFAULT == 100);
@@ -458,121 +421,6 @@ fn read_client_id(section: &Section<'_>, gateway: &str) -> Option<String> {
     })
 }
 
-/// The profile of that name, joined to the gateway and the variables.
-fn read_profile(
-    section: &Section<'_>,
-    gateway: &str,
-    sources: &Taken,
-    files: &Files,
-    route: Option<&[Pattern]>,
-) -> Option<Profile> {
-    let name = match section.has("profile") {
-        true => section.text("profile")?,
-        false => DEFAULT_PROFILE,
-    };
-    let place = section.place();
-    // A profile is a person's, never the cloud's.
-    let local = section.report().cloud_bounds_at(place).is_none();
-    let directory = local.then(|| profiles_beside(&place.file));
-    // Through the files of the configuration, of which the last good one keeps a copy.
-    let look = |path: &Path| {
-        let read = || files.read(path, Role::Profile, None);
-        let refused = |problem: Box<Problem>| std::io::Error::other(problem.message);
-        files.exists(path).then(|| read().map_err(refused))
-    };
-    let definition = match profile::find_with(name, directory.as_deref(), look) {
-        Ok(definition) => Arc::new(definition),
-        Err(error) => {
-            for problem in error.0 {
-                let (said, fix) = (problem.sentence(), problem.fix);
-                section.complain("profile", Complaint::whole(said).hint(fix));
-            }
-            return None;
-        }
-    };
-    let unproven = !definition.echo || section.choice("verify") == Some("puback");
-    if definition.delivery == DeliveryClass::AckedUnverified && unproven {
-        section.note(
-            "profile",
-            format!("an acknowledgement of {name} does not prove that the core took the data"),
-            Some("look whether they arrive when the uplink is new".to_owned()),
-        );
-    }
-    let vars = read_vars(section)?;
-    let mut names: Vec<&str> = sources
-        .names()
-        .filter(|name| route.is_some_and(|route| route.iter().any(|to| to.matches(name))))
-        .collect();
-    names.sort_unstable();
-    match Profile::new(definition, gateway, &vars, &names) {
-        Ok(profile) => Some(profile),
-        Err(error) => {
-            let complaint = Complaint::said(&error).hint("write vars = { name = \"…\" }");
-            section.complain("vars", complaint);
-            None
-        }
-    }
-}
-
-/// What happens to payloads after the codec.
-struct Packing {
-    compression: Option<Compression>,
-    seal_key: Option<SecretSource>,
-}
-
-fn read_packing(section: &Section<'_>) -> Option<Packing> {
-    let compression = section.choice("compression")?;
-    let sealed = section.choice("seal")? != "none";
-    if sealed != section.has("seal_key_file") {
-        match sealed {
-            true => section.complain("seal_key_file", Complaint::new("seal needs its key")),
-            false => section.complain(
-                "seal",
-                Complaint::new("a key alone seals nothing").hint("seal = \"aes-256-gcm\""),
-            ),
-        }
-        return None;
-    }
-    let seal_key = match sealed {
-        true => Some(section.secret("seal_key_file")?),
-        false => None,
-    };
-    let words = Compression::WORDS;
-    let compression = words.iter().find(|(word, _)| *word == compression);
-    Some(Packing {
-        compression: compression.map(|(_, meaning)| *meaning),
-        seal_key,
-    })
-}
-
-/// The profile, where its payloads may be sealed.
-fn read_sealed(section: &Section<'_>, profile: Profile, sealed: bool) -> Option<Profile> {
-    if sealed && profile.definition().delivery == DeliveryClass::Unacked {
-        let complaint = Complaint::new("hosts and brokers read the payloads of Sparkplug");
-        section.complain("seal", complaint.hint("remove it, and seal_key_file"));
-        return None;
-    }
-    Some(profile)
-}
-
-/// The profile, where its receivers can undo the compression.
-fn read_compression(
-    section: &Section<'_>,
-    profile: Profile,
-    compression: Option<Compression>,
-) -> Option<Profile> {
-    let definition = profile.definition();
-    if compression.is_none_or(|compression| definition.compression.contains(&compression)) {
-        return Some(profile);
-    }
-    let complaint = Complaint::new(format!(
-        "the receivers of the profile {} cannot undo that",
-        definition.name
-    ));
-    section.complain("compression", complaint.hint("remove it"));
-    None
-}
-
 /// How long an edge node holds what the broker has read; other profiles have acknowledgements.
 fn read_settle_after(section: &Section<'_>, profile: Option<&Profile>) -> Option<Duration> {
     let unacked = profile?.definition().delivery == DeliveryClass::Unacked;
@@ -582,44 +430,6 @@ fn read_settle_after(section: &Section<'_>, profile: Option<&Profile>) -> Option
         return None;
     }
     section.duration("settle_after")
-}
-
-/// A metered link is compressed where nobody says otherwise.
-fn metered_compression(section: &Section<'_>, profile: &Profile) -> Option<Compression> {
-    let metered = ["metered_bytes_per_day", "metered_batch_interval"];
-    let wanted = metered.iter().any(|key| section.has(key)) && !section.has("compression");
-    let zstd = Compression::Zstd;
-    (wanted && profile.definition().compression.contains(&zstd)).then_some(zstd)
-}
-
-/// The directory of a person's own profiles: beside the main file, whichever file names the uplink.
-fn profiles_beside(file: &Path) -> std::path::PathBuf {
-    let mut directory = file.parent().unwrap_or(Path::new("."));
-    if directory.ends_with("conf.d") {
-        directory = directory.parent().unwrap_or(Path::new("."));
-    }
-    directory.join("profiles")
-}
-
-fn read_vars(section: &Section<'_>) -> Option<BTreeMap<String, String>> {
-    let mut vars = BTreeMap::new();
-    let Some(node) = section.node("vars") else {
-        return Some(vars);
-    };
-    let Raw::Table(table) = &node.raw else {
-        section.complain("vars", Complaint::new("a table of texts is expected"));
-        return None;
-    };
-    for entry in &table.entries {
-        let Some(text) = entry.node.as_text() else {
-            let key = format!("vars.{}", entry.key);
-            let complaint = Complaint::new("a text is expected");
-            section.complain_at(&key, &entry.node.place, &entry.node.shown(), complaint);
-            return None;
-        };
-        vars.insert(entry.key.clone(), text.to_owned());
-    }
-    Some(vars)
 }
 
 fn read_max_message(section: &Section<'_>, profile: Option<&Profile>) -> Option<usize> {
