@@ -16,6 +16,7 @@ mod connection;
 mod feed;
 mod metered;
 mod node;
+mod numbers;
 mod pick;
 mod proof;
 mod rate;
@@ -42,10 +43,11 @@ use bd_seq::BdSeq;
 use metered::Meter;
 use node::Node;
 pub(crate) use node::{Plant, PlantTag};
+use numbers::Numbers;
 use proof::Proof;
 use rate::Pacer;
 pub(crate) use status::Uplink;
-use suspects::{Numbers, Suspects};
+use suspects::Suspects;
 
 /// Records in one parcel at most: a message near the size that links carry best.
 const PARCEL_RECORDS_MAX: usize = 2_000;

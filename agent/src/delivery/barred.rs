@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use millrace_tags::Moment;
 
-use super::suspects::{Line, Numbers};
+use super::numbers::{Line, Numbers};
 
 /// So many single records in a row: three that are next to each other may be bad by themselves, all is unlikely.
 const REFUSED_IN_A_ROW: u32 = 3;

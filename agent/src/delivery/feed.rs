@@ -13,9 +13,9 @@ use tokio::sync::Notify;
 
 use super::metered::May;
 use super::node::{Node, Turn};
+use super::numbers::Numbers;
 use super::pick::Pick;
 use super::proof::{Gate, Proof};
-use super::suspects::Numbers;
 use super::{Delivery, InFlight, NODE_INTERVAL, Sent, WAITING, connection};
 use crate::command::Said;
 

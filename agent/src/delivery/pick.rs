@@ -7,8 +7,9 @@ use millrace_uplink::{Message, Window};
 use super::barred::{Access, TAKES_NOTHING};
 use super::metered::May;
 use super::node::Node;
+use super::numbers::Numbers;
 use super::proof::Gate;
-use super::suspects::{Advice, Numbers};
+use super::suspects::Advice;
 use super::{Delivery, PARCEL_RECORDS_MAX};
 use crate::report::MeteredStatus;
 

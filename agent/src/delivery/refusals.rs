@@ -9,7 +9,8 @@ use millrace_buffer::OfferId;
 use millrace_uplink::Refusal;
 
 use super::barred::Reach;
-use super::suspects::{Numbers, Verdict};
+use super::numbers::Numbers;
+use super::suspects::Verdict;
 use super::{Delivery, InFlight};
 
 /// No broker is known that takes less.

@@ -9,9 +9,10 @@
 //! what was lost is acknowledged, its size was the cause.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use millrace_tags::{LogKind, Parcel, Records, StreamId};
+use millrace_tags::{Parcel, Records};
+
+use super::numbers::{Line, Numbers};
 
 /// After so many losses with it under way, a message is suspected.
 const LOSSES_MAX: u32 = 3;
@@ -22,70 +23,6 @@ const ACKED_ENOUGH: u32 = 8;
 
 /// Suspects that are remembered; what is beyond is suspected later.
 const SUSPECTS_MAX: usize = 1024;
-
-/// Consecutive numbers of a line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Numbers {
-    log: LogKind,
-    stream: StreamId,
-    source: Arc<str>,
-    pub(super) first: u64,
-    pub(super) last: u64,
-}
-
-impl Numbers {
-    pub(super) fn of(parcel: &Parcel) -> Self {
-        Self {
-            log: parcel.log,
-            stream: parcel.stream,
-            source: parcel.source.clone(),
-            first: parcel.first_seq,
-            last: (parcel.first_seq + parcel.records.len() as u64).saturating_sub(1),
-        }
-    }
-
-    pub(super) fn source(&self) -> &str {
-        &self.source
-    }
-
-    pub(super) fn log(&self) -> LogKind {
-        self.log
-    }
-
-    /// Their source in its log.
-    pub(super) fn line(&self) -> Line {
-        (self.log, self.source.clone())
-    }
-
-    /// One of them.
-    pub(super) fn only(&self, number: u64) -> Self {
-        self.with(number, number)
-    }
-
-    pub(super) fn is_single(&self) -> bool {
-        self.first == self.last
-    }
-
-    fn count(&self) -> u64 {
-        self.last - self.first + 1
-    }
-
-    fn with(&self, first: u64, last: u64) -> Self {
-        Self {
-            first,
-            last,
-            ..self.clone()
-        }
-    }
-
-    fn meets(&self, other: &Numbers) -> bool {
-        self.log == other.log
-            && self.stream == other.stream
-            && self.source == other.source
-            && self.first <= other.last
-            && self.last >= other.first
-    }
-}
 
 #[derive(Debug)]
 struct Suspect {
@@ -142,9 +79,6 @@ impl Cost {
         self.losses >= LOSSES_MAX
     }
 }
-
-/// A source in one of the logs.
-pub(super) type Line = (LogKind, Arc<str>);
 
 /// What was halved.
 #[derive(Debug)]
@@ -280,7 +214,7 @@ impl Suspects {
                     suspect.losses += 1;
                     free = free
                         .iter()
-                        .flat_map(|n| without(n, &suspect.numbers))
+                        .flat_map(|n| n.without(&suspect.numbers))
                         .collect();
                 }
             }
@@ -305,7 +239,7 @@ impl Suspects {
         let losses = suspect.losses + 1;
         let (first, last) = (suspect.numbers.first, suspect.numbers.last);
         // What did not go along this time stays suspected.
-        for rest in without(&suspect.numbers, numbers) {
+        for rest in suspect.numbers.without(numbers) {
             self.add(rest, suspect.losses);
         }
         let tried = numbers.with(numbers.first.max(first), numbers.last.min(last));
@@ -361,24 +295,13 @@ impl Suspects {
     }
 }
 
-/// What of `numbers` is not among `others`, of the same line.
-fn without(numbers: &Numbers, others: &Numbers) -> Vec<Numbers> {
-    if !numbers.meets(others) {
-        return vec![numbers.clone()];
-    }
-    let mut rest = Vec::new();
-    if numbers.first < others.first {
-        rest.push(numbers.with(numbers.first, others.first - 1));
-    }
-    if numbers.last > others.last {
-        rest.push(numbers.with(others.last + 1, numbers.last));
-    }
-    rest
-}
-
 #[cfg(test)]
 mod tests {
-    use millrace_tags::{Clock, Lane, Moment, Sample, TagId, TagTable, TestClock, Value};
+    use std::sync::Arc;
+
+    use millrace_tags::{
+        Clock, Lane, LogKind, Moment, Sample, StreamId, TagId, TagTable, TestClock, Value,
+    };
 
     use super::*;
 
@@ -482,9 +405,11 @@ mod tests {
     #[test]
     fn two_sources_are_halved_at_once() {
         let mut suspects = suspects(1, 10);
-        let other = |first, last| Numbers {
-            source: "fan".into(),
-            ..numbers(first, last)
+        let other = |first, last| {
+            Numbers::of(&Parcel {
+                source: "fan".into(),
+                ..parcel(first, last)
+            })
         };
         suspects.lost_alone(&numbers(1, 10));
         suspects.lost_alone(&other(1, 4));
