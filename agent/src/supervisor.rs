@@ -5,6 +5,7 @@
 
 mod build;
 mod driver;
+mod exchange;
 mod run;
 mod runway;
 pub(crate) mod stand_in;

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::build::{Startup, start};
+use super::exchange::can_store;
 use super::trial::{LOOK_EVERY, Trial};
 use super::watchdog::Watchdog;
 use super::{Current, Running};
@@ -88,20 +89,6 @@ const WORKER_THREADS: usize = 2;
 
 /// How often the store on the disk is tried while samples are kept in memory.
 const STORE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How long polling waits for the last samples in memory to be sent. What is not sent by then stays there,
-/// and polling goes on.
-const LAST_SENT_MAX: Duration = Duration::from_secs(5);
-
-/// Whether the store on the disk can take over: it can be written, and what is in memory can be sent.
-async fn can_store(gateway: &Arc<super::Gateway>) -> bool {
-    let reached = |uplink: &Arc<crate::delivery::Uplink>| uplink.report().state == "connected";
-    let backlog = gateway.buffer.status();
-    let behind = backlog.uplinks.values().any(|queued| queued.backlog > 0);
-    let dir = gateway.config.buffer_dir();
-    let writable = tokio::task::spawn_blocking(move || super::stand_in::is_writable(&dir));
-    gateway.uplinks.iter().all(reached) && !behind && writable.await.unwrap_or(false)
-}
 
 pub(super) struct Agent<'a> {
     options: &'a RunOptions,
@@ -277,42 +264,6 @@ impl<'a> Agent<'a> {
         Ok((running, restart))
     }
 
-    /// Sends what is in memory, and starts again on the store on the disk.
-    ///
-    /// # Errors
-    /// Where the same configuration does not start again.
-    async fn leave_memory(
-        &self,
-        mut running: Running,
-        current: &Current,
-    ) -> anyhow::Result<Running> {
-        let before = running.gateway.clone();
-        running.stop_polling().await;
-        let until = Instant::now() + LAST_SENT_MAX;
-        while !before.is_sent() && Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        let sent = before.is_sent();
-        if let Err(error) = running.stop().await {
-            tracing::error!(error = %crate::device::chain(&error), "the store in memory was not closed");
-        }
-        if let Some(stand_in) = before.stand_in.as_ref().filter(|_| sent) {
-            tracing::info!("the store on the disk can be written again");
-            stand_in.remove();
-        }
-        let status = before.config_status();
-        let good = status.source == "configured" && status.problems.is_empty();
-        let running = self.start(before.config.clone(), status).await?;
-        running.gateway.events.inherit(&before.events);
-        current.replace(running.gateway.clone());
-        if let Some(loaded) = self.load().ok().filter(|_| good)
-            && let Err(error) = config::last_good::save(&loaded)
-        {
-            tracing::warn!(error = %crate::device::chain(&error), "the last good configuration was not kept");
-        }
-        Ok(running)
-    }
-
     pub(super) fn load(&self) -> Result<Loaded, Problems> {
         config::load(
             self.options.config.as_deref(),
@@ -321,7 +272,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Starts a good configuration, and keeps it as the last good one when it has started, unless it is on trial.
-    async fn begin(&self, loaded: &Loaded, keep: bool) -> anyhow::Result<Running> {
+    pub(super) async fn begin(&self, loaded: &Loaded, keep: bool) -> anyhow::Result<Running> {
         for warning in &loaded.warnings {
             tracing::warn!("{warning}");
         }
@@ -382,7 +333,11 @@ impl<'a> Agent<'a> {
         told.unwrap_or_else(|| PathBuf::from(config::DATA_DIR))
     }
 
-    async fn start(&self, config: Config, config_status: ConfigStatus) -> anyhow::Result<Running> {
+    pub(super) async fn start(
+        &self,
+        config: Config,
+        config_status: ConfigStatus,
+    ) -> anyhow::Result<Running> {
         self.start_with(config, config_status, false).await
     }
 
@@ -403,103 +358,6 @@ impl<'a> Agent<'a> {
             bootstrap: self.bootstrap.clone(),
         };
         Ok(start(startup).await?)
-    }
-
-    /// Applies the configuration as it is now on disk; a bad one changes nothing and is shown in `status`.
-    ///
-    /// # Errors
-    /// Where neither the new configuration nor the one before it starts.
-    async fn reload(&self, running: Running, current: &Current) -> anyhow::Result<Running> {
-        let loaded = match self.load() {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                tracing::error!(
-                    "the changed configuration cannot be used, the old one runs on:\n{problems}"
-                );
-                running.gateway.set_config_problems(sentences(&problems));
-                return Ok(running);
-            }
-        };
-        let (running, _) = self.exchange(running, current, &loaded, true).await?;
-        Ok(running)
-    }
-
-    /// Stops what runs and starts this. Where it does not start, the one before runs again, and why is told.
-    ///
-    /// # Errors
-    /// Where neither starts.
-    pub(super) async fn exchange(
-        &self,
-        running: Running,
-        current: &Current,
-        loaded: &Loaded,
-        keep: bool,
-    ) -> anyhow::Result<(Running, Option<String>)> {
-        tracing::info!("applying the changed configuration");
-        notify(&[sd_notify::NotifyState::Reloading]);
-        let before = self.stop_for_another(running).await;
-        let (running, refused) = match self.begin(loaded, keep).await {
-            Ok(running) => (running, None),
-            Err(error) => {
-                let why = format!("it does not start: {error:#}");
-                (self.go_back(&before, &error).await?, Some(why))
-            }
-        };
-        self.show(&running, &before, current);
-        Ok((running, refused))
-    }
-
-    /// Stops what runs and starts the configuration that ran before.
-    ///
-    /// # Errors
-    /// Where it does not start again.
-    pub(super) async fn run_again(
-        &self,
-        running: Running,
-        current: &Current,
-        config: Config,
-        status: ConfigStatus,
-    ) -> anyhow::Result<Running> {
-        notify(&[sd_notify::NotifyState::Reloading]);
-        let before = self.stop_for_another(running).await;
-        let running = self
-            .start(config, status)
-            .await
-            .context("the configuration before it does not start again")?;
-        self.show(&running, &before, current);
-        Ok(running)
-    }
-
-    async fn stop_for_another(&self, running: Running) -> Arc<super::Gateway> {
-        let before = running.gateway.clone();
-        if let Err(error) = running.stop().await {
-            let error = crate::device::chain(&error);
-            tracing::error!(error = %error, "the samples of the old configuration are not on disk");
-        }
-        before
-    }
-
-    /// From now on everybody who looks sees this one.
-    fn show(&self, running: &Running, before: &super::Gateway, current: &Current) {
-        running.gateway.events.inherit(&before.events);
-        current.replace(running.gateway.clone());
-        notify(&[sd_notify::NotifyState::Ready]);
-    }
-
-    /// The new configuration is good to read and does not start: the old one runs again.
-    async fn go_back(
-        &self,
-        before: &super::Gateway,
-        error: &anyhow::Error,
-    ) -> anyhow::Result<Running> {
-        tracing::error!(error = %format!("{error:#}"), "the changed configuration does not start, the old one runs on");
-        let status = ConfigStatus {
-            problems: vec![format!("it does not start: {error:#}")],
-            ..before.config_status()
-        };
-        self.start(before.config.clone(), status)
-            .await
-            .context("the configuration before it does not start again either")
     }
 
     /// Offers the local API; without it the agent still polls and delivers.
@@ -569,7 +427,7 @@ impl<'a> Agent<'a> {
 }
 
 /// As `status` shows them.
-fn sentences(problems: &Problems) -> Vec<String> {
+pub(super) fn sentences(problems: &Problems) -> Vec<String> {
     problems.iter().map(ToString::to_string).collect()
 }
 
