@@ -5,6 +5,7 @@
 //! committed yet is not there yet.
 
 mod csv;
+mod exact;
 
 use std::io::{self, Write};
 
@@ -14,6 +15,7 @@ use millrace_uplink::codec;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Pattern;
+pub(crate) use exact::ExactSample;
 
 /// Which records, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +59,9 @@ pub(crate) enum Format {
     Csv,
     /// One JSON object a line, with the members that the record has in a message of profile `generic`
     Jsonl,
+    /// Samples as this program reads them again, bit for bit
+    #[value(skip)]
+    Exact,
 }
 
 /// What came of it.
@@ -205,6 +210,7 @@ fn write_line(line: &mut Vec<u8>, format: Format, piece: &Piece, at: usize) {
     match format {
         Format::Csv => csv::line(line, &piece.parcel, at),
         Format::Jsonl => codec::json::line(line, &piece.parcel, at),
+        Format::Exact => exact::line(line, &piece.parcel, at),
     }
     line.push(b'\n');
 }

@@ -8,6 +8,7 @@ use millrace_tags::LogKind;
 use super::Global;
 use crate::stored::Outcome;
 
+mod exact;
 mod export;
 mod peek;
 mod poison;
@@ -16,6 +17,8 @@ mod replay;
 mod status;
 mod store;
 
+pub(super) use exact::samples as exact_samples;
+pub(super) use export::time;
 use poison::PoisonCommand;
 
 /// What can be done with the store.

@@ -7,6 +7,10 @@ use clap::Subcommand;
 use super::later::AnyArgs;
 use super::{Global, Later};
 
+mod bench;
+mod eval;
+mod which;
+
 /// What can be done with bundles.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
@@ -26,19 +30,15 @@ pub(crate) enum ModelCommand {
     Remove(AnyArgs),
     /// Find the threshold on clean windows
     Calibrate(AnyArgs),
-    /// Score a CSV file and print windows and events
-    Eval(AnyArgs),
-    /// Measure latency and memory
-    Bench(AnyArgs),
+    Eval(eval::EvalArgs),
+    Bench(bench::BenchArgs),
 }
 
 impl ModelCommand {
-    pub(super) fn run(self, _global: &Global) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         let configure =
             "set `bundle` of the `[[model]]` in the configuration and restart the agent";
         let fixed = "set `[threshold]` in the bundle's model.toml";
-        let replay =
-            "`millrace sim modbus --replay FILE.csv` feeds recorded data through the agent";
         let later = match self {
             ModelCommand::New(_) => Later::new("model new", "write model.toml by hand"),
             ModelCommand::List(_) => {
@@ -53,8 +53,8 @@ impl ModelCommand {
             ModelCommand::Rollback(_) => Later::new("model rollback", configure),
             ModelCommand::Remove(_) => Later::new("model remove", configure),
             ModelCommand::Calibrate(_) => Later::new("model calibrate", fixed),
-            ModelCommand::Eval(_) => Later::new("model eval", replay),
-            ModelCommand::Bench(_) => Later::new("model bench", replay),
+            ModelCommand::Eval(args) => return args.run(global),
+            ModelCommand::Bench(args) => return args.run(global),
         };
         later.refuse()
     }

@@ -52,7 +52,7 @@ const COMMANDS: &[&str] = &[
     "model rollback x",
     "model remove x",
     "model calibrate x",
-    "model eval x.csv",
+    "model eval pump --csv x.csv --labels anomaly --plot out.svg",
     "model bench x",
     "scan modbus 10.0.0.5",
     "scan modbus /dev/ttyUSB0,9600,8E1/3 --addresses 0-999 --step 1 --json",

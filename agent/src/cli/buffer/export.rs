@@ -84,7 +84,7 @@ impl ExportArgs {
 }
 
 /// A time as Unix nanoseconds.
-pub(super) fn time(text: &str) -> Result<i64, String> {
+pub(in crate::cli) fn time(text: &str) -> Result<i64, String> {
     if let Ok(ms) = text.parse::<i64>() {
         return Ok(ms.saturating_mul(1_000_000));
     }

@@ -90,6 +90,7 @@ fn records_query(request: &Request) -> String {
     let format = match request.format {
         Format::Csv => "csv",
         Format::Jsonl => "jsonl",
+        Format::Exact => "exact",
     };
     let mut text = format!(
         "log={}&format={format}&newest={}",
