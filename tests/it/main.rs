@@ -39,4 +39,5 @@ mod systemd;
 mod tape;
 mod uplink;
 mod uplinks;
+mod ways;
 mod write;

@@ -13,6 +13,7 @@ pub mod nats;
 pub mod peer;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod received;
 pub mod served;
 pub mod sim;

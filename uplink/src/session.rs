@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::{Backoff, Failure};
 use crate::connect::{self, chain};
+use crate::endpoint::Endpoint;
 
 pub use counters::SessionCounters;
 pub use feed::{Consignment, Feed, Listening, Parting, Refusal, SessionState, Window};
@@ -147,11 +148,14 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
 #[derive(Default)]
 struct Journal {
     last_error: Option<String>,
+    /// The endpoint of the connection that is up.
+    at: Option<Endpoint>,
 }
 
 impl Journal {
     fn up(&mut self, report: &connect::ConnectionReport) {
         self.last_error = None;
+        self.at = Some(report.endpoint.clone());
         tracing::info!(
             endpoint = %report.endpoint,
             address = %report.address,
@@ -162,8 +166,10 @@ impl Journal {
     }
 
     fn down(&mut self, settings: &SessionSettings, error: &str) {
+        let at = self.at.take();
         if self.last_error.as_deref() != Some(error) {
-            tracing::warn!(endpoint = %settings.endpoint, error, "no connection to the broker");
+            let endpoint = at.as_ref().unwrap_or(&settings.endpoint);
+            tracing::warn!(%endpoint, error, "no connection to the broker");
             self.last_error = Some(error.to_owned());
         }
     }

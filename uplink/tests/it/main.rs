@@ -18,6 +18,8 @@ mod mosquitto;
 mod pki;
 #[path = "../../../tests/src/ports.rs"]
 mod ports;
+#[path = "../../../tests/src/proxy.rs"]
+mod proxy;
 mod session;
 mod sparkplug;
 mod subscriber;

@@ -1,7 +1,7 @@
 //! The ways to a mosquitto: both versions of MQTT, WebSockets, keys that are pinned, several endpoints, proxies.
 
-use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use millrace_uplink::{
@@ -12,6 +12,7 @@ use millrace_uplink::{
 use crate::log_feed::{LogFeed, TOPIC};
 use crate::mosquitto::{Mosquitto, deliver, free_port};
 use crate::pki::Pki;
+use crate::proxy::{PASSWORD, Pproxy, USER};
 
 fn to(url: String, settings: SessionSettings) -> SessionSettings {
     SessionSettings {
@@ -184,54 +185,23 @@ async fn the_next_endpoint_takes_over_and_each_cause_is_named() {
     }
 }
 
-/// pproxy, which speaks HTTP and SOCKS5 at one port; killed when it is dropped.
-struct Pproxy {
-    process: Child,
-    port: u16,
+/// `None`, with a message, where the Python of the tests is not there.
+fn pproxy() -> Option<Pproxy> {
+    let Some(python) = std::env::var_os("MILLRACE_TEST_PYTHON") else {
+        eprintln!("skipped: MILLRACE_TEST_PYTHON does not name a Python with pproxy");
+        return None;
+    };
+    Some(Pproxy::start(Path::new(&python), free_port()).unwrap())
 }
 
-impl Pproxy {
-    /// `None`, with a message, where the Python of the tests is not there.
-    fn start() -> Option<Self> {
-        let Some(python) = std::env::var_os("MILLRACE_TEST_PYTHON") else {
-            eprintln!("skipped: MILLRACE_TEST_PYTHON does not name a Python with pproxy");
-            return None;
-        };
-        let port = free_port();
-        let process = Command::new(python)
-            // Else it remembers for a month that this address logged in.
-            .args(["-m", "pproxy", "--auth", "0", "-l"])
-            .arg(format!("http+socks5://127.0.0.1:{port}#me:secret"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let proxy = Self { process, port };
-        for _ in 0..600 {
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Some(proxy);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        panic!("pproxy does not listen");
-    }
-
-    fn settings(&self, scheme: &str, password: &str) -> Option<Proxy> {
-        Some(Proxy {
-            address: format!("{scheme}://127.0.0.1:{}", self.port)
-                .parse()
-                .unwrap(),
-            username: Some("me".into()),
-            password: Some(SecretSource::Given(Secret::new(password))),
-        })
-    }
-}
-
-impl Drop for Pproxy {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+fn login(proxy: &Pproxy, scheme: &str, password: &str) -> Option<Proxy> {
+    Some(Proxy {
+        address: format!("{scheme}://127.0.0.1:{}", proxy.port)
+            .parse()
+            .unwrap(),
+        username: Some(USER.into()),
+        password: Some(SecretSource::Given(Secret::new(password))),
+    })
 }
 
 #[tokio::test]
@@ -239,21 +209,21 @@ async fn proxies_are_gone_through_and_named_when_they_refuse() {
     let Some(broker) = Mosquitto::start().await else {
         return;
     };
-    let Some(proxy) = Pproxy::start() else {
+    let Some(proxy) = pproxy() else {
         return;
     };
     for scheme in ["http", "socks5"] {
         let through = |settings: SessionSettings, password: &str| SessionSettings {
-            proxy: proxy.settings(scheme, password),
+            proxy: login(&proxy, scheme, password),
             ..settings
         };
-        deliver(&broker, through(broker.settings(), "secret"), 500).await;
+        deliver(&broker, through(broker.settings(), PASSWORD), 500).await;
         // The proxy looks the name up, and TLS holds against the broker behind it.
-        let tls = through(broker.tls_settings(), "secret");
+        let tls = through(broker.tls_settings(), PASSWORD);
         let report = test_connection(&tls).await.unwrap();
         assert!(report.tls.is_some());
         assert_eq!(report.address.port(), proxy.port);
-        let web = through(broker.wss_settings(), "secret");
+        let web = through(broker.wss_settings(), PASSWORD);
         test_connection(&web).await.unwrap();
 
         let wrong = through(broker.settings(), "wrong");
@@ -262,7 +232,7 @@ async fn proxies_are_gone_through_and_named_when_they_refuse() {
         assert!(error.contains(&named), "{error}");
     }
     let mut gone = broker.settings();
-    gone.proxy = proxy.settings("http", "secret");
+    gone.proxy = login(&proxy, "http", PASSWORD);
     drop(proxy);
     let error = test_connection(&gone).await.unwrap_err().to_string();
     assert!(error.contains("cannot be reached"), "{error}");
