@@ -214,7 +214,7 @@ pub use core::{CommitError, StoreFailure, VerifyError};
 #[doc(hidden)]
 pub use disk::Space;
 pub use ledger::{Ledger, Row, UplinkLedger};
-pub use outbox::{Budget, Item, Offer, OfferId, Outbox, Start};
+pub use outbox::{Budget, Item, KnownLine, Offer, OfferId, Outbox, Start};
 pub use purge::{Purge, PurgeError, Purged};
 pub use recovery::Recovery;
 pub use replay::{Replay, ReplayError, Replayed, ReplayedTo, Span};

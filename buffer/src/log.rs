@@ -159,6 +159,17 @@ impl Log {
         self.streams[line.stream as usize]
     }
 
+    /// The stream that numbers are given in.
+    pub(crate) fn writes(&self) -> StreamId {
+        self.streams[self.current as usize]
+    }
+
+    /// The last number that a source was given in it.
+    pub(crate) fn last_of(&self, source: SourceId) -> u64 {
+        let numbers = self.numbers.get(source.0 as usize);
+        numbers.map_or(0, |numbers| numbers.last)
+    }
+
     /// The position of a stream, given now if it has none.
     pub(crate) fn stream(&mut self, id: StreamId) -> u32 {
         if let Some(at) = self.streams.iter().rposition(|s| *s == id) {

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use millrace_tags::{DropReason, Gap, Lane, LogKind, Parcel, Records, Timebase};
+use millrace_tags::{DropReason, Gap, Lane, LogKind, Parcel, Records, StreamId, Timebase};
 
 use crate::core::{Core, Request};
-use crate::log::LineKey;
+use crate::log::{LineKey, Log};
 use crate::routes::Routes;
 use crate::shared::Shared;
 use crate::uplink::{Names, Refused, Uplink};
@@ -41,6 +41,25 @@ pub struct Offer {
     pub lane: Lane,
     /// What to send.
     pub item: Item,
+}
+
+/// What is known of a source's numbers in a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KnownLine {
+    /// Numbers are given in it now.
+    Current {
+        /// The last one that was given; 0: none.
+        last_seq: u64,
+    },
+    /// They were, in an earlier run.
+    Ended,
+    /// Nothing is known of the stream; numbers are given in these.
+    Unknown {
+        /// The stream of samples.
+        samples: StreamId,
+        /// The stream of events.
+        events: StreamId,
+    },
 }
 
 /// What an offer holds.
@@ -151,6 +170,35 @@ impl Outbox {
     /// The other side has taken the offer over.
     pub fn acked(&mut self, id: OfferId) {
         self.settle(id, None);
+    }
+
+    /// The other side has taken the numbers `first..=last` of an offer of records over. The offer stands for what
+    /// comes before them from now on; `Some`: this one stands for what comes after them.
+    pub fn acked_part(&mut self, id: OfferId, first: u64, last: u64) -> Option<OfferId> {
+        let mut core = self.shared.lock();
+        let uplink = self.uplink(&mut core)?;
+        uplink.settle_part(id, first, last)
+    }
+
+    /// What is known of a line by its names, for whoever acknowledges by number. `None`: there is no such source.
+    pub fn line(&self, source: &str, stream: StreamId) -> Option<KnownLine> {
+        let core = self.shared.lock();
+        let source = core.registry.find(source)?;
+        let logs = [&core.data, &core.alarm];
+        let given = logs.iter().find(|log| log.writes() == stream);
+        let known = |log: &&&Log| {
+            log.streams.contains(&stream) || log.ends.keys().any(|(of, _)| *of == stream)
+        };
+        Some(match given {
+            Some(log) => KnownLine::Current {
+                last_seq: log.last_of(source),
+            },
+            None if logs.iter().any(|log| known(&log)) => KnownLine::Ended,
+            None => KnownLine::Unknown {
+                samples: core.data.writes(),
+                events: core.alarm.writes(),
+            },
+        })
     }
 
     /// The offer will never be sent: it is settled and counted as dropped with this reason.

@@ -326,6 +326,43 @@ impl Uplink {
             .give_back(line, first, last, batch, chunk);
     }
 
+    /// Settles the numbers `first..=last` of an offer; it goes on for those before them, a new one for those after
+    /// them. `Some`: that one.
+    pub(crate) fn settle_part(&mut self, id: OfferId, first: u64, last: u64) -> Option<OfferId> {
+        let InFlight::Numbers {
+            log,
+            line,
+            first: begin,
+            last: end,
+            void,
+            batch,
+            chunk,
+        } = self.in_flight.remove(&id.0)?
+        else {
+            // What is owed is told as a whole.
+            return None;
+        };
+        let (first, last) = (first.max(begin), last.min(end));
+        let part = |first, last| InFlight::Numbers {
+            log,
+            line,
+            first,
+            last,
+            void,
+            batch,
+            chunk,
+        };
+        if first > last {
+            self.in_flight.insert(id.0, part(begin, end));
+            return None;
+        }
+        self.reader_mut(log).ack(line, first, last, void, None);
+        if first > begin {
+            self.in_flight.insert(id.0, part(begin, first - 1));
+        }
+        (last < end).then(|| self.fly(part(last + 1, end)))
+    }
+
     /// Sets aside the numbers `first..=last` of an offer; its others are offered again. A gap cannot wait:
     /// it is taken for told. Returns what was set aside.
     pub(crate) fn set_aside(&mut self, id: OfferId, refused: Refused) -> Option<&Aside> {

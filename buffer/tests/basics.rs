@@ -274,3 +274,58 @@ fn a_second_process_is_refused() {
         Some(millrace_buffer::OpenError::Locked { .. })
     ));
 }
+
+#[test]
+fn parts_of_an_offer_are_settled_by_their_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let buffer = Buffer::open(settings(dir.path()), clock()).unwrap();
+    let (source, tags) = register(&buffer);
+    let mut outbox = buffer.outbox("cloud", Start::Oldest);
+    let samples = (1..=10).map(|n| sample(tags[0], n, n as f64)).collect();
+    buffer.append(source, samples);
+    buffer.commit().unwrap();
+    let offers = everything(&mut outbox);
+    let [offer] = offers.as_slice() else {
+        panic!("{offers:?}");
+    };
+    let after = outbox.acked_part(offer.id, 4, 6).unwrap();
+    let queued = |of: &Buffer| of.ledger().devices["boiler"].queued;
+    assert_eq!(queued(&buffer), 7);
+    // The offer stands for 1 to 3 now; numbers that are not its own change nothing.
+    assert_eq!(outbox.acked_part(offer.id, 5, 9), None);
+    assert_eq!(queued(&buffer), 7);
+    assert_eq!(outbox.acked_part(offer.id, 1, 3), None);
+    assert_eq!(queued(&buffer), 4);
+    outbox.failed(after);
+    let again: Vec<u64> = values(&everything(&mut outbox))
+        .iter()
+        .map(|v| v.0)
+        .collect();
+    assert_eq!(again, [7, 8, 9, 10]);
+    assert_eq!(buffer.verify().unwrap(), buffer.ledger());
+}
+
+#[test]
+fn a_line_is_known_by_its_stream() {
+    use millrace_buffer::KnownLine;
+
+    let dir = tempfile::tempdir().unwrap();
+    let buffer = Buffer::open(settings(dir.path()), clock()).unwrap();
+    let (source, tags) = register(&buffer);
+    let mut outbox = buffer.outbox("cloud", Start::Oldest);
+    buffer.append(source, vec![sample(tags[0], 1, 1.0)]);
+    buffer.commit().unwrap();
+    let offers = everything(&mut outbox);
+    let Item::Parcel(parcel) = &offers[0].item else {
+        panic!("{offers:?}");
+    };
+    let stream = parcel.stream;
+    let current = Some(KnownLine::Current { last_seq: 1 });
+    assert_eq!(outbox.line("boiler", stream), current);
+    assert_eq!(outbox.line("kettle", stream), None);
+    let foreign = millrace_tags::StreamId(Default::default());
+    let Some(KnownLine::Unknown { samples, .. }) = outbox.line("boiler", foreign) else {
+        panic!("{:?}", outbox.line("boiler", foreign));
+    };
+    assert_eq!(samples, stream);
+}
