@@ -30,6 +30,7 @@ const EXPIRES_AFTER_MS: i64 = 60_000;
 pub(crate) struct Commands {
     queue: mpsc::Sender<Work>,
     replies: Arc<Replies>,
+    admission: Admission,
     clock: Arc<dyn Clock>,
     /// Part of the ids that count on one connection only.
     connection: u64,
@@ -102,7 +103,7 @@ impl Commands {
             uplink: uplink.to_owned(),
             incoming,
             replies: replies.clone(),
-            admission,
+            admission: admission.clone(),
             journal,
             clock: clock.clone(),
             run,
@@ -110,6 +111,7 @@ impl Commands {
         let commands = Self {
             queue,
             replies,
+            admission,
             clock,
             connection: 0,
             nameless: 0,
@@ -153,14 +155,7 @@ impl Commands {
                 return;
             }
         };
-        if command.fleeting {
-            self.nameless += 1;
-            let id = match command.id.as_str() {
-                "" => self.nameless.to_string(),
-                id => id.to_owned(),
-            };
-            command.id = format!("{:016x}:{id}", self.connection);
-        }
+        self.name(&mut command);
         // From now on, not from when its turn comes.
         command.expires = command
             .expires
@@ -176,6 +171,38 @@ impl Commands {
             );
             self.replies.push(Said::Reply(reply, command.reply_to));
         }
+    }
+
+    /// Gives a command an id that no other connection's has, where its own means nothing on another one.
+    pub(crate) fn name(&mut self, command: &mut Command) {
+        if command.fleeting {
+            self.nameless += 1;
+            let id = match command.id.as_str() {
+                "" => self.nameless.to_string(),
+                id => id.to_owned(),
+            };
+            command.id = format!("{:016x}:{id}", self.connection);
+        }
+    }
+
+    /// Whether a command that the session itself runs brings what local files want of each, in time.
+    ///
+    /// # Errors
+    /// The answer that it gets else.
+    pub(crate) fn admit(&self, command: &Command) -> Result<(), Box<Reply>> {
+        let now = unix_ms(self.clock.as_ref());
+        if let Err(why) = self.admission.prove(command, now) {
+            return Err(Box::new(rejected(&command.id, &why)));
+        }
+        match (command.expires, now) {
+            (Some(expires), Some(now)) if now > expires => Err(Box::new(expired(&command.id))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The answer to a command that the session itself has run.
+    pub(crate) fn answer(&self, reply: Reply, to: ReplyTo) {
+        self.replies.push(Said::Reply(reply, to));
     }
 
     /// A reply that was on its way when the connection broke: it is due first.
@@ -316,9 +343,11 @@ impl<R: RunCommand> CommandTask<R> {
     async fn answer(&self, command: &Command) -> Option<Reply> {
         let id = command.id.as_str();
         // Before anything is told of earlier commands.
-        if let Err(why) = self.admission.prove(command, unix_ms(self.clock.as_ref())) {
+        let now = unix_ms(self.clock.as_ref());
+        if let Err(why) = self.admission.prove(command, now) {
             return Some(rejected(id, &why));
         }
+        self.journal.forget_old(now);
         if let Some(earlier) = self.journal.find(&self.uplink, id) {
             return Some(earlier);
         }
@@ -327,7 +356,7 @@ impl<R: RunCommand> CommandTask<R> {
         }
         match self
             .journal
-            .begin(&self.uplink, id, &command.reply_to)
+            .begin(&self.uplink, id, &command.reply_to, now)
             .await
         {
             Ok(Claim::Begun) => {}
@@ -336,10 +365,9 @@ impl<R: RunCommand> CommandTask<R> {
         }
         self.replies.push(Said::Begun(command.reply_to.clone()));
         let answer = match self.run.run(command).await {
-            Ok(Ran::Done(result)) => reply(id, ReplyStatus::Done, Ok(result)),
+            Ok(Ran::Done(result)) => reply_of(id, Ok(result)),
             Ok(Ran::GoesOn) => return None,
-            Err(Undone::Rejected(error)) => rejected(id, &error),
-            Err(Undone::Failed(error)) => reply(id, ReplyStatus::Failed, Err(error)),
+            Err(undone) => reply_of(id, Err(undone)),
         };
         if let Err(error) = self.journal.end(&self.uplink, &answer, false).await {
             tracing::error!(error = %crate::device::chain(&error), "the command journal cannot be written");
@@ -359,11 +387,7 @@ impl<R: RunCommand> CommandTask<R> {
             ));
         }
         match unix_ms(self.clock.as_ref()) {
-            Some(now) if command.expires.is_some_and(|expires| now > expires) => Err(reply(
-                id,
-                ReplyStatus::Expired,
-                Err("it came after `expires`".to_owned()),
-            )),
+            Some(now) if command.expires.is_some_and(|expires| now > expires) => Err(expired(id)),
             None if !admission::is_safe_without_clock(&command.op) => Err(rejected(
                 id,
                 "the gateway's clock is not set, so `expires` cannot be checked",
@@ -381,6 +405,20 @@ pub(crate) fn unix_ms(clock: &dyn Clock) -> Option<i64> {
 
 pub(crate) fn rejected(id: &str, error: &str) -> Reply {
     reply(id, ReplyStatus::Rejected, Err(error.to_owned()))
+}
+
+fn expired(id: &str) -> Reply {
+    let why = "it came after `expires`".to_owned();
+    reply(id, ReplyStatus::Expired, Err(why))
+}
+
+/// The answer to an operation that is over.
+pub(crate) fn reply_of(id: &str, outcome: Result<serde_json::Value, Undone>) -> Reply {
+    match outcome {
+        Ok(result) => reply(id, ReplyStatus::Done, Ok(result)),
+        Err(Undone::Rejected(error)) => rejected(id, &error),
+        Err(Undone::Failed(error)) => reply(id, ReplyStatus::Failed, Err(error)),
+    }
 }
 
 pub(crate) fn reply(

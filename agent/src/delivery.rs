@@ -7,11 +7,12 @@
 //! (`barred.rs`) is withheld.
 //!
 //! Begin with `feed.rs`, which is the session's side of the conversation: `pick.rs` answers what goes next,
-//! `settle.rs` what an acknowledgement is worth, `aside.rs` what goes ahead of data. This file has what is under way.
+//! `settle.rs` what an acknowledgement is worth (`by_core.rs` where it is the core's own), `aside.rs` what goes ahead of data. This file has what is under way.
 
 mod aside;
 mod barred;
 mod bd_seq;
+mod by_core;
 mod connection;
 mod feed;
 mod metered;
@@ -40,6 +41,8 @@ use crate::command::{Commands, Said};
 use crate::config;
 use barred::{Barred, TAKES_NOTHING};
 use bd_seq::BdSeq;
+pub(crate) use by_core::ACK;
+use by_core::Acks;
 use metered::Meter;
 use node::Node;
 pub(crate) use node::{Plant, PlantTag};
@@ -74,6 +77,8 @@ pub(crate) struct Delivery {
     barred: Barred,
     /// Where an acknowledgement proves nothing.
     proof: Option<Proof>,
+    /// Where the core settles by itself.
+    acks: Option<Acks>,
     /// What a second has.
     pacer: Pacer,
     /// What a day has, where the link is metered.
@@ -161,7 +166,7 @@ impl Delivery {
         commands.wake(ready.clone());
         let barred = Barred::of_earlier(outbox.withheld(), clock.now());
         uplink.update(|status| status.refused_sources = barred.names());
-        Self {
+        let delivery = Self {
             outbox,
             barred,
             message_max: rate::message_max(settings.max_message, settings.rates),
@@ -169,6 +174,7 @@ impl Delivery {
             profile: settings.profile.clone(),
             suspects: Suspects::new(settings.poison_after),
             proof: settings.verifies().then(Proof::default),
+            acks: settings.ack_wait.map(Acks::new),
             pacer: Pacer::new(settings.rates, clock.now()),
             meter: None,
             parked: HashMap::new(),
@@ -187,14 +193,17 @@ impl Delivery {
             seen: None,
             clocks: Vec::new(),
             node: None,
-        }
+        };
+        delivery.tell_core();
+        delivery
     }
 
     /// Lets an edge node speak, where the profile is one of Sparkplug.
     pub(crate) fn with_node(mut self, plant: Plant, data_dir: &Path) -> Self {
         let bd_seq = BdSeq::open(data_dir, &self.settings.name);
         let (profile, clock) = (&self.profile, self.clock.clone());
-        self.node = Node::new(profile, plant, bd_seq, self.settings.settle_after, clock);
+        let node = Node::new(profile, plant, bd_seq, self.settings.settle_after, clock);
+        self.node = node.map(|node| node.walks(!self.settings.wire.fallbacks.is_empty()));
         self
     }
 
@@ -236,6 +245,10 @@ impl Delivery {
         self.outbox.reconnected();
         if let Some(proof) = &mut self.proof {
             proof.reconnected(self.clock.now());
+        }
+        if let Some(acks) = &mut self.acks {
+            acks.reconnected();
+            self.tell_core();
         }
     }
 
@@ -286,6 +299,10 @@ impl Delivery {
         let token = self.token(InFlight::Offer(sent));
         if let Some(proof) = &mut self.proof {
             proof.sent(token, &messages);
+        }
+        // What the profile does not tell, nobody can acknowledge.
+        if let (Some(acks), false) = (&mut self.acks, messages.is_empty()) {
+            acks.sent(token, offer);
         }
         Consignment {
             token,

@@ -223,6 +223,20 @@ pub(crate) struct UplinkStatus {
     /// What a metered link has used.
     #[serde(default)]
     pub(crate) metered: Option<MeteredStatus>,
+    /// What the core has acknowledged by itself, where it settles.
+    #[serde(default)]
+    pub(crate) core: Option<CoreStatus>,
+}
+
+/// A core that settles by itself (`settle = "core"`).
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct CoreStatus {
+    /// Samples and events that the broker has and the core has not acknowledged.
+    pub(crate) waiting: u64,
+    /// How many were sent again, since it did not.
+    pub(crate) sent_again_total: u64,
+    /// How long ago it acknowledged something, on this run.
+    pub(crate) last_ack_s: Option<u64>,
 }
 
 /// A link that is paid by the byte.

@@ -8,6 +8,7 @@ mod command_codecs;
 mod command_line;
 mod commands;
 mod config_change;
+mod core_acks;
 mod demo;
 mod devices;
 mod downloads;

@@ -14,7 +14,7 @@ use millrace_tests::served::Served;
 use millrace_tests::sim::SimModbus;
 use millrace_tests::sparkplug::{Scene, check, read};
 use millrace_tests::wait::{STEP, wait_for};
-use rumqttc::{Client, MqttOptions, QoS};
+use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 use serde_json::{Value, json};
 
 use crate::plant;
@@ -439,6 +439,62 @@ fn a_host_of_sparkplug_2_is_a_primary_host_too() -> Result<()> {
     stage.wait("births", from, |record| is(record, "NBIRTH", ""))?;
     stage.gateway.terminate()?;
     stage.verify()
+}
+
+/// What the primary host says at a broker, retained.
+fn host_says(broker: &Broker, online: bool, time: u64) -> Result<()> {
+    let options = MqttOptions::new("host", "127.0.0.1", broker.port);
+    let (client, mut connection) = Client::new(options, 4);
+    let state = json!({"online": online, "timestamp": time}).to_string();
+    client.publish(
+        format!("spBv1.0/STATE/{HOST}"),
+        QoS::AtLeastOnce,
+        true,
+        state,
+    )?;
+    for event in connection.iter() {
+        if let Event::Incoming(Packet::PubAck(_)) = event? {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("the broker has gone")
+}
+
+#[test]
+fn the_node_walks_on_to_the_broker_that_its_host_is_at() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let (first, second) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let first = Broker::start(first.path())?;
+    let second = Broker::start(second.path())?;
+    let (_pump, port) = plant::start_pump(directory.path(), &[])?;
+    let mut gateway = Gateway::new(directory.path());
+    gateway.configure(&format!(
+        "[[uplink]]\nname = \"scada\"\nprofile = \"sparkplug-b\"\nurl = \"mqtt://127.0.0.1:{}\"\n\
+         fallback_urls = [\"mqtt://127.0.0.1:{}\"]\nsettle_after = \"1s\"\n\
+         vars = {{ group = \"{GROUP}\", primary_host = \"{HOST}\" }}\n\n{}",
+        first.port,
+        second.port,
+        plant::small_pump_config(port, &[0])
+    ))?;
+    let acked_at = |gateway: &Gateway, broker: &Broker, more_than: u64| {
+        let endpoint = format!(":{}", broker.port);
+        wait_for("data that settle at the host's broker", STEP * 2, || {
+            let uplink = gateway.json(&["status"]).ok()?["uplinks"][0].clone();
+            let there = uplink["endpoint"].as_str()?.ends_with(&endpoint);
+            let acked = uplink["records_acked_total"].as_u64()?;
+            (there && uplink["state"] == "connected" && acked > more_than).then_some(acked)
+        })
+    };
+    host_says(&first, false, 1)?;
+    host_says(&second, true, 1)?;
+    gateway.start()?;
+    let acked = acked_at(&gateway, &second, 3)?;
+    // It moves back.
+    host_says(&first, true, 2)?;
+    host_says(&second, false, 2)?;
+    acked_at(&gateway, &first, acked)?;
+    gateway.terminate()?;
+    Ok(())
 }
 
 /// A double with a name: field 13 of a metric.

@@ -136,6 +136,15 @@ const LONG: &str = "a-device-with-a-name-that-makes-each-of-its-messages-too-lar
 
 #[test]
 fn a_source_that_mosquitto_refuses_waits_aside_and_the_other_goes_on() -> Result<()> {
+    a_source_is_withheld("3.1.1")
+}
+
+#[test]
+fn a_source_too_large_for_what_mosquitto_announces_waits_aside_too() -> Result<()> {
+    a_source_is_withheld("5")
+}
+
+fn a_source_is_withheld(protocol: &str) -> Result<()> {
     let directory = tempfile::tempdir()?;
     // By 3.1.1 `max_packet_size` closes the connection (docs/decisions/0006-refusals.md); by 5 it is announced.
     let mut core = broker(directory.path(), "core", "max_packet_size 300")?;
@@ -147,7 +156,7 @@ fn a_source_that_mosquitto_refuses_waits_aside_and_the_other_goes_on() -> Result
     let to_core = uplink(
         "core",
         core.port,
-        "poison_after = 2\nprotocol = \"3.1.1\"\n",
+        &format!("poison_after = 2\nprotocol = \"{protocol}\"\n"),
     );
     gateway.configure(&format!("{to_core}{devices}"))?;
     gateway.start()?;

@@ -86,6 +86,8 @@ pub(crate) struct Opened {
 pub(crate) struct Memory {
     /// The endpoint that took the last connection.
     at: usize,
+    /// The endpoint to come back to: the first, until the feed walks on from there.
+    home: usize,
     /// They said that they do not speak MQTT 5.
     only_v311: HashSet<Endpoint>,
     /// The client id that the broker gave us.
@@ -106,14 +108,21 @@ impl Memory {
         }
     }
 
-    /// Whether the last connection was to another endpoint than the first.
-    pub(crate) fn is_away(&self) -> bool {
-        self.at > 0
+    /// The endpoint to come back to, where the last connection was to another one.
+    pub(crate) fn away_from(&self, settings: &SessionSettings) -> Option<Endpoint> {
+        let home = settings.endpoints().get(self.home).copied();
+        home.filter(|_| self.at != self.home).cloned()
     }
 
-    /// Begins with the first endpoint the next time.
+    /// Begins with the endpoint to come back to the next time.
     pub(crate) fn come_back(&mut self) {
-        self.at = 0;
+        self.at = self.home;
+    }
+
+    /// Begins with the endpoint behind the last one the next time, and comes back to it.
+    pub(crate) fn walk_on(&mut self, settings: &SessionSettings) {
+        self.at = (self.at + 1) % settings.endpoints().len();
+        self.home = self.at;
     }
 }
 

@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::proxy::{self, Pass, Proxy, ProxyError};
+use crate::secret::SecretError;
 use crate::tls::{self, TlsFiles, TlsSetupError};
 
 /// The whole exchange; bootstrap services answer in milliseconds, bad links in seconds.
@@ -131,7 +133,7 @@ pub(crate) fn percent_encoded(text: &str) -> String {
     out
 }
 
-/// Whom to trust, and as whom to come.
+/// Whom to trust, as whom to come, and by which way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Trust {
     /// PEM certificates to trust instead of the system's.
@@ -140,6 +142,8 @@ pub struct Trust {
     pub ca_sha256: Option<[u8; 32]>,
     /// PEM files of certificate and key, for servers that ask for them.
     pub client: Option<(PathBuf, PathBuf)>,
+    /// The way out, where there is no direct one. It looks the server's name up.
+    pub proxy: Option<Proxy>,
 }
 
 /// What is asked.
@@ -168,6 +172,20 @@ pub(crate) enum HttpError {
     TlsSetup(#[from] TlsSetupError),
     #[error("no connection")]
     Connect(#[source] std::io::Error),
+    #[error("no connection to the proxy {proxy}")]
+    NoProxy {
+        proxy: String,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the proxy {proxy} does not let us through")]
+    Proxy {
+        proxy: String,
+        #[source]
+        source: ProxyError,
+    },
+    #[error("the password for the proxy cannot be read")]
+    ProxyPassword(#[from] SecretError),
     #[error("the TLS handshake failed")]
     Handshake(#[source] std::io::Error),
     #[error("the whole answer did not come within {} s", .0.as_secs())]
@@ -189,7 +207,11 @@ pub(crate) async fn exchange(ask: Ask<'_>, trust: &Trust) -> Result<Answer, Http
     };
     let request = request(&ask)?;
     let work = async {
-        let connected = timeout(CONNECT_LIMIT, connect(ask.url, config)).await;
+        let connected = timeout(
+            CONNECT_LIMIT,
+            connect(ask.url, config, trust.proxy.as_ref()),
+        )
+        .await;
         let wire = connected.map_err(|_| HttpError::Slow(CONNECT_LIMIT))??;
         speak(wire, request).await
     };
@@ -252,10 +274,14 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 async fn connect(
     url: &HttpUrl,
     config: Option<Arc<rustls::ClientConfig>>,
+    proxy: Option<&Proxy>,
 ) -> Result<Box<dyn Wire>, HttpError> {
-    let stream = TcpStream::connect((url.host.as_str(), url.port))
-        .await
-        .map_err(HttpError::Connect)?;
+    let stream = match proxy {
+        None => TcpStream::connect((url.host.as_str(), url.port))
+            .await
+            .map_err(HttpError::Connect)?,
+        Some(proxy) => detour(proxy, url).await?,
+    };
     let Some(config) = config else {
         return Ok(Box::new(stream));
     };
@@ -267,6 +293,26 @@ async fn connect(
         .await
         .map_err(HttpError::Handshake)?;
     Ok(Box::new(stream))
+}
+
+/// A connection to the server through the proxy.
+async fn detour(proxy: &Proxy, url: &HttpUrl) -> Result<TcpStream, HttpError> {
+    let to = &proxy.address;
+    let password = proxy.password.as_ref().map(|p| p.load()).transpose()?;
+    let stream = TcpStream::connect((to.host.as_str(), to.port)).await;
+    let stream = stream.map_err(|source| HttpError::NoProxy {
+        proxy: to.to_string(),
+        source,
+    })?;
+    let pass = proxy.username.as_deref().map(|username| Pass {
+        username,
+        password: password.as_ref(),
+    });
+    let through = proxy::through(to.kind, stream, pass, &url.host, url.port).await;
+    through.map_err(|source| HttpError::Proxy {
+        proxy: to.to_string(),
+        source,
+    })
 }
 
 async fn speak(wire: Box<dyn Wire>, request: Request<Full<Bytes>>) -> Result<Answer, HttpError> {

@@ -322,6 +322,11 @@ impl Profile {
         self.message(topic, json::clock(timebase)?)
     }
 
+    /// Whether the core may ask something.
+    pub fn takes_commands(&self) -> bool {
+        !self.ways.is_empty()
+    }
+
     /// The commands of a message; `None` where none come on this topic.
     pub fn commands(&self, incoming: &Incoming<'_>) -> Option<Vec<Result<Command, Garbled>>> {
         let mut ways = self.ways.iter();

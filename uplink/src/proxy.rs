@@ -1,4 +1,4 @@
-//! The way out through a proxy: HTTP CONNECT or SOCKS5. The proxy looks the broker's name up.
+//! The way out through a proxy: HTTP CONNECT or SOCKS5. The proxy looks the server's name up.
 
 use std::fmt;
 use std::io;
@@ -53,7 +53,7 @@ pub enum ProxyError {
     /// It closed the connection, or the network did.
     #[error("the connection to it broke")]
     Io(#[from] io::Error),
-    /// It answers, and not with a connection. Log in, or have it allow the broker's host and port.
+    /// It answers, and not with a connection. Log in, or have it allow the server's host and port.
     #[error("it answers {status}{}", http_hint(status))]
     Http {
         /// The status line, shortened.
@@ -62,7 +62,7 @@ pub enum ProxyError {
     /// What it answers is no HTTP.
     #[error("its answer is no HTTP; is it a SOCKS proxy?")]
     NotHttp,
-    /// It refuses, or speaks no SOCKS5. Log in, or have it allow the broker's host and port.
+    /// It refuses, or speaks no SOCKS5. Log in, or have it allow the server's host and port.
     #[error("SOCKS5: {0}")]
     Socks(#[source] tokio_socks::Error),
 }
@@ -70,8 +70,8 @@ pub enum ProxyError {
 fn http_hint(status: &str) -> &'static str {
     match status.split(' ').nth(1) {
         Some("407") => "; check proxy_username and proxy_password_file",
-        Some("403") => "; it does not allow connections to the broker's host and port",
-        Some("502" | "503" | "504") => "; it cannot reach the broker, or does not know its name",
+        Some("403") => "; it does not allow connections to the server's host and port",
+        Some("502" | "503" | "504") => "; it cannot reach the server, or does not know its name",
         _ => "",
     }
 }

@@ -94,10 +94,11 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
                     .ends_after(opened.good_for)
                     .recalled_by(token.clone());
                 let (outcome, summary) = {
+                    let home = memory.away_from(&settings);
                     let mut life = std::pin::pin!(live.run(&shutdown));
                     tokio::select! {
                         ended = &mut life => ended,
-                        why = recall.wait(&settings, files, memory.is_away()) => {
+                        why = recall.wait(&settings, files, home) => {
                             tracing::info!(?why, "the connection is made anew");
                             memory.come_back();
                             token.cancel();
@@ -107,6 +108,9 @@ pub async fn run(settings: SessionSettings, mut feed: impl Feed, shutdown: Cance
                 };
                 (ids, pace) = (summary.ids, summary.pace);
                 let Err(error) = outcome else { return };
+                if feed.walks_on() {
+                    memory.walk_on(&settings);
+                }
                 if token.is_cancelled() || matches!(error, LostError::TokenEnds) {
                     // Nothing went wrong: the next connection is made at once.
                     continue;

@@ -7,8 +7,8 @@ use super::client::Client;
 use super::table::Table;
 use super::{Global, output, show};
 use crate::report::{
-    BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, DeviceState, DeviceStatus,
-    MeteredStatus, ModelStatus, Status, TroubleReport, UplinkStatus, about_duration,
+    BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, CoreStatus, DeviceState,
+    DeviceStatus, MeteredStatus, ModelStatus, Status, TroubleReport, UplinkStatus, about_duration,
 };
 
 /// Asks the agent and prints.
@@ -44,6 +44,9 @@ fn render(status: &Status) -> String {
         &uplinks(&status.uplinks, &status.buffer),
     );
     for uplink in &status.uplinks {
+        if let Some(core) = &uplink.core {
+            text.push_str(&core_line(&uplink.name, core));
+        }
         if let Some(metered) = &uplink.metered {
             text.push_str(&metered_line(&uplink.name, metered));
         }
@@ -146,6 +149,24 @@ pub(super) fn uplinks(uplinks: &[UplinkStatus], buffer: &BufferStatus) -> Table 
         ]);
     }
     table
+}
+
+/// What a core that settles by itself has acknowledged.
+fn core_line(name: &str, core: &CoreStatus) -> String {
+    show::bullet("  core: ", &format!("{name}: {}", core_words(core)))
+}
+
+/// The same, as part of a sentence.
+pub(super) fn core_words(core: &CoreStatus) -> String {
+    let last = match core.last_ack_s {
+        Some(ago) => format!("its last ack was {} ago", show::seconds(ago)),
+        None => "it has sent no ack yet".to_owned(),
+    };
+    let (waiting, again) = (
+        show::count(core.waiting),
+        show::count(core.sent_again_total),
+    );
+    format!("{waiting} samples and events wait for its ack, {again} were sent again; {last}")
 }
 
 /// What a metered link has used.

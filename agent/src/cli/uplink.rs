@@ -98,6 +98,10 @@ fn verdict(uplink: &UplinkStatus) -> String {
                 said.push_str(&format!(" with {protocol}"));
             }
             said.push_str(&format!("; {records} samples and events acknowledged"));
+            if let Some(core) = &uplink.core {
+                let words = status::core_words(core);
+                said.push_str(&format!("; the core settles by itself: {words}"));
+            }
             for more in error.iter().chain(&uplink.warnings) {
                 said.push_str(&format!("; {more}"));
             }

@@ -10,9 +10,8 @@ use crate::device::chain;
 /// Operations that a clock which may be wrong cannot make dangerous.
 const SAFE_WITHOUT_CLOCK: [&str; 3] = ["read", "status", "ledger"];
 
-/// How far ahead a signed command may expire: its id is remembered for so long at least, so that it cannot be
-/// sent a second time.
-const SIGNED_AHEAD_MS: i64 = 7 * 24 * 3_600_000;
+/// How far ahead a signed command may expire: its id is remembered for so long, so that it cannot be sent a second time.
+const SIGNED_AHEAD_MS: i64 = super::journal::ID_LIFE_MS;
 
 /// Whether an operation may run although `expires` cannot be checked.
 pub(super) fn is_safe_without_clock(op: &str) -> bool {

@@ -1,9 +1,9 @@
 //! Which commands ran: a file of JSON lines (`line.rs`), one when a command begins and one when it ends. An id is that of the
 //! core behind one uplink, and so is its answer.
 //!
-//! The first line names the format and its version. A line is on disk before what it announces happens. The newest ids
-//! are kept with their answers, as far as these fit into `RESULTS_BYTES_MAX`, and with the way back, so that an answer
-//! that the core has not acknowledged is told again after a restart. The file is rewritten when it is opened and
+//! The first line names the format and its version. A line is on disk before what it announces happens. An id is kept for
+//! 10,000 commands, seven days at most, with its answer, as far as answers fit into `RESULTS_BYTES_MAX`, and with the way back, so that an
+//! answer that the core has not acknowledged is told again after a restart. The file is rewritten when it is opened and
 //! whenever it has grown past [`FILE_BYTES_MAX`].
 
 mod ids;
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use millrace_tags::{Reply, ReplyStatus, ReplyTo};
 use tokio::sync::watch;
 
+pub(super) use ids::ID_LIFE_MS;
 use ids::{Entry, Ids, Key};
 use line::{Line, began, bytes, ended};
 
@@ -108,6 +109,13 @@ impl Journal {
         self.locked(|inner| inner.ids.answers.get(&key)?.reply.clone())
     }
 
+    /// Forgets ids that are too old to come again.
+    pub(crate) fn forget_old(&self, now_ms: Option<i64>) {
+        if let Some(now) = now_ms {
+            self.locked(|inner| inner.ids.forget_old(now));
+        }
+    }
+
     /// Whether the command has begun.
     #[cfg(test)]
     pub(crate) fn knows(&self, uplink: &str, id: &str) -> bool {
@@ -115,7 +123,7 @@ impl Journal {
         self.locked(|inner| inner.ids.answers.contains_key(&key))
     }
 
-    /// The command is about to run, unless its id is taken.
+    /// The command is about to run, at this time (Unix ms, where the clock is set), unless its id is taken.
     ///
     /// # Errors
     /// Where that cannot be written down: then it must not run.
@@ -124,6 +132,7 @@ impl Journal {
         uplink: &str,
         id: &str,
         to: &ReplyTo,
+        at: Option<i64>,
     ) -> Result<Claim, JournalError> {
         let (key, to) = (Key::new(uplink, id), to.clone());
         self.write(move |inner, path| {
@@ -135,9 +144,10 @@ impl Journal {
             }
             let entry = Entry {
                 to,
+                at,
                 ..Entry::default()
             };
-            inner.append(path, &began(&key, &entry.to), true)?;
+            inner.append(path, &began(&key, &entry), true)?;
             inner.ids.remember(key, entry);
             Ok(Claim::Begun)
         })
@@ -157,14 +167,14 @@ impl Journal {
         let (key, reply) = (Key::new(uplink, &reply.id), reply.clone());
         let written = self
             .write(move |inner, path| {
-                let known = inner.ids.answers.get(&key).map(|entry| entry.to.clone());
+                let known = inner.ids.answers.get(&key).cloned();
                 let entry = Entry {
-                    to: known.unwrap_or_default(),
                     reply: Some(reply.clone()),
                     told: false,
                     queued: !elsewhere,
+                    ..known.unwrap_or_default()
                 };
-                let line = ended(&key, &reply, &entry.to);
+                let line = ended(&key, &reply, &entry);
                 inner.ids.remember(key, entry);
                 inner.append(path, &line, true)
             })
@@ -290,18 +300,77 @@ mod tests {
         let journal = Journal::open(dir.path());
         let to = ReplyTo::default();
         assert!(matches!(
-            journal.begin("cloud", "1", &to).await.unwrap(),
+            journal.begin("cloud", "1", &to, None).await.unwrap(),
             Claim::Begun
         ));
-        let Claim::Taken(refusal) = journal.begin("cloud", "1", &to).await.unwrap() else {
+        let Claim::Taken(refusal) = journal.begin("cloud", "1", &to, None).await.unwrap() else {
             panic!("claimed twice");
         };
         assert_eq!(refusal.status, ReplyStatus::Rejected);
         journal.end("cloud", &done("1", "x"), false).await.unwrap();
-        let Claim::Taken(answer) = journal.begin("cloud", "1", &to).await.unwrap() else {
+        let Claim::Taken(answer) = journal.begin("cloud", "1", &to, None).await.unwrap() else {
             panic!("claimed again");
         };
         assert_eq!(answer, done("1", "x"));
+    }
+
+    #[tokio::test]
+    async fn an_id_is_kept_for_seven_days() {
+        const DAY_MS: i64 = 24 * 3_600_000;
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::open(dir.path());
+        let (nobody, core) = (
+            ReplyTo::default(),
+            ReplyTo {
+                topic: "reply".to_owned(),
+                ..ReplyTo::default()
+            },
+        );
+        for (id, to, at) in [
+            ("told", &core, Some(0)),
+            ("untold", &core, Some(0)),
+            ("no clock", &nobody, None),
+            ("later", &nobody, Some(2 * DAY_MS)),
+        ] {
+            journal.begin("cloud", id, to, at).await.unwrap();
+            journal.end("cloud", &done(id, "x"), false).await.unwrap();
+        }
+        journal
+            .begin("cloud", "runs", &nobody, Some(0))
+            .await
+            .unwrap();
+        journal.told("cloud", "told").await;
+        let known = |journal: &Journal| {
+            let ids = ["told", "untold", "no clock", "later", "runs"];
+            ids.map(|id| journal.knows("cloud", id))
+        };
+        // Over a restart, too.
+        let journal = Journal::open(dir.path());
+        journal.forget_old(None);
+        journal.forget_old(Some(7 * DAY_MS));
+        assert_eq!(known(&journal), [true; 5]);
+        journal.forget_old(Some(7 * DAY_MS + 1));
+        assert_eq!(
+            known(&journal),
+            [false, true, true, true, false],
+            "a crash ended what ran"
+        );
+        assert!(matches!(
+            journal
+                .begin("cloud", "told", &core, Some(7 * DAY_MS + 1))
+                .await
+                .unwrap(),
+            Claim::Begun
+        ));
+        journal.told("cloud", "untold").await;
+        journal.forget_old(Some(14 * DAY_MS));
+        assert_eq!(
+            known(&journal),
+            [true, false, true, false, false],
+            "it runs, and began without a clock"
+        );
+        journal.forget_old(Some(14 * DAY_MS + 2));
+        assert_eq!(known(&journal), [true, false, false, false, false]);
     }
 
     #[tokio::test]
@@ -335,9 +404,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::open(dir.path());
         let to = ReplyTo::default();
-        journal.begin("cloud", "1", &to).await.unwrap();
+        journal.begin("cloud", "1", &to, None).await.unwrap();
         assert!(matches!(
-            journal.begin("plant", "1", &to).await.unwrap(),
+            journal.begin("plant", "1", &to, None).await.unwrap(),
             Claim::Begun
         ));
         journal.end("plant", &done("1", "x"), false).await.unwrap();
@@ -361,7 +430,7 @@ mod tests {
         let journal = Journal::open(dir.path());
         for (id, topic, fleeting) in [("1", "a", false), ("2", "", false), ("3", "b", true)] {
             journal
-                .begin("cloud", id, &to(topic, fleeting))
+                .begin("cloud", id, &to(topic, fleeting), None)
                 .await
                 .unwrap();
             journal.end("cloud", &done(id, "x"), true).await.unwrap();

@@ -69,7 +69,7 @@ async fn runs_an_id_once_and_repeats_the_answer_over_restarts() {
 async fn interrupted_command_is_not_run_again() {
     let dir = tempfile::tempdir().unwrap();
     let begun = Journal::open(dir.path())
-        .begin("cloud", "7", &ReplyTo::default())
+        .begin("cloud", "7", &ReplyTo::default(), None)
         .await
         .unwrap();
     assert!(matches!(begun, Claim::Begun));

@@ -6,8 +6,8 @@ mod provider;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millrace_uplink::SecretSource;
 use millrace_uplink::bootstrap::{DpsKey, Generation, parse_sha256};
+use millrace_uplink::{Proxy, SecretSource};
 use serde_json::{Map, Value};
 
 pub(crate) use identity::{ExternalId, ExternalIdError};
@@ -18,6 +18,7 @@ use super::files::FileUse;
 use super::keys::{KeyDoc, Kind, SectionDoc};
 use super::section::Section;
 use super::tree::{Node, Raw};
+use super::uplink::wire;
 
 /// The longest spread of first requests: a fleet of any size comes in well within an hour.
 const SPREAD_MAX: Duration = Duration::from_secs(3600);
@@ -90,6 +91,14 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
             "Trust the one authority with this SHA-256 of its certificate (DER), which the server must send along; \
              instead of ca_file.",
         ),
+        KeyDoc::new(
+            "proxy",
+            Kind::Form("a URL such as http://proxy.example:3128"),
+            "The way out for the first contact and renewals: `http://host:port` (`CONNECT`, port 3128 where none is written) or \
+             `socks5://host:port` (1080), as at `[[uplink]]`.",
+        ),
+        wire::PROXY_USERNAME,
+        wire::PROXY_PASSWORD_FILE,
         KeyDoc::new(
             "generation",
             Kind::Choice {
@@ -166,6 +175,7 @@ pub(crate) struct Bootstrap {
     pub(crate) one_time: bool,
     ca_file: Option<PathBuf>,
     ca_sha256: Option<[u8; 32]>,
+    proxy: Option<Proxy>,
     generation: Option<Generation>,
     secure_key: Option<SecretSource>,
     id_scope: Option<String>,
@@ -219,6 +229,7 @@ impl Bootstrap {
             "group" => DpsKey::Group,
             _ => DpsKey::Device,
         });
+        let proxy = wire::read_proxy(section);
         let one_time = optional(section, "one_time", || section.bool("one_time"));
         let spread = section.duration("spread");
         let uplink = read_uplink(section);
@@ -233,6 +244,7 @@ impl Bootstrap {
             one_time: one_time?.unwrap_or(matches!(provider, "hmac-claim" | "est")),
             ca_file: ca_file?,
             ca_sha256: ca_sha256?,
+            proxy: proxy?,
             generation: generation?,
             secure_key: secure_key?,
             id_scope: id_scope?.map(str::to_owned),
@@ -283,6 +295,7 @@ fn fits(section: &Section<'_>, provider: &str) -> bool {
             "claim_file",
             "ca_file",
             "ca_sha256",
+            "proxy",
         ] {
             if section.has(key) {
                 let said = "nothing is asked over the network with provider = \"file\"";

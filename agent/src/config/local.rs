@@ -6,6 +6,7 @@ use super::complaint::Complaint;
 use super::keys::{KeyDoc, Kind, SectionDoc, all_of, nearest};
 use super::pattern::Pattern;
 use super::section::Section;
+use crate::delivery::ACK;
 
 /// What a cloud core may ask where nothing is written: looking, not touching.
 const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];
@@ -14,7 +15,7 @@ const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];
 const COMMANDS: [&str; 15] = crate::remote::OPERATIONS;
 
 /// Operations that are recognised and refused.
-const COMMANDS_LATER: [&str; 2] = ["model.shadow", "ack"];
+const COMMANDS_LATER: [&str; 1] = ["model.shadow"];
 
 /// The table of keys.
 pub(crate) const LOCAL: SectionDoc = SectionDoc {
@@ -25,7 +26,7 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
             Kind::Texts,
             "The commands that the cloud may send: `read`, `write`, `status`, `ledger`, `buffer.status`, \
              `replay`, `config.get`, `config.apply`, `config.rollback`, `model.install`, `model.promote`, `model.rollback`, `bootstrap`, `restart`, `log`. `write` needs `write_tags`, too. \
-             See [commands](commands.md).",
+             `ack` needs no grant: `settle = \"core\"` of the uplink is one. See [commands](commands.md).",
         )
         .means("`[\"read\", \"status\", \"ledger\"]`"),
         KeyDoc::new(
@@ -133,7 +134,7 @@ fn read_commands(section: &Section<'_>) -> Option<Vec<String>> {
     let texts = section.texts("commands")?;
     let unknown = texts
         .iter()
-        .filter(|(text, _)| !COMMANDS.contains(&text.as_str()));
+        .filter(|(text, _)| !COMMANDS.contains(&text.as_str()) && text != ACK);
     let mut known = true;
     for (text, place) in unknown {
         section.complain_at("commands", place, text, unknown_command(text));

@@ -6,7 +6,7 @@ mod packing;
 mod profile;
 mod token;
 mod verify;
-mod wire;
+pub(super) mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -140,6 +140,8 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
         )
         .default("5"),
         verify::VERIFY,
+        verify::SETTLE,
+        verify::ACK_WAIT,
         limits::MESSAGES,
         limits::BYTES,
         limits::POINTS,
@@ -210,6 +212,8 @@ pub(crate) struct Uplink {
     pub(crate) metered: Option<Metered>,
     /// Whether acknowledgements count by themselves where the profile knows better.
     pub(crate) trusts_acks: bool,
+    /// Where the core settles by itself: after so long without its word it gets everything again.
+    pub(crate) ack_wait: Option<Duration>,
     /// The key that payloads are sealed with.
     pub(crate) seal_key: Option<SecretSource>,
 }
@@ -278,6 +282,7 @@ impl Uplink {
         definition.delivery == DeliveryClass::AckedUnverified
             && definition.echo
             && !self.trusts_acks
+            && self.ack_wait.is_none()
     }
 
     /// The settings of its session.
@@ -352,6 +357,7 @@ impl Uplink {
         let poison_after = section.integer::<u32>("poison_after");
         let settle_after = read_settle_after(&section, profile.as_deref());
         let verify = section.choice("verify");
+        let ack_wait = verify::read_ack_wait(&section, profile.as_deref());
         let rates = limits::rates(&section);
         let metered = limits::metered(&section);
         let rates = profile.as_deref()?.definition().rates.and(rates?);
@@ -374,6 +380,7 @@ impl Uplink {
             rates,
             metered: metered?,
             trusts_acks: verify? == "puback",
+            ack_wait: ack_wait?,
             seal_key: packing?.seal_key,
         })
     }

@@ -15,6 +15,10 @@ use super::numbers::{Line, Numbers};
 /// So many single records in a row: three that are next to each other may be bad by themselves, all is unlikely.
 const REFUSED_IN_A_ROW: u32 = 3;
 
+/// So many records in a row that are too large for any message, with none between them that is not. Several large ones
+/// may lie side by side, and finding them costs no connection.
+const TOO_LARGE_IN_A_ROW: u32 = 8;
+
 /// The pause before the first trial; it doubles, since each trial costs everybody a connection.
 const TRIAL_FIRST: Duration = Duration::from_secs(60);
 /// The longest: a policy that somebody has mended shows within the hour.
@@ -31,6 +35,8 @@ const HALVINGS: u32 = 11;
 enum State {
     /// So many single records were refused, and so many connections lost over it alone, in a row.
     Counting { refused: u32, lost: u32 },
+    /// So many records in a row were too large for any message.
+    Large(u32),
     /// Nothing is sent before `trial`.
     Barred {
         trial: Moment,
@@ -103,7 +109,7 @@ impl Barred {
         match self.0.get(&numbers.line()) {
             Some(State::Barred { trial, .. }) if now >= *trial => Access::Trial,
             Some(State::Barred { .. }) => Access::Barred,
-            Some(State::Counting { .. }) | None => Access::Free,
+            Some(State::Counting { .. } | State::Large(_)) | None => Access::Free,
         }
     }
 
@@ -120,8 +126,10 @@ impl Barred {
             refused: 0,
             lost: 0,
         };
+        self.fits(numbers);
         let state = self.0.entry(numbers.line()).or_insert(new);
         match state {
+            State::Large(_) => Reach::Single,
             State::Counting { refused, lost } => {
                 *lost += 1;
                 *refused += u32::from(is_refused);
@@ -159,10 +167,34 @@ impl Barred {
                 *trial = now + *pause;
                 Reach::Lasts
             }
-            Some(State::Counting { .. }) | None => {
+            Some(State::Counting { .. } | State::Large(_)) | None => {
                 self.0.insert(numbers.line(), begins);
                 Reach::Begins
             }
+        }
+    }
+
+    /// A record has no message that is small enough for this broker.
+    pub(super) fn too_large(&mut self, numbers: &Numbers, now: Moment) -> Reach {
+        let count = match self.0.get(&numbers.line()) {
+            Some(State::Barred { .. }) => return self.denied(numbers, now),
+            Some(State::Large(count)) => count + 1,
+            Some(State::Counting { .. }) | None => 1,
+        };
+        if count >= TOO_LARGE_IN_A_ROW {
+            return self.denied(numbers, now);
+        }
+        self.0.insert(numbers.line(), State::Large(count));
+        Reach::Single
+    }
+
+    /// Records of the source are small enough.
+    pub(super) fn fits(&mut self, numbers: &Numbers) {
+        if self.0.is_empty() {
+            return;
+        }
+        if let Some(State::Large(_)) = self.0.get(&numbers.line()) {
+            self.0.remove(&numbers.line());
         }
     }
 
@@ -194,7 +226,7 @@ impl Barred {
                 }
                 Reach::Lasts
             }
-            Some(State::Counting { .. }) | None => {
+            Some(State::Counting { .. } | State::Large(_)) | None => {
                 let state = State::Barred {
                     trial: now + TRIAL_FIRST,
                     pause: TRIAL_FIRST,

@@ -11,6 +11,7 @@ use millrace_uplink::{
 };
 use tokio::sync::Notify;
 
+use super::by_core::{ACK, Acks};
 use super::metered::May;
 use super::node::{Node, Turn};
 use super::numbers::Numbers;
@@ -73,6 +74,9 @@ impl Feed for Delivery {
     fn connected(&mut self, report: &ConnectionReport) {
         let most = report.terms.max_packet.unwrap_or(usize::MAX);
         self.granted_max = self.settings.max_message.min(most);
+        if let Some(node) = &mut self.node {
+            node.connected();
+        }
         let now = self.clock.timebase().utc(self.clock.now());
         self.uplink
             .update(|status| connection::show(status, report, now));
@@ -98,6 +102,7 @@ impl Feed for Delivery {
 
     fn next(&mut self, window: Window) -> Option<Consignment> {
         self.give_up_waiting();
+        self.send_again();
         if self.alone && self.gated.is_none() {
             return None;
         }
@@ -110,7 +115,7 @@ impl Feed for Delivery {
             return Some(aside);
         }
         let now = self.clock.now();
-        let may = self.may();
+        let may = self.may_beside_core();
         if may == May::Nothing || self.pacer.wait(now).is_some() {
             return None;
         }
@@ -144,7 +149,7 @@ impl Feed for Delivery {
                 (Err(error), Item::Parcel(parcel)) => {
                     let culprit = Numbers::of(parcel).only(error.seq());
                     self.alone = false;
-                    self.set_aside(offer.id, &culprit, &error.to_string(), 1);
+                    self.take_unsendable(offer.id, &culprit, &error);
                 }
                 (Err(_), Item::Gap(_)) => self.outbox.acked(offer.id),
             }
@@ -164,7 +169,10 @@ impl Feed for Delivery {
             self.parked.insert(token, sent);
             return;
         }
-        self.settle(sent);
+        match self.left_to_core(token) {
+            true => self.carried(&sent),
+            false => self.settle(sent),
+        }
     }
 
     fn refused(&mut self, token: u64, why: Refusal) {
@@ -179,10 +187,14 @@ impl Feed for Delivery {
                 ..
             })) => {
                 self.forget_proof(token);
+                self.forget_acks(token, id);
                 self.take_refusal(id, &numbers, bytes, &why);
             }
             // Nobody can be told of this gap.
-            Some(InFlight::Offer(sent)) => self.outbox.acked(sent.id),
+            Some(InFlight::Offer(sent)) => {
+                self.forget_acks(token, sent.id);
+                self.outbox.acked(sent.id);
+            }
             Some(InFlight::Said(said)) => {
                 tracing::error!(error = %why, "a reply cannot be sent");
                 self.commands.fail(said, &why.to_string());
@@ -219,11 +231,16 @@ impl Feed for Delivery {
         self.node.as_ref().is_some_and(Node::hangs_up)
     }
 
+    fn walks_on(&mut self) -> bool {
+        self.node.as_mut().is_some_and(Node::walks_on)
+    }
+
     fn postponed(&mut self, token: u64) {
         match self.in_flight.remove(&token) {
             Some(InFlight::Offer(sent)) => {
                 self.alone = false;
                 self.forget_proof(token);
+                self.forget_acks(token, sent.id);
                 self.outbox.failed(sent.id);
             }
             Some(InFlight::Said(said)) => self.commands.say_again(said),
@@ -255,7 +272,15 @@ impl Feed for Delivery {
             return;
         }
         for command in commands {
-            self.commands.take(command);
+            match command {
+                // Harmless however often it comes, and frequent: no line in the journal for each.
+                Ok(mut command) if command.op == ACK => {
+                    self.commands.name(&mut command);
+                    let reply = self.take_ack(&command);
+                    self.commands.answer(reply, command.reply_to);
+                }
+                command => self.commands.take(command),
+            }
         }
     }
 
@@ -275,7 +300,9 @@ impl Feed for Delivery {
         let proof = proof.map(|due| due.since(now));
         let meter = self.meter.as_ref().map(|meter| meter.wait(now));
         let node = self.node.is_some().then_some(NODE_INTERVAL);
-        let waits = [node, proof, meter, self.pacer.wait(now)];
+        let acks = self.acks.as_ref().and_then(Acks::next_overdue);
+        let acks = acks.map(|due| due.since(now));
+        let waits = [node, proof, meter, acks, self.pacer.wait(now)];
         waits.into_iter().flatten().min()
     }
 

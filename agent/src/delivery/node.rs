@@ -1,7 +1,8 @@
 //! A feed that speaks as an edge node of Sparkplug: births before data, deaths of devices that are lost, the word of the
 //! primary host, writes of hosts, and what was sent until it may count as delivered.
 //!
-//! Nothing goes out before the clock is known and, where one is named, the primary host is online. A device is *absent*
+//! Nothing goes out before the clock is known and, where one is named, the primary host is online. Where there are several
+//! endpoints, the next one is tried when it goes offline, or does not come online for a while. A device is *absent*
 //! while its session is lost or paused, and when it is not configured any more: the host is told by DDEATH, its values
 //! of before go as historical between a DBIRTH and the next DDEATH, and what has no value is not sent.
 //!
@@ -39,6 +40,12 @@ const SURVEY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A clock that is corrected by less than this is not set back.
 const CLOCK_STEP_NS: i64 = 1_000_000_000;
+
+/// How long a connection waits for the primary host, where there is another endpoint that it may be at: one of which
+/// nothing is heard may be slow to connect,
+const SILENT_HOST_PATIENCE: Duration = Duration::from_secs(30);
+/// and one that is said to be offline may just have begun anew.
+const OFFLINE_HOST_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Offers that may wait to be settled; beyond that the backlog waits, too.
 const HELD_MAX: usize = 8_192;
@@ -113,6 +120,12 @@ pub(super) struct Node {
     refused: Option<(Moment, String)>,
     /// The connection is to be ended: the host is offline.
     hangs_up: bool,
+    /// There are further endpoints, where the host may be.
+    walks: bool,
+    /// When the connection was made.
+    connected: Option<Moment>,
+    /// The next connection goes to the next endpoint.
+    walks_on: bool,
     /// What was not settled is to be sent again.
     sends_again: bool,
     absences: Absences,
@@ -150,6 +163,9 @@ impl Node {
             rebirth: false,
             refused: None,
             hangs_up: false,
+            walks: false,
+            connected: None,
+            walks_on: false,
             sends_again: false,
             absences: Absences::new(),
             surveyed: None,
@@ -157,6 +173,22 @@ impl Node {
             told: VecDeque::new(),
             held: VecDeque::new(),
         })
+    }
+
+    /// There are further endpoints: where the primary host stays offline, the next one is tried.
+    pub(super) fn walks(mut self, walks: bool) -> Self {
+        self.walks = walks;
+        self
+    }
+
+    /// A connection was made.
+    pub(super) fn connected(&mut self) {
+        self.connected = Some(self.clock.now());
+    }
+
+    /// Whether the next connection goes to the next endpoint.
+    pub(super) fn walks_on(&mut self) -> bool {
+        std::mem::take(&mut self.walks_on)
     }
 
     /// An attempt to connect begins: its will and its farewell are NDEATH under a number of its own, on disk before the
@@ -242,6 +274,7 @@ impl Node {
         };
         let retry = |(since, _): &(Moment, String)| now.since(*since) < REFUSED_PAUSE;
         self.refused = self.refused.take().filter(retry);
+        self.look_for_host(now);
         if self.hangs_up || self.waits_for().is_some() {
             return Turn::Wait;
         }
@@ -273,6 +306,25 @@ impl Node {
             }
         }
         Turn::Data
+    }
+
+    /// A host that does not come online here may be at another endpoint.
+    fn look_for_host(&mut self, now: Moment) {
+        let Some(host) = self.host.as_ref().filter(|host| !host.is_online()) else {
+            return;
+        };
+        let patience = match host.was_heard() {
+            true => OFFLINE_HOST_PATIENCE,
+            false => SILENT_HOST_PATIENCE,
+        };
+        let waited = self.connected.map(|since| now.since(since));
+        if self.walks && !self.hangs_up && waited >= Some(patience) {
+            tracing::warn!(
+                host = host.id(),
+                "the primary host is not online here: the next endpoint is tried"
+            );
+            (self.hangs_up, self.walks_on) = (true, true);
+        }
     }
 
     /// Values after the clock was set back would be older than those before it, and count as history: births begin anew.
@@ -385,7 +437,7 @@ impl Node {
                         host = host.id(),
                         "the primary host is offline: data wait for it"
                     );
-                    self.hangs_up = true;
+                    (self.hangs_up, self.walks_on) = (true, true);
                 }
                 HostNews::Renewed => self.sends_again = true,
             }

@@ -53,6 +53,16 @@ impl Delivery {
         may
     }
 
+    /// The same, where the core does not acknowledge what it has got.
+    pub(super) fn may_beside_core(&mut self) -> May {
+        let may = self.may();
+        match (&self.acks, may) {
+            (Some(acks), _) if acks.is_overfull() => May::Nothing,
+            (Some(acks), May::Everything) if acks.is_full() => May::Alarms,
+            _ => may,
+        }
+    }
+
     /// What may go next.
     pub(super) fn pick(&mut self, window: Window, may: May) -> Option<Pick> {
         let budget = Budget {
@@ -86,6 +96,14 @@ impl Delivery {
                 .encode(parcel, self.message_max.min(self.granted_max))
                 .or_else(|_| node.encode(parcel, self.granted_max));
         }
+        let encoded = self.encode_by_profile(offer);
+        if let (Ok(_), Item::Parcel(parcel)) = (&encoded, &offer.item) {
+            self.barred.fits(&Numbers::of(parcel));
+        }
+        encoded
+    }
+
+    fn encode_by_profile(&self, offer: &Offer) -> Result<Vec<Message>, EncodeError> {
         match &offer.item {
             // One record may be larger than what was found to pass, and pass.
             Item::Parcel(parcel) => self

@@ -7,6 +7,7 @@
 
 use millrace_buffer::OfferId;
 use millrace_uplink::Refusal;
+use millrace_uplink::profile::EncodeError;
 
 use super::barred::Reach;
 use super::numbers::Numbers;
@@ -23,6 +24,10 @@ pub(super) const DENIED: &str = "the broker answers that we are not authorised t
 /// What people read of a source of which every record is refused.
 const REFUSES_ALL: &str =
     "the broker refuses each message of this source; one is tried again now and then";
+
+/// What people read of a source of which every record is too large.
+const TOO_LARGE: &str = "each message of this source is larger than the broker says it takes, or than max_message; one is \
+    tried again now and then";
 
 impl Delivery {
     /// The session or the broker refuses what was sent of these numbers.
@@ -74,6 +79,20 @@ impl Delivery {
             (Reach::Single, Some(tries)) => self.set_aside(id, numbers, of_one, tries),
             (Reach::Begins, _) => self.bar(id, numbers, of_source),
             (Reach::Lasts, _) => self.outbox.withhold(id, of_source, true),
+        }
+    }
+
+    /// A record has no message that the core takes: it is set aside, or all of its source is withheld where all of
+    /// it is too large for this broker.
+    pub(super) fn take_unsendable(&mut self, id: OfferId, culprit: &Numbers, error: &EncodeError) {
+        let reach = match error {
+            EncodeError::TooLarge { .. } => self.barred.too_large(culprit, self.clock.now()),
+            _ => Reach::Single,
+        };
+        match reach {
+            Reach::Single => self.set_aside(id, culprit, &error.to_string(), 1),
+            Reach::Begins => self.bar(id, culprit, TOO_LARGE),
+            Reach::Lasts => self.outbox.withhold(id, TOO_LARGE, true),
         }
     }
 

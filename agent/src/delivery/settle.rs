@@ -1,23 +1,30 @@
 //! What an acknowledgement is worth: it settles an offer, or nothing does before the message has come back.
 
+use millrace_buffer::OfferId;
+
 use super::barred::Reach;
 use super::proof::{DISCARDED, Fate, Proof};
 use super::{Delivery, Sent};
 
 impl Delivery {
-    /// The core has taken it over.
-    pub(super) fn settle(&mut self, sent: Sent) {
-        if let Some(numbers) = sent.numbers {
-            if let Some(bytes) = self.suspects.acked(&numbers, sent.bytes) {
+    /// The broker has taken it: nothing is wrong with it, or its source.
+    pub(super) fn carried(&mut self, sent: &Sent) {
+        if let Some(numbers) = &sent.numbers {
+            if let Some(bytes) = self.suspects.acked(numbers, sent.bytes) {
                 self.message_max = bytes.min(self.message_max);
                 tracing::warn!(uplink = %self.settings.name, bytes, "the broker closes the connection on larger messages than this; max_message makes them smaller from the start");
             }
-            if self.barred.acked(&numbers) {
+            if self.barred.acked(numbers) {
                 tracing::info!(uplink = %self.settings.name, source = numbers.source(), "the source is taken again");
                 self.outbox.release(numbers.log(), numbers.source());
                 self.tell_barred();
             }
         }
+    }
+
+    /// The core has taken it over.
+    pub(super) fn settle(&mut self, sent: Sent) {
+        self.carried(&sent);
         if let Some(node) = &mut self.node {
             return node.hold(sent.id, sent.records);
         }
@@ -45,6 +52,14 @@ impl Delivery {
     pub(super) fn forget_proof(&mut self, token: u64) {
         if let Some(proof) = &mut self.proof {
             proof.forget(token);
+        }
+    }
+
+    /// The consignment was not taken, so that the core cannot acknowledge it.
+    pub(super) fn forget_acks(&mut self, token: u64, offer: OfferId) {
+        let parts = self.acks.as_mut().map(|acks| acks.forget(token, offer));
+        for part in parts.into_iter().flatten() {
+            self.outbox.failed(part);
         }
     }
 

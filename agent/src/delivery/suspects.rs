@@ -226,15 +226,18 @@ impl Suspects {
 
     /// The broker closed a connection that was good until it got these, and nothing else was under way.
     pub(super) fn lost_alone(&mut self, numbers: &Numbers) -> Verdict {
-        let at = self.list.iter().position(|s| s.numbers.meets(numbers));
-        let suspect = match at {
+        let suspected = |s: &Suspect| s.losses >= LOSSES_MAX && s.numbers.meets(numbers);
+        let suspect = match self.list.iter().position(suspected) {
             Some(at) => self.list.swap_remove(at),
-            // It went alone for what its source had cost before.
-            None => Suspect {
-                numbers: numbers.clone(),
-                losses: LOSSES_MAX,
-                alone: 0,
-            },
+            // It went alone for what its source had cost before, whatever else is known of parts of it.
+            None => {
+                self.clear(numbers);
+                Suspect {
+                    numbers: numbers.clone(),
+                    losses: LOSSES_MAX,
+                    alone: 0,
+                }
+            }
         };
         let losses = suspect.losses + 1;
         let (first, last) = (suspect.numbers.first, suspect.numbers.last);
@@ -367,6 +370,23 @@ mod tests {
             assert_eq!((found.first, found.last), (culprit, culprit));
             assert!(losses <= LOSSES_MAX + 11 + POISON_AFTER, "{losses}");
         }
+    }
+
+    #[test]
+    fn several_records_are_never_refused_for_one_of_them() {
+        let mut suspects = Suspects::new(2);
+        suspects.lost(&[(numbers(7, 7), 100)]);
+        // The source has cost so much by now that whatever is new of it goes alone.
+        for first in [20, 30] {
+            suspects.lost(&[(numbers(first, first), 100)]);
+        }
+        assert_eq!(suspects.advise(&parcel(7, 11)), Advice::Alone(5));
+        assert_eq!(suspects.lost_alone(&numbers(7, 11)), Verdict::TryAgain);
+        assert_eq!(suspects.advise(&parcel(7, 11)), Advice::Alone(2));
+        assert_eq!(suspects.lost_alone(&numbers(7, 8)), Verdict::TryAgain);
+        assert_eq!(suspects.lost_alone(&numbers(7, 7)), Verdict::TryAgain);
+        let refused = suspects.lost_alone(&numbers(7, 7));
+        assert!(matches!(refused, Verdict::Refused(_)), "{refused:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The feed against a real buffer, with the session's calls made by hand.
 
 mod broker;
+mod by_core;
 #[path = "../../../uplink/tests/support/checked.rs"]
 mod checked;
 #[path = "../../../tests/src/fault_broker.rs"]

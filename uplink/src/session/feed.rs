@@ -179,6 +179,12 @@ pub trait Feed: Send {
         false
     }
 
+    /// Whether the next connection is to go to the endpoint behind this one, and to come back to that one later: asked
+    /// once a connection has ended.
+    fn walks_on(&mut self) -> bool {
+        false
+    }
+
     /// After so long [`Feed::next`] is asked again, whether somebody wakes the session or not.
     fn pause(&self) -> Option<Duration> {
         None

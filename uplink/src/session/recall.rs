@@ -1,17 +1,18 @@
-//! Why a good connection is left: the first endpoint is back, or a certificate or password file has changed.
+//! Why a good connection is left: the endpoint to come back to answers again, or a certificate or password file has changed.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use crate::connect;
+use crate::endpoint::Endpoint;
 use crate::secret::SecretSource;
 use crate::session::SessionSettings;
 use crate::tls;
 use crate::token::PasswordSource;
 
-/// How often files are looked at, and the first endpoint first.
+/// How often files are looked at, and the endpoint to come back to first.
 const LOOK_INTERVAL: Duration = Duration::from_secs(30);
-/// While the first endpoint listens and does not take us, it is asked ever more rarely.
+/// While that endpoint listens and does not take us, it is asked ever more rarely.
 const ASK_LONGEST: Duration = Duration::from_secs(3600);
 
 /// What is remembered from one connection to the next.
@@ -29,8 +30,8 @@ impl Default for Recall {
 /// Why the connection is left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Why {
-    /// The first endpoint answers again.
-    First,
+    /// The endpoint to come back to answers again.
+    Home,
     /// A file is another one.
     Files,
 }
@@ -80,14 +81,14 @@ fn usable(settings: &SessionSettings) -> bool {
 
 impl Recall {
     /// Waits until there is a reason to leave a connection that began with these files; `away`: to another endpoint
-    /// than the first.
+    /// than this one, which is to be asked again.
     pub(super) async fn wait(
         &mut self,
         settings: &SessionSettings,
         mut files: Files,
-        away: bool,
+        away: Option<Endpoint>,
     ) -> Why {
-        if !away {
+        if away.is_none() {
             self.ask = LOOK_INTERVAL;
         }
         let mut waited = Duration::ZERO;
@@ -102,11 +103,11 @@ impl Recall {
                 tracing::warn!("a certificate or password file has changed and cannot be used yet");
                 files = now;
             }
-            if away && waited >= self.ask {
+            if let Some(home) = away.as_ref().filter(|_| waited >= self.ask) {
                 waited = Duration::ZERO;
-                if connect::answers(settings, &settings.endpoint).await {
+                if connect::answers(settings, home).await {
                     self.ask = (self.ask * 2).min(ASK_LONGEST);
-                    return Why::First;
+                    return Why::Home;
                 }
             }
         }
@@ -131,7 +132,7 @@ mod tests {
         let settings = settings(&file);
         let files = Files::of(&settings);
         let mut recall = Recall::default();
-        let mut waiting = std::pin::pin!(recall.wait(&settings, files, false));
+        let mut waiting = std::pin::pin!(recall.wait(&settings, files, None));
         let pause = Duration::from_secs(300);
         let patient = tokio::time::timeout(pause, &mut waiting).await;
         assert!(patient.is_err(), "nothing has changed");
@@ -158,7 +159,7 @@ mod tests {
         let files = Files::of(&settings);
         let none = tokio::time::timeout(
             Duration::from_millis(10),
-            recall.wait(&settings, files, false),
+            recall.wait(&settings, files, None),
         );
         assert!(none.await.is_err());
         assert_eq!(recall.ask, LOOK_INTERVAL);

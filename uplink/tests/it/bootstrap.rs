@@ -12,6 +12,8 @@ use millrace_uplink::bootstrap::{
 use millrace_uplink::{Secret, Trust};
 
 use crate::pki::Pki;
+use crate::proxy::PASSWORD;
+use crate::transport::{login, pproxy};
 
 /// What a request said: path and `Authorization`.
 type Request = (String, String);
@@ -276,6 +278,50 @@ fn garbage_is_named() {
         assert!(got.starts_with(place), "{body}: {error}");
         assert_eq!(error.outcome(), Outcome::Denied);
     }
+}
+
+#[test]
+fn the_core_is_asked_through_proxies_and_these_are_named_when_they_refuse() {
+    let Some(proxy) = pproxy() else {
+        return;
+    };
+    let pki = Pki::new();
+    let answer = |_: &Request| (200, br#"{"thing_id":"t","thing_key":"k"}"#.to_vec());
+    let plain = Server::start(answer);
+    let tls = Server::start_with(Some(pki.open_server_config()), answer);
+    // The proxy looks the name up, and TLS holds against the server behind it.
+    let secure = Contact {
+        url: format!("https://localhost:{}/things/bootstrap", tls.address.port()),
+        trust: Trust {
+            ca_file: Some(pki.ca_file()),
+            ..Trust::default()
+        },
+        ..tls.settings("")
+    };
+    for scheme in ["http", "socks5"] {
+        for direct in [plain.settings("/things/bootstrap"), secure.clone()] {
+            let by = |password: &str| Contact {
+                trust: Trust {
+                    proxy: login(&proxy, scheme, password),
+                    ..direct.trust.clone()
+                },
+                ..direct.clone()
+            };
+            assert_eq!(fetch(&by(PASSWORD)).unwrap().id, "t");
+            let error = fetch(&by("wrong")).unwrap_err();
+            assert_eq!(error.outcome(), Outcome::Transient);
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains(&format!("the proxy {scheme}://")), "{cause}");
+        }
+    }
+    let asked = plain.requests().len();
+    let mut gone = plain.settings("/things/bootstrap");
+    gone.trust.proxy = login(&proxy, "http", PASSWORD);
+    drop(proxy);
+    let error = fetch(&gone).unwrap_err();
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("no connection to the proxy"), "{cause}");
+    assert_eq!(plain.requests().len(), asked, "nothing goes round it");
 }
 
 #[test]

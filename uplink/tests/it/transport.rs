@@ -186,7 +186,7 @@ async fn the_next_endpoint_takes_over_and_each_cause_is_named() {
 }
 
 /// `None`, with a message, where the Python of the tests is not there.
-fn pproxy() -> Option<Pproxy> {
+pub(crate) fn pproxy() -> Option<Pproxy> {
     let Some(python) = std::env::var_os("MILLRACE_TEST_PYTHON") else {
         eprintln!("skipped: MILLRACE_TEST_PYTHON does not name a Python with pproxy");
         return None;
@@ -194,7 +194,7 @@ fn pproxy() -> Option<Pproxy> {
     Some(Pproxy::start(Path::new(&python), free_port()).unwrap())
 }
 
-fn login(proxy: &Pproxy, scheme: &str, password: &str) -> Option<Proxy> {
+pub(crate) fn login(proxy: &Pproxy, scheme: &str, password: &str) -> Option<Proxy> {
     Some(Proxy {
         address: format!("{scheme}://127.0.0.1:{}", proxy.port)
             .parse()

@@ -11,6 +11,10 @@ use super::line::{Line, VERSION, began, bytes, ended};
 /// Ids that are remembered; a core does not repeat one that is older.
 const IDS_KEPT: usize = 10_000;
 
+/// Seven days: as far ahead as a signed command may expire, so that none is taken a second time. An answer that still is
+/// to be told is kept beyond.
+pub(crate) const ID_LIFE_MS: i64 = 7 * 24 * 3_600_000;
+
 /// Results that are kept to be told again: some hundred of the largest kind, a whole ledger.
 const RESULTS_BYTES_MAX: usize = 4 << 20;
 
@@ -21,6 +25,8 @@ const UNTOLD_MAX: usize = 64;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entry {
     pub(super) to: ReplyTo,
+    /// When it began, Unix ms; `None`: the clock was not set then.
+    pub(super) at: Option<i64>,
     /// `None`: it has not ended.
     pub(super) reply: Option<Reply>,
     /// The core has the answer, or nobody waits for it.
@@ -73,17 +79,29 @@ impl Ids {
                     )));
                 }
                 Line::Head { .. } => {}
-                Line::Began { uplink, began, to } => {
+                Line::Began {
+                    uplink,
+                    began,
+                    to,
+                    at,
+                } => {
                     let entry = Entry {
                         to,
+                        at,
                         ..Entry::default()
                     };
                     ids.remember(Key::new(&uplink, &began), entry);
                 }
-                Line::Ended { uplink, reply, to } => {
+                Line::Ended {
+                    uplink,
+                    reply,
+                    to,
+                    at,
+                } => {
                     let key = Key::new(&uplink, &reply.id);
                     let entry = Entry {
                         to,
+                        at,
                         reply: Some(reply),
                         ..Entry::default()
                     };
@@ -116,6 +134,24 @@ impl Ids {
         while self.result_bytes > RESULTS_BYTES_MAX {
             self.forget_a_result();
         }
+    }
+
+    /// Forgets what began so long ago that it cannot be asked again, but what runs or still is to be told. What began
+    /// while the clock was not set counts from now.
+    pub(super) fn forget_old(&mut self, now: i64) {
+        let since = now.saturating_sub(ID_LIFE_MS);
+        // In order of age but for jumps of the clock: mostly there is nothing to do.
+        let oldest = self.order.front().and_then(|key| self.answers.get(key)?.at);
+        if oldest.is_some_and(|oldest| oldest >= since) {
+            return;
+        }
+        let answers = &mut self.answers;
+        answers.retain(|_, entry| {
+            let over = entry.told || entry.to.fleeting || entry.to.topic.is_empty();
+            let over = over && entry.reply.is_some();
+            *entry.at.get_or_insert(now) >= since || !over
+        });
+        self.order.retain(|key| answers.contains_key(key));
     }
 
     /// An answer of an earlier connection that means nothing on this one counts as told.
@@ -166,8 +202,8 @@ impl Ids {
                 continue;
             };
             lines.extend(bytes(&match &entry.reply {
-                Some(answer) => ended(key, answer, &entry.to),
-                None => began(key, &entry.to),
+                Some(answer) => ended(key, answer, entry),
+                None => began(key, entry),
             })?);
             if entry.told {
                 lines.extend(bytes(&Line::Told {

@@ -3,7 +3,7 @@
 use millrace_tags::{Reply, ReplyTo};
 use serde::{Deserialize, Serialize};
 
-use super::ids::Key;
+use super::ids::{Entry, Key};
 
 /// The version of the file's form.
 pub(super) const VERSION: u32 = 2;
@@ -20,12 +20,16 @@ pub(super) enum Line {
         reply: Reply,
         #[serde(default)]
         to: ReplyTo,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<i64>,
     },
     Began {
         uplink: String,
         began: String,
         #[serde(default)]
         to: ReplyTo,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<i64>,
     },
     Told {
         uplink: String,
@@ -39,18 +43,20 @@ pub(super) fn bytes(line: &Line) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-pub(super) fn began(key: &Key, to: &ReplyTo) -> Line {
+pub(super) fn began(key: &Key, entry: &Entry) -> Line {
     Line::Began {
         uplink: key.uplink.clone(),
         began: key.id.clone(),
-        to: to.clone(),
+        to: entry.to.clone(),
+        at: entry.at,
     }
 }
 
-pub(super) fn ended(key: &Key, reply: &Reply, to: &ReplyTo) -> Line {
+pub(super) fn ended(key: &Key, reply: &Reply, entry: &Entry) -> Line {
     Line::Ended {
         uplink: key.uplink.clone(),
         reply: reply.clone(),
-        to: to.clone(),
+        to: entry.to.clone(),
+        at: entry.at,
     }
 }

@@ -115,6 +115,7 @@ impl Bootstrap {
                 ca_file: self.ca_file.clone(),
                 ca_sha256,
                 client: None,
+                proxy: self.proxy.clone(),
             },
         })
     }

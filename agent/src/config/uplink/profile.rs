@@ -68,6 +68,7 @@ pub(super) fn read_profile(
         }
     };
     let unproven = !definition.echo || section.choice("verify") == Some("puback");
+    let unproven = unproven && section.choice("settle") != Some("core");
     if definition.delivery == DeliveryClass::AckedUnverified && unproven {
         section.note(
             "profile",

@@ -32,12 +32,12 @@ pub(super) const PROXY: KeyDoc = KeyDoc::new(
     "The way out: `http://host:port` (`CONNECT`, port 3128 where none is written) or `socks5://host:port` (1080). The \
      proxy looks the broker's name up; TLS goes through it to the broker.",
 );
-pub(super) const PROXY_USERNAME: KeyDoc = KeyDoc::new(
+pub(in crate::config) const PROXY_USERNAME: KeyDoc = KeyDoc::new(
     "proxy_username",
     Kind::Text,
     "The user to log in as at the proxy.",
 );
-pub(super) const PROXY_PASSWORD_FILE: KeyDoc = KeyDoc::new(
+pub(in crate::config) const PROXY_PASSWORD_FILE: KeyDoc = KeyDoc::new(
     "proxy_password_file",
     Kind::Secret,
     "The file that holds the password for the proxy.",
@@ -103,8 +103,8 @@ fn read_fallbacks(section: &Section<'_>, first: Option<&Endpoint>) -> Option<Vec
     Some(endpoints)
 }
 
-/// Outer `None`: a problem, already reported.
-fn read_proxy(section: &Section<'_>) -> Option<Option<Proxy>> {
+/// The keys `proxy`, `proxy_username` and `proxy_password_file`. Outer `None`: a problem, already reported.
+pub(in crate::config) fn read_proxy(section: &Section<'_>) -> Option<Option<Proxy>> {
     if !section.has("proxy") {
         for key in ["proxy_username", "proxy_password_file"] {
             if section.has(key) {

@@ -109,6 +109,47 @@ async fn a_limit_of_messages_lets_two_seconds_of_them_go_and_then_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_too_large_for_the_broker_is_withheld_as_a_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut limited = limited(dir.path(), "", at(0));
+    limited.delivery.greeting();
+    // As a broker of MQTT 5 says it.
+    limited.delivery.granted_max = 500;
+    limited.append(100);
+    assert_eq!(limited.take(), []);
+    assert_eq!(limited.shown.report().refused_sources, ["pump"]);
+    let rows = limited.buffer.set_aside();
+    let (mut single, mut withheld) = (0, 0);
+    for row in &rows {
+        match row.tries {
+            0 => withheld += row.records,
+            _ => single += row.records,
+        }
+    }
+    assert_eq!(single + withheld, 100, "{rows:?}");
+    assert!((1..10).contains(&single), "{rows:?}");
+    let row = |of: &Limited| of.buffer.ledger().devices["pump"].clone();
+    assert_eq!(
+        (row(&limited).queued, row(&limited).dropped.len()),
+        (100, 0)
+    );
+
+    // A broker that takes more: a trial within the minute frees all of it.
+    limited.delivery.granted_max = 1024;
+    limited.clock.advance(Duration::from_secs(60));
+    limited.append(1);
+    for _ in 0..500 {
+        limited.take();
+        if row(&limited).queued <= single {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(row(&limited).queued, single, "what was withheld has gone");
+    assert_eq!(limited.shown.report().refused_sources, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn points_bound_the_parcels() {
     let dir = tempfile::tempdir().unwrap();
     let mut limited = limited(dir.path(), "points_per_second = 3", at(0));

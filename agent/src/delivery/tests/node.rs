@@ -120,6 +120,47 @@ async fn nothing_goes_before_the_clock_and_the_host_are_there() {
 }
 
 #[tokio::test]
+async fn where_the_host_is_not_the_next_endpoint_is_tried() {
+    let mut scene = Scene::known();
+    let waits = async |scene: &mut Scene, seconds: u64| {
+        scene.clock.advance(Duration::from_secs(seconds));
+        scene.sent().await;
+        (scene.delivery.hangs_up(), scene.delivery.walks_on())
+    };
+    let connect = async |scene: &mut Scene| {
+        if let Some(node) = &mut scene.delivery.node {
+            node.connected();
+        }
+        scene.connect().await;
+    };
+    connect(&mut scene).await;
+    assert_eq!(
+        waits(&mut scene, 600).await,
+        (false, false),
+        "there is no other"
+    );
+    scene.delivery.node = scene.delivery.node.map(|node| node.walks(true));
+    // Nothing is heard of it; then it is said to be offline; then it comes.
+    connect(&mut scene).await;
+    assert_eq!(waits(&mut scene, 29).await, (false, false));
+    assert_eq!(waits(&mut scene, 1).await, (true, true));
+    assert!(!scene.delivery.walks_on(), "once");
+    connect(&mut scene).await;
+    scene.host(false, 5);
+    assert_eq!(waits(&mut scene, 4).await, (false, false));
+    assert_eq!(waits(&mut scene, 1).await, (true, true));
+    connect(&mut scene).await;
+    scene.host(true, 6);
+    assert_eq!(waits(&mut scene, 600).await, (false, false));
+    scene.host(false, 6);
+    assert_eq!(
+        (scene.delivery.hangs_up(), scene.delivery.walks_on()),
+        (true, true),
+        "at once"
+    );
+}
+
+#[tokio::test]
 async fn what_the_broker_has_read_settles_after_a_while_on_one_connection() {
     let mut scene = Scene::known();
     scene.connect().await;

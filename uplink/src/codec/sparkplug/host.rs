@@ -12,6 +12,8 @@ use serde::Deserialize;
 pub struct PrimaryHost {
     id: String,
     online: bool,
+    /// It has said how it is.
+    heard: bool,
     /// Of the newest message in the form of 3.0.
     newest_ms: Option<u64>,
 }
@@ -39,6 +41,7 @@ impl PrimaryHost {
         Self {
             id: id.into(),
             online: false,
+            heard: false,
             newest_ms: None,
         }
     }
@@ -59,12 +62,18 @@ impl PrimaryHost {
     /// A new connection: the server there has to say all of it again. Timestamps of two servers do not compare.
     pub fn forget(&mut self) {
         self.online = false;
+        self.heard = false;
         self.newest_ms = None;
     }
 
     /// Whether it is online, as far as is known.
     pub fn is_online(&self) -> bool {
         self.online
+    }
+
+    /// Whether it has said on this connection how it is.
+    pub fn was_heard(&self) -> bool {
+        self.heard
     }
 
     /// Takes a message.
@@ -93,6 +102,7 @@ impl PrimaryHost {
         } else {
             return HostNews::None;
         };
+        self.heard = true;
         let was_online = std::mem::replace(&mut self.online, online);
         match (was_online, online) {
             (true, false) => HostNews::Offline,
