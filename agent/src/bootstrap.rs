@@ -7,6 +7,7 @@
 //! core that cannot be reached, or for somebody's wish.
 
 mod ask;
+mod claims;
 mod desk;
 mod enrolment;
 mod key;
@@ -30,6 +31,7 @@ use crate::device::chain;
 use crate::report::BootstrapStatus;
 
 use ask::Brought;
+pub(crate) use claims::{Lying, first_contact, lying};
 pub(crate) use desk::{Desk, Wish};
 use store::{Phase, State, Store, StoreError};
 use watch::{Reason, Watch};
@@ -113,6 +115,7 @@ impl Bootstrap {
     /// Goes from step to step until the configuration is to be applied.
     async fn live(&self, store: &Store, mut wished: bool) -> Result<(), StoreError> {
         let mut state = store.state()?;
+        self.look_at_token(&state);
         if store.recover(&mut state)? {
             return Ok(());
         }
@@ -149,7 +152,7 @@ impl Bootstrap {
             };
             let outcome = error.outcome();
             tracing::warn!(error = %chain(&error), "no enrolment yet");
-            self.say(name(outcome), Some(chain(&error)));
+            self.say(name(outcome), Some(self.with_way(outcome, chain(&error))));
             let pause = cadence.after(outcome, error.retry_after(), fastrand::f64());
             tokio::time::sleep(pause.unwrap_or(LOOK)).await;
         }
@@ -177,7 +180,8 @@ impl Bootstrap {
             Some("waiting for the first connection of the new enrolment".to_owned()),
         );
         let mut not_before = began;
-        let mut reason = wished.then_some(Reason::Wished);
+        let claimed = self.is_claimed_anew(state).then_some(Reason::Claimed);
+        let mut reason = wished.then_some(Reason::Wished).or(claimed);
         loop {
             let seen = (self.look)();
             if watch.is_proven(&seen) {
@@ -200,8 +204,7 @@ impl Bootstrap {
             reason = reason.or_else(|| watch.trouble(&seen, Instant::now()));
             // While there is one to go back to, that is what happens.
             if let Some(why) = reason.take()
-                && (why == Reason::Wished
-                    || state.previous.is_none() && Instant::now() >= not_before)
+                && (why.is_asked_for() || state.previous.is_none() && Instant::now() >= not_before)
             {
                 let (next, pause) = self.ask_again(store, state, why, "trial").await;
                 if matches!(next, Next::Apply) {
@@ -256,7 +259,8 @@ impl Bootstrap {
     async fn settled(&self, store: &Store, state: &mut State, wished: bool) -> Next {
         let mut watch = self.watch(store, state);
         let mut not_before = Instant::now();
-        let mut reason = wished.then_some(Reason::Wished);
+        let claimed = self.is_claimed_anew(state).then_some(Reason::Claimed);
+        let mut reason = wished.then_some(Reason::Wished).or(claimed);
         self.say("ready", renewal_sentence(state));
         loop {
             let due = state.renew_at().is_some_and(|due| SystemTime::now() >= due);
@@ -264,7 +268,7 @@ impl Bootstrap {
                 .or(due.then_some(Reason::Renewal))
                 .or_else(|| watch.trouble(&(self.look)(), Instant::now()));
             if let Some(why) = reason.take()
-                && (why == Reason::Wished || Instant::now() >= not_before)
+                && (why.is_asked_for() || Instant::now() >= not_before)
             {
                 let (next, pause) = self.ask_again(store, state, why, "ready").await;
                 if matches!(next, Next::Apply) {
@@ -291,6 +295,9 @@ impl Bootstrap {
         match self.ask(store, state, why).await {
             Ok(Brought::New) => (Next::Apply, Duration::ZERO),
             Ok(Brought::Same) => {
+                if state.phase == Phase::Settled && self.settings.brought.is_some() {
+                    self.put_key_away(store);
+                }
                 self.say(
                     shown,
                     Some(format!(
@@ -318,6 +325,14 @@ impl Bootstrap {
 
     /// A one-time key is destroyed, a static one moves into the data directory.
     fn put_key_away(&self, store: &Store) {
+        if let Some(claim) = &self.settings.brought {
+            let key = self.settings.external_key.as_ref();
+            let key = key.filter(|_| !self.settings.one_time);
+            if let Err(error) = key::put_claim_away(claim, key, store) {
+                tracing::warn!(error = %chain(&error), "the claim was not put away");
+            }
+            return;
+        }
         let source = self
             .settings
             .claim
@@ -334,6 +349,7 @@ impl Bootstrap {
             provider: self.settings.provider.to_owned(),
             state: state.to_owned(),
             message,
+            claim: None,
         }));
     }
 }

@@ -53,7 +53,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-pub(crate) use bootstrap::{Bootstrap, BootstrapSettingsError, KnownContact};
+pub(crate) use bootstrap::{Bootstrap, BootstrapSettingsError, Brought, KnownContact};
 pub(crate) use buffer::Buffer;
 pub(crate) use device::{Connection, Device, Listen};
 pub(crate) use gateway::{DATA_DIR, Gateway};

@@ -270,6 +270,9 @@ pub(crate) struct BootstrapStatus {
     pub(crate) state: String,
     /// What it is waiting for, and what to do.
     pub(crate) message: Option<String>,
+    /// What is wrong with a claim that an installer brought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) claim: Option<String>,
 }
 
 /// `GET /v1/tags`: the last value of a tag.
@@ -508,6 +511,9 @@ fn model_problem(model: &ModelStatus) -> Option<String> {
 
 fn bootstrap_problem(bootstrap: &BootstrapStatus) -> Option<String> {
     let (state, message) = (&bootstrap.state, cause(&bootstrap.message));
+    if let Some(claim) = &bootstrap.claim {
+        return Some(claim.clone());
+    }
     match state.as_str() {
         "ready" => None,
         "trial" => Some(format!("the enrolment is on trial: {message}")),

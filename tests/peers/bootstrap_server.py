@@ -212,7 +212,9 @@ class Proof(Service):
     def grant(self, external_id, gateway, csr, csr_sha256):
         """issued -> claimed; the same request gets the same again, another key is refused, and alarmed."""
         with self.lock:
-            claim = self.claims.get(external_id)
+            # A new token is a new claim.
+            slot = (external_id, gateway["key"])
+            claim = self.claims.get(slot)
             if claim is not None and (claim["csr"] != csr_sha256 or claim["confirmed"]):
                 print(json.dumps({"alarm": "token used by another key or again", "id": external_id}), flush=True)
                 return 403, {"error": "bootstrap failed"}, {}
@@ -226,11 +228,12 @@ class Proof(Service):
                 if not gateway.get("without_certificate"):
                     claim["given"]["client_cert"] = self.ca.sign(csr, self.args.cert_days)
                     claim["given"]["ca_cert"] = self.ca.pem
-                self.claims[external_id] = claim
+                self.claims[slot] = claim
             return claim["given"]
 
     def confirm(self, external_id, body):
-        gateway, claim = self.gateway(external_id), self.claims.get(external_id)
+        gateway = self.gateway(external_id)
+        claim = gateway and self.claims.get((external_id, gateway["key"]))
         if gateway is None or claim is None or claim["id"] != body.get("claim_id"):
             return 403, {"error": "bootstrap failed"}, {}
         key = derive(gateway["key"], external_id, self.auth)

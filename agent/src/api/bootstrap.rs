@@ -32,7 +32,7 @@ pub(super) async fn wish(
     }
     let desk = &door.get().bootstrap;
     if !desk.ask_for(request.wish) {
-        let error = "no [bootstrap] is configured on this gateway";
+        let error = "no [bootstrap] is configured on this gateway, and no claim was brought";
         return Err(Refusal(StatusCode::CONFLICT, error.to_owned()));
     }
     Ok(Json(desk.status()))

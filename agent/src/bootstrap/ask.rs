@@ -106,6 +106,7 @@ impl Bootstrap {
         let contact = self.contact(store, state)?;
         let known = KnownContact::of(&contact);
         let without_key = contact.external_key.is_none();
+        let asked_with = contact.external_key.as_ref().map(key::fingerprint);
         let provider = (self.make_provider)(&self.settings, contact, state.generation)?;
         let attempt = store.attempt(&known.external_id)?;
         let own = own_certificate(store).filter(|_| provider.renews_by_certificate());
@@ -119,6 +120,7 @@ impl Bootstrap {
             false => enrolment::kept(&enrolment, &self.settings.uplink, &store.current())?,
         };
         state.contact = Some(known);
+        state.asked_with = asked_with.or(state.asked_with.take());
         state.generation = enrolment.generation;
         self.keep(store, state, kept, enrolment.receipt)
     }

@@ -21,6 +21,7 @@ pub(crate) enum Wish {
 #[derive(Debug, Default)]
 pub(crate) struct Desk {
     status: Mutex<Option<BootstrapStatus>>,
+    claim: Mutex<Option<String>>,
     wish: Mutex<Option<Wish>>,
     rung: Notify,
 }
@@ -28,10 +29,24 @@ pub(crate) struct Desk {
 impl Desk {
     /// How far it is; `None` where no bootstrap is configured.
     pub(crate) fn status(&self) -> Option<BootstrapStatus> {
-        self.status
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
+        let claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(BootstrapStatus {
+            claim: claim.clone(),
+            ..status.clone()?
+        })
+    }
+
+    /// What is wrong with what an installer brought. Something new is logged.
+    pub(crate) fn say_claim(&self, problem: Option<String>) {
+        let mut claim = self.claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) = problem
+            .as_ref()
+            .filter(|said| Some(*said) != claim.as_ref())
+        {
+            tracing::error!(problem = %problem, "a claim");
+        }
+        *claim = problem;
     }
 
     pub(crate) fn say(&self, status: Option<BootstrapStatus>) {

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use millrace_uplink::{Secret, SecretSource};
 
+use crate::config::Brought;
+
 use super::store::{Store, StoreError};
 
 /// What tells a key that was spent from a new one.
@@ -35,6 +37,24 @@ pub(super) fn put_away(
             false => "an external key that was moved into the data directory",
         };
         tracing::warn!(path = %path.display(), %error, "cannot remove {what}; remove it by hand");
+    }
+    Ok(())
+}
+
+/// What a claim says is kept without its token, a static token too, and the file is destroyed.
+pub(super) fn put_claim_away(
+    claim: &Brought,
+    static_key: Option<&SecretSource>,
+    store: &Store,
+) -> Result<(), StoreError> {
+    store.keep_claim(&claim.rest)?;
+    if let Some(key) = static_key.and_then(|key| key.load().ok()) {
+        store.write_secret(&store.kept_key(), &key)?;
+    }
+    if let Err(error) = destroy(&claim.path)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %claim.path.display(), %error, "cannot remove a claim that was used; remove it by hand");
     }
     Ok(())
 }

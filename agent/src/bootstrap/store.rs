@@ -6,6 +6,7 @@
 //! - `current`: a link to the one in force. Configurations name credentials by it.
 //! - `attempt.json`: key pair and request of the enrolment that is asked for (`attempt.rs` of the uplink).
 //! - `bootstrap.key`: a static external key, moved here.
+//! - `claim.toml`: what the claim said that was used, without its token.
 //!
 //! `enrolment.json` decides: it is replaced as a whole, and says whether link and configuration are still to follow,
 //! so that a power cut leaves the old enrolment or the new one. The old one is removed when the new one has proved
@@ -72,6 +73,8 @@ pub(super) struct State {
     pub(super) receipt: Option<String>,
     /// When the next certificate is due, Unix seconds.
     pub(super) renew_at: Option<u64>,
+    /// SHA-256 of the key that the enrolment in force was asked for with.
+    pub(super) asked_with: Option<String>,
     /// SHA-256 of a one-time key that was used.
     pub(super) spent: Option<String>,
 }
@@ -131,6 +134,15 @@ impl Store {
     /// Where a static key is moved to.
     pub(super) fn kept_key(&self) -> PathBuf {
         self.secrets().join("bootstrap.key")
+    }
+
+    /// What is kept of the claim that was used.
+    pub(super) fn kept_claim(&self) -> PathBuf {
+        self.secrets().join("claim.toml")
+    }
+
+    pub(super) fn keep_claim(&self, text: &str) -> Result<(), StoreError> {
+        self.write(&self.kept_claim(), text, SECRET_MODE)
     }
 
     fn dir(&self, number: u64) -> PathBuf {
@@ -352,9 +364,13 @@ impl Store {
         self.save(state)
     }
 
-    /// Forgets every enrolment, and which key was spent; a static key that was moved here stays.
+    /// Forgets every enrolment, and which key was spent; a static key that was moved here stays, and what its claim
+    /// said. That of a one-time token goes with it: without the token nobody can be asked.
     pub(super) fn reset(&self) -> Result<(), StoreError> {
         remove(&config::cloud_file(&self.data_dir))?;
+        if !self.kept_key().exists() {
+            remove(&self.kept_claim())?;
+        }
         remove(&self.state_path())?;
         self.forget_attempt();
         let _ = std::fs::remove_file(self.current());

@@ -62,6 +62,8 @@ pub(super) enum Reason {
     First,
     /// Somebody wants it.
     Wished,
+    /// An installer brought another claim.
+    Claimed,
     /// The certificate comes to its end.
     Renewal,
     /// The core refuses the enrolment.
@@ -71,10 +73,16 @@ pub(super) enum Reason {
 }
 
 impl Reason {
+    /// Whether a person wants it: then nobody waits.
+    pub(super) fn is_asked_for(self) -> bool {
+        matches!(self, Reason::Wished | Reason::Claimed)
+    }
+
     pub(super) fn sentence(self) -> &'static str {
         match self {
             Reason::First => "there is no enrolment yet",
             Reason::Wished => "somebody asked for it",
+            Reason::Claimed => "a new claim was brought",
             Reason::Renewal => "the certificate is due for renewal",
             Reason::Refused => "the core refuses the enrolment",
             Reason::Unreachable => "there was no connection for an hour",

@@ -79,7 +79,7 @@ fn show(global: &Global, bootstrap: Option<&BootstrapStatus>) -> anyhow::Result<
     }
     match bootstrap {
         Some(bootstrap) => output::text(&status::bootstrap_line(bootstrap))?,
-        None => output::text("No [bootstrap] is configured.\n")?,
+        None => output::text("No [bootstrap] is configured, and no claim was brought.\n")?,
     }
     Ok(())
 }

@@ -238,6 +238,9 @@ pub(super) fn bootstrap_line(bootstrap: &BootstrapStatus) -> String {
     if let Some(message) = &bootstrap.message {
         let _ = write!(sentence, "; {message}");
     }
+    if let Some(claim) = &bootstrap.claim {
+        let _ = write!(sentence, "; {claim}");
+    }
     show::bullet("ENROLMENT  ", &sentence)
 }
 

@@ -1,5 +1,6 @@
 //! `[bootstrap]`: the first contact with a cloud core.
 
+mod claim;
 mod identity;
 mod provider;
 
@@ -10,6 +11,9 @@ use millrace_uplink::bootstrap::{DpsKey, Generation, parse_sha256};
 use millrace_uplink::{Proxy, SecretSource};
 use serde_json::{Map, Value};
 
+pub(crate) use claim::Brought;
+#[cfg(test)]
+pub(super) use claim::CLAIM;
 pub(crate) use identity::{ExternalId, ExternalIdError};
 pub(crate) use provider::{BootstrapSettingsError, KnownContact};
 
@@ -185,6 +189,10 @@ pub(crate) struct Bootstrap {
     pub(crate) spread: Duration,
     /// What the uplink of an enrolment is like where the core does not say.
     pub(crate) uplink: Map<String, Value>,
+    /// The claim that all this comes from.
+    pub(crate) brought: Option<Brought>,
+    /// The network interface that should lead to the core.
+    pub(crate) interface: Option<String>,
 }
 
 impl Bootstrap {
@@ -193,9 +201,7 @@ impl Bootstrap {
         section.finish(None);
         let provider = section.choice("provider");
         let url = optional(section, "url", || section.form("url", url));
-        let external_id = optional(section, "external_id", || {
-            section.form("external_id", ExternalId::parse)
-        });
+        let external_id = external_id(section);
         let secret = |key| {
             optional(section, key, || {
                 section.secret_used(key, &FileUse::BootstrapKey)
@@ -209,14 +215,7 @@ impl Bootstrap {
         let ca_file = optional(section, "ca_file", || {
             section.file("ca_file", FileUse::Certificate)
         });
-        let ca_sha256 = optional(section, "ca_sha256", || {
-            section.form("ca_sha256", |text| {
-                parse_sha256(text).ok_or_else(|| {
-                    Complaint::new("64 hexadecimal digits are expected")
-                        .hint("openssl x509 -in ca.pem -outform der | sha256sum")
-                })
-            })
-        });
+        let ca_sha256 = ca_sha256(section);
         let file = optional(section, "file", || {
             section.file("file", FileUse::BootstrapKey)
         });
@@ -241,7 +240,7 @@ impl Bootstrap {
             external_id: external_id?,
             external_key: external_key?,
             claim: claim?,
-            one_time: one_time?.unwrap_or(matches!(provider, "hmac-claim" | "est")),
+            one_time: one_time?.unwrap_or(is_one_time(provider)),
             ca_file: ca_file?,
             ca_sha256: ca_sha256?,
             proxy: proxy?,
@@ -252,9 +251,33 @@ impl Bootstrap {
             file: file?,
             spread: spread?,
             uplink: uplink?,
+            brought: None,
+            interface: None,
         };
         fits.then_some(bootstrap)
     }
+}
+
+/// Whether the key of this provider is good for one enrolment only, where nobody says.
+fn is_one_time(provider: &str) -> bool {
+    matches!(provider, "hmac-claim" | "est")
+}
+
+fn external_id(section: &Section<'_>) -> Option<Option<ExternalId>> {
+    optional(section, "external_id", || {
+        section.form("external_id", ExternalId::parse)
+    })
+}
+
+fn ca_sha256(section: &Section<'_>) -> Option<Option<[u8; 32]>> {
+    optional(section, "ca_sha256", || {
+        section.form("ca_sha256", |text| {
+            parse_sha256(text).ok_or_else(|| {
+                Complaint::new("64 hexadecimal digits are expected")
+                    .hint("openssl x509 -in ca.pem -outform der | sha256sum")
+            })
+        })
+    })
 }
 
 /// Reports keys that are missing, or do not go together.

@@ -33,6 +33,8 @@ pub(crate) enum FileUse {
     BootstrapKey,
     /// A certificate.
     Certificate,
+    /// The directory of an LED; a machine may lack it.
+    Led,
     /// A model bundle.
     Bundle {
         /// The model that it is for.
@@ -49,7 +51,7 @@ pub(crate) fn check(references: &[FileReference]) -> (Vec<Problem>, Vec<Note>) {
     let mut notes = Vec::new();
     for reference in references {
         match reference.used_as {
-            FileUse::Tags | FileUse::Bundle { .. } => {}
+            FileUse::Tags | FileUse::Led | FileUse::Bundle { .. } => {}
             FileUse::Certificate => problems.extend(unreadable(reference)),
             FileUse::Secret => {
                 problems.extend(unreadable(reference));

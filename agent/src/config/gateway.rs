@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::files::FileUse;
 use super::keys::{KeyDoc, Kind, SectionDoc};
 use super::names;
 use super::section::Section;
@@ -27,6 +28,23 @@ pub(crate) const GATEWAY: SectionDoc = SectionDoc {
              files only; `--data-dir` wins over it.",
         )
         .means("/var/lib/millrace"),
+        KeyDoc::new(
+            "clock",
+            Kind::Choice {
+                now: &["auto", "trusted"],
+                later: &[],
+            },
+            "Whether the wall clock is right. `auto`: where systemd-timesyncd runs, once that has synchronized it, a \
+             real-time clock holds a time, or somebody has set it while the agent ran; until then samples carry no UTC time. \
+             `trusted`: it is, unless it is before 2025; for gateways without a real-time clock that something else sets.",
+        )
+        .default("auto"),
+        KeyDoc::new(
+            "status_led",
+            Kind::File,
+            "The directory of an LED, such as `/sys/class/leds/ACT`: on where all is well, blinking slowly while the \
+             gateway waits for its core or broker, fast where somebody has to do something.",
+        ),
     ],
 };
 
@@ -37,6 +55,10 @@ pub(crate) struct Gateway {
     pub(crate) id: String,
     /// The directory of everything that is kept.
     pub(crate) data_dir: PathBuf,
+    /// Somebody says that the wall clock is right.
+    pub(crate) clock_trusted: bool,
+    /// The directory of the LED that shows how it is.
+    pub(crate) status_led: Option<PathBuf>,
 }
 
 impl Gateway {
@@ -48,7 +70,17 @@ impl Gateway {
         } else {
             host_name()
         };
-        Some(Self { id, data_dir })
+        let clock = section.choice("clock");
+        let status_led = match section.has("status_led") {
+            true => Some(section.file("status_led", FileUse::Led)?),
+            false => None,
+        };
+        Some(Self {
+            id,
+            data_dir,
+            clock_trusted: clock? == "trusted",
+            status_led,
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::bootstrap::BOOTSTRAP;
+use super::bootstrap::{BOOTSTRAP, CLAIM};
 use super::buffer::BUFFER;
 use super::device::DEVICE;
 use super::gateway::GATEWAY;
@@ -15,7 +15,7 @@ use super::units::{show_duration, show_size};
 use super::uplink::UPLINK;
 
 /// Every table and what it is for, in the order of the page.
-const SECTIONS: [(&SectionDoc, &str); 9] = [
+const SECTIONS: [(&SectionDoc, &str); 10] = [
     (&GATEWAY, "Who this gateway is and where it keeps its data."),
     (
         &BUFFER,
@@ -44,6 +44,11 @@ const SECTIONS: [(&SectionDoc, &str); 9] = [
         &BOOTSTRAP,
         "The first contact with a cloud core: a key in, credentials and configuration out. Read from \
           local files only.",
+    ),
+    (
+        &CLAIM,
+        "A file of its own, not part of the configuration: what an installer brings instead of `[bootstrap]`. These keys \
+         stand at its top; see [bootstrap](bootstrap.md).",
     ),
     (
         &LOCAL,

@@ -22,6 +22,7 @@ pub(crate) struct Section<'a> {
     doc: &'static SectionDoc,
     path: String,
     report: &'a Report,
+    quiet: bool,
 }
 
 impl<'a> Section<'a> {
@@ -37,7 +38,14 @@ impl<'a> Section<'a> {
             doc,
             path: path.into(),
             report,
+            quiet: false,
         }
+    }
+
+    /// No message shows a value: any of them may be a secret.
+    pub(crate) fn quiet(mut self) -> Self {
+        self.quiet = true;
+        self
     }
 
     /// Where the table begins.
@@ -77,6 +85,9 @@ impl<'a> Section<'a> {
     /// Reports that the value of a key does not fit, or that it is missing.
     pub(crate) fn complain(&self, key: &str, complaint: Complaint) {
         let problem = match self.table.get(key) {
+            Some(node) if self.quiet => {
+                complaint.into_problem(node.place.clone(), &format!("{key} does not fit"))
+            }
             Some(node) => {
                 let value = node.shown();
                 complaint
@@ -134,7 +145,7 @@ impl<'a> Section<'a> {
             .filter(|text| !text.trim().is_empty());
         if text.is_none() && (node.is_some() || doc.default == Absent::Required) {
             let complaint = Complaint::new(doc.kind.wanted());
-            let number = node.filter(|node| node.as_number().is_some());
+            let number = node.filter(|node| node.as_number().is_some() && !self.quiet);
             self.complain(
                 key,
                 match (number, node) {
@@ -400,7 +411,7 @@ impl<'a> Section<'a> {
         });
         let names: Vec<&str> = known.map(|doc| doc.name).collect();
         let hint = match key {
-            "password" | "key" | "secret" => Some(
+            "password" | "key" | "secret" if !self.quiet => Some(
                 "secrets stay out of configuration files: write it into a file of mode 0600 and set \
                  password_file, or use env:NAME or credential:NAME there"
                     .to_owned(),

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use millrace_tags::{Clock, SystemClock};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -18,9 +17,10 @@ use super::watchdog::Watchdog;
 use super::{Current, Running};
 use crate::apply::{Change, Changes, Wish};
 use crate::bootstrap::{self, Desk};
+use crate::clock::WatchedClock;
 use crate::command::Journal;
 use crate::config::{self, Config, Loaded, Problems};
-use crate::report::{ConfigStatus, LastChange};
+use crate::report::{BootstrapStatus, ConfigStatus, LastChange};
 
 /// What the command line says.
 #[derive(Debug, Clone, Default)]
@@ -87,12 +87,15 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Polling and sending beside each other; more threads only cost memory on the gateways this runs on.
 const WORKER_THREADS: usize = 2;
 
+/// How often it is looked whether an installer has brought a claim: a stick that is put in years later.
+const CLAIM_INTERVAL: Duration = Duration::from_secs(3);
+
 /// How often the store on the disk is tried while samples are kept in memory.
 const STORE_INTERVAL: Duration = Duration::from_secs(10);
 
 pub(super) struct Agent<'a> {
     options: &'a RunOptions,
-    clock: Arc<dyn Clock>,
+    clock: Arc<WatchedClock>,
     started: Instant,
     bootstrap: Arc<Desk>,
     /// The way to the main loop.
@@ -107,7 +110,7 @@ impl<'a> Agent<'a> {
         let (changes, asked) = Changes::channel(options.config.clone(), options.data_dir.clone());
         Self {
             options,
-            clock: Arc::new(SystemClock::new()),
+            clock: WatchedClock::new(),
             started: Instant::now(),
             bootstrap: Arc::default(),
             changes,
@@ -158,11 +161,14 @@ impl<'a> Agent<'a> {
         };
         let current = Current::new(running.gateway.clone());
         let shutdown = CancellationToken::new();
+        tokio::spawn(self.clock.clone().watch());
+        let panel = crate::panel::show(current.clone());
         let api = self.offer_api(&running.gateway.config, &current, &shutdown);
         notify(&[sd_notify::NotifyState::Ready]);
         let restart;
         (running, restart) = self.turn(running, &current).await?;
         tracing::info!(restart, "stopping");
+        drop(panel);
         notify(&[sd_notify::NotifyState::Stopping]);
         shutdown.cancel();
         running
@@ -201,6 +207,9 @@ impl<'a> Agent<'a> {
         let mut watchdog = Watchdog::new();
         let (enrolled, mut enrolments) = mpsc::channel(1);
         let mut first_contact = self.begin_bootstrap(&running.gateway.config, current, &enrolled);
+        let mut claims = tokio::time::interval(CLAIM_INTERVAL);
+        claims.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut lying = self.lying_claims(&running);
         let mut store = tokio::time::interval(STORE_INTERVAL);
         store.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -208,6 +217,13 @@ impl<'a> Agent<'a> {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
                 () = watchdog.beat() => continue,
+                _ = claims.tick() => {
+                    let now = self.lying_claims(&running);
+                    if now == lying {
+                        continue;
+                    }
+                    lying = now;
+                }
                 _ = store.tick(), if running.gateway.stand_in.is_some() => {
                     if can_store(&running.gateway).await {
                         running = watchdog.during(self.leave_memory(running, current)).await?;
@@ -347,6 +363,9 @@ impl<'a> Agent<'a> {
         config_status: ConfigStatus,
         on_trial: bool,
     ) -> anyhow::Result<Running> {
+        if config.gateway.clock_trusted {
+            self.clock.trust("the configuration says that it is right");
+        }
         let startup = Startup {
             journal: self.journal(&config.gateway.data_dir),
             changes: self.changes.clone(),
@@ -398,15 +417,25 @@ impl<'a> Agent<'a> {
         })
     }
 
-    /// Begins the first contact where one is configured; it ends when the guard is dropped.
+    fn lying_claims(&self, running: &Running) -> bootstrap::Lying {
+        bootstrap::lying(&running.gateway.config.gateway.data_dir)
+    }
+
+    /// Begins the first contact where one is configured, or a claim was brought; it ends when the guard is dropped.
     fn begin_bootstrap(
         &self,
         config: &Config,
         current: &Arc<Current>,
         enrolled: &mpsc::Sender<()>,
     ) -> Option<DropGuard> {
-        let Some(settings) = config.bootstrap.clone() else {
-            self.bootstrap.say(None);
+        let contact = bootstrap::first_contact(config.bootstrap.clone(), &config.gateway.data_dir);
+        self.bootstrap.say_claim(contact.problem.clone());
+        let Some(settings) = contact.settings else {
+            self.bootstrap.say(contact.problem.map(|_| BootstrapStatus {
+                provider: "claim".to_owned(),
+                state: "denied".to_owned(),
+                ..BootstrapStatus::default()
+            }));
             return None;
         };
         let current = current.clone();

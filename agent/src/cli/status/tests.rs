@@ -84,6 +84,7 @@ pub(crate) fn example() -> Status {
             provider: "mainflux".into(),
             state: "pending".into(),
             message: Some("core.example answered 404: add the external id gw-1 there".into()),
+            claim: None,
         }),
         problems: vec![
             "device tank-farm is offline: cannot connect to 10.0.0.6:4840: connection refused"
