@@ -256,6 +256,7 @@ impl Scoring {
 fn state(reason: &NotScored) -> &'static str {
     match reason {
         NotScored::WarmingUp { .. } => "warming-up",
+        NotScored::Training(_) => "calibrating",
         NotScored::TooFewGood { .. } | NotScored::Gap { .. } => "starved",
         NotScored::Held => "running",
         NotScored::Failed(_) => "failed",

@@ -18,8 +18,8 @@ use archive::Archive;
 pub use archive::FILE_BYTES_MAX;
 pub use golden::{Golden, GoldenError, GoldenWindow};
 pub use manifest::{
-    DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile, Normalisation,
-    OutputNames, Threshold, Window,
+    Calibration, DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile,
+    Normalisation, OutputNames, Threshold, Window,
 };
 pub use problem::Problem;
 

@@ -18,6 +18,8 @@ const TOP_MAX: usize = 3;
 pub(crate) struct Judged<'a> {
     /// End of the window.
     pub(crate) at: Moment,
+    /// Its oldest row.
+    pub(crate) from: Moment,
     pub(crate) score: f64,
     /// Share of each input, with its role.
     pub(crate) shares: &'a [Share],
@@ -29,13 +31,14 @@ pub(crate) struct Judged<'a> {
 #[derive(Debug)]
 pub(crate) struct Decision {
     rule: DecisionRule,
-    threshold: f64,
+    /// `None` while it is being learned: nothing begins.
+    threshold: Option<f64>,
     version: String,
     sha256: String,
     /// Newest scores, for the median.
     scores: VecDeque<f64>,
-    /// Newest windows: their ends, and whether they were above the threshold.
-    above: VecDeque<(Moment, bool)>,
+    /// Newest windows: where they begin and end, and whether they were above the threshold.
+    above: VecDeque<(Moment, Moment, bool)>,
     /// Windows in a row below the end of the hysteresis, and the end of the first.
     below: Option<(Moment, usize)>,
     open: Option<Open>,
@@ -46,15 +49,29 @@ pub(crate) struct Decision {
 #[derive(Debug)]
 struct Open {
     start: Moment,
+    /// The oldest row of its first window.
+    from: Moment,
+    threshold: f64,
     peak: f64,
     /// The peak in the last record.
     told_peak: f64,
+    /// The severity in the last record.
+    told_severity: Option<u8>,
     /// The top inputs at the peak.
     top: Vec<Share>,
+    /// Share of good cells in the newest window.
+    good: f64,
+    /// The newest score.
+    score: f64,
 }
 
 impl Decision {
-    pub(crate) fn new(rule: DecisionRule, threshold: f64, version: &str, sha256: &str) -> Self {
+    pub(crate) fn new(
+        rule: DecisionRule,
+        threshold: Option<f64>,
+        version: &str,
+        sha256: &str,
+    ) -> Self {
         Self {
             rule,
             threshold,
@@ -75,19 +92,31 @@ impl Decision {
         self.below = None;
     }
 
-    /// Takes the next score; gives a record if an event begins, grows or ends by it.
+    /// The threshold is known now, or forgotten.
+    pub(crate) fn set_threshold(&mut self, threshold: Option<f64>) {
+        self.threshold = threshold;
+        self.above.clear();
+        self.below = None;
+    }
+
+    /// Ends the event that lasts, since nothing will be known of it any more.
+    pub(crate) fn close(&mut self, at: Moment) -> Option<Event> {
+        let open = self.open.take()?;
+        Some(self.record(EventState::End, &open, at, Some(at)))
+    }
+
+    /// Takes the next score, smoothed; gives a record if an event begins, grows or ends by it.
     pub(crate) fn judge(&mut self, judged: Judged<'_>) -> Option<Event> {
-        let score = self.smooth(judged.score)?;
-        let judged = Judged { score, ..judged };
+        let threshold = self.threshold?;
         match self.open.take() {
             Some(open) => self.go_on(open, judged),
-            None => self.begin(judged),
+            None => self.begin(threshold, judged),
         }
     }
 
     /// The median of the newest scores; `None` until there are enough, so that one spike after a gap
     /// is no more than one spike elsewhere.
-    fn smooth(&mut self, score: f64) -> Option<f64> {
+    pub(crate) fn smooth(&mut self, score: f64) -> Option<f64> {
         if self.scores.len() == self.rule.smoothing {
             self.scores.pop_front();
         }
@@ -105,7 +134,7 @@ impl Decision {
         })
     }
 
-    fn begin(&mut self, judged: Judged<'_>) -> Option<Event> {
+    fn begin(&mut self, threshold: f64, judged: Judged<'_>) -> Option<Event> {
         if self.quiet_until.is_some_and(|until| judged.at < until) {
             return None;
         }
@@ -113,21 +142,27 @@ impl Decision {
             self.above.pop_front();
         }
         self.above
-            .push_back((judged.at, judged.score > self.threshold));
-        let mut above = self.above.iter().filter(|(_, above)| *above);
-        let start = above.next()?.0;
+            .push_back((judged.from, judged.at, judged.score > threshold));
+        let mut above = self.above.iter().filter(|(_, _, above)| *above);
+        let (from, start, _) = *above.next()?;
         if 1 + above.count() < self.rule.on {
             return None;
         }
         self.above.clear();
         self.below = None;
-        let open = Open {
+        let mut open = Open {
             start,
+            from,
+            threshold,
             peak: judged.score,
             told_peak: judged.score,
+            told_severity: None,
             top: top(judged.shares),
+            good: judged.good,
+            score: judged.score,
         };
-        let event = self.record(EventState::Begin, &open, judged, None);
+        open.told_severity = self.severity(&open);
+        let event = self.record(EventState::Begin, &open, judged.at, None);
         self.open = Some(open);
         Some(event)
     }
@@ -137,7 +172,8 @@ impl Decision {
             open.peak = judged.score;
             open.top = top(judged.shares);
         }
-        self.below = (judged.score < self.threshold * self.rule.off_ratio).then(|| {
+        (open.good, open.score) = (judged.good, judged.score);
+        self.below = (judged.score < open.threshold * self.rule.off_ratio).then(|| {
             self.below
                 .map_or((judged.at, 1), |(first, count)| (first, count + 1))
         });
@@ -145,37 +181,43 @@ impl Decision {
             && count >= self.rule.off
         {
             self.quiet_until = Some(judged.at + self.rule.cooldown);
-            return Some(self.record(EventState::End, &open, judged, Some(first)));
+            return Some(self.record(EventState::End, &open, judged.at, Some(first)));
         }
-        let grown = open.peak >= open.told_peak * PEAK_GROWTH;
+        let severity = self.severity(&open);
+        let grown = open.peak >= open.told_peak * PEAK_GROWTH || severity > open.told_severity;
         if grown {
             open.told_peak = open.peak;
+            open.told_severity = severity;
         }
-        let event = grown.then(|| self.record(EventState::Update, &open, judged, None));
+        let event = grown.then(|| self.record(EventState::Update, &open, judged.at, None));
         self.open = Some(open);
         event
     }
 
-    fn record(
-        &self,
-        state: EventState,
-        open: &Open,
-        judged: Judged<'_>,
-        end: Option<Moment>,
-    ) -> Event {
+    /// How many steps of severity the peak has reached.
+    fn severity(&self, open: &Open) -> Option<u8> {
+        let ratio = open.peak / open.threshold;
+        let reached = self.rule.severity.iter().filter(|step| ratio >= **step);
+        let reached = u8::try_from(reached.count()).unwrap_or(u8::MAX);
+        (!self.rule.severity.is_empty()).then_some(reached)
+    }
+
+    fn record(&self, state: EventState, open: &Open, at: Moment, end: Option<Moment>) -> Event {
         Event {
             state,
-            at: judged.at,
+            at,
             start: open.start,
             end,
             detail: EventDetail::Anomaly {
                 version: self.version.clone(),
                 sha256: self.sha256.clone(),
                 peak: open.peak,
-                score: judged.score,
-                threshold: self.threshold,
+                score: open.score,
+                threshold: open.threshold,
                 top: open.top.clone(),
-                good: judged.good,
+                good: open.good,
+                severity: self.severity(open),
+                from: Some(open.from),
             },
         }
     }

@@ -20,6 +20,14 @@ pub(crate) struct Cell {
     pub(crate) good: bool,
 }
 
+impl Cell {
+    /// There was never a value.
+    pub(crate) const NOTHING: Self = Self {
+        value: 0.0,
+        good: false,
+    };
+}
+
 /// The samples of one input.
 #[derive(Debug)]
 pub(crate) struct InputLine {

@@ -3,7 +3,8 @@
 //! A [`Bundle`] is one version of a model: `model.toml`, `model.onnx` and golden vectors. A [`Detector`]
 //! is that model, built and proved; it is one kind of [`Scorer`]. A [`Monitor`] makes windows of samples, has them scored and decides
 //! when an anomaly begins and ends. The way of a sample: [`Monitor::feed`] -> grid -> window ->
-//! [`Scorer::score`] -> decision -> [`Output`].
+//! [`Scorer::score`] -> threshold -> decision -> [`Output`]. Detectors that need no file ([`Builtin`]) and thresholds
+//! that are learned get what they need from the first windows; [`Monitor::learned`] keeps it over restarts.
 //!
 //! # Promises
 //! - Nothing here has a clock, a thread, or does I/O but [`Bundle::load`]. Rows follow the gateway time of
@@ -16,23 +17,29 @@
 //!   program.
 //!
 //! # Absent on purpose
-//! Signatures (`model.sig` is not read), calibrated thresholds, tree ensembles and quantised models: the
-//! last three are refused by name. Time budgets belong to the caller, who has the threads.
+//! Signatures (`model.sig` is not read), tree ensembles and quantised models: the
+//! last two are refused by name. Time budgets belong to the caller, who has the threads.
 
+mod builtin;
 mod bundle;
 mod decision;
 pub mod eval;
 mod grid;
+mod learned;
 mod monitor;
 mod onnx;
 mod scorer;
+mod threshold;
 mod window;
 
+pub use builtin::{Builtin, BuiltinSettings, Method, PCA_VALUES_MAX, Pca};
 pub use bundle::{
-    Bundle, BundleError, DecisionRule, FILE_BYTES_MAX, Fill, Golden, GoldenError, GoldenFile,
-    GoldenWindow, Grid, Input, Layout, MANIFEST_FILE, Manifest, ModelFile, Normalisation,
-    OutputNames, Problem, Threshold, Window,
+    Bundle, BundleError, Calibration as CalibrationRule, DecisionRule, FILE_BYTES_MAX, Fill,
+    Golden, GoldenError, GoldenFile, GoldenWindow, Grid, Input, Layout, MANIFEST_FILE, Manifest,
+    ModelFile, Normalisation, OutputNames, Problem, Threshold, Window,
 };
-pub use monitor::{Gate, Monitor, NotScored, Output};
+pub use learned::RestoreError;
+pub use monitor::{Calibration, Gate, Monitor, NotScored, Output};
 pub use onnx::{BuildError, Cause, Detector, RefusedOperator, ScoreError, Scored};
 pub use scorer::{ModelSpec, ScoreFunction, Scorer, WindowView};
+pub use threshold::Progress;

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use millrace_tags::{Event, Moment, Sample, Share};
 
-use crate::bundle::{Bundle, Grid, Threshold};
+use crate::bundle::{Bundle, Grid};
 use crate::decision::{Decision, Judged};
-use crate::grid::InputLine;
+use crate::grid::{Cell, InputLine};
+use crate::learned::{Learned, RestoreError};
 use crate::onnx::{Detector, ScoreError, Scored};
 use crate::scorer::{ModelSpec, Scorer, WindowView};
+use crate::threshold::{Limit, Progress};
 use crate::window::Rows;
 
 /// What a monitor says about one window.
@@ -61,6 +63,8 @@ pub enum NotScored {
         /// The inputs that are to blame.
         roles: Vec<Arc<str>>,
     },
+    /// The detector learns from this window what is normal.
+    Training(Progress),
     /// Inputs were without a good value for longer than `max_gap`; the window starts anew.
     Gap {
         /// The inputs that are missing; all of them where there were no rows at all.
@@ -90,9 +94,26 @@ impl fmt::Display for NotScored {
             }
             NotScored::Gap { roles } => write!(f, "no good value of {}", roles.join(", ")),
             NotScored::Held => f.write_str("not scored, to spare the processor"),
+            NotScored::Training(Progress { windows, needed }) => {
+                write!(f, "learning what is normal, {windows} of {needed} windows")
+            }
             NotScored::Failed(error) => write!(f, "{error}"),
         }
     }
+}
+
+/// What a monitor still has to learn, or has learned.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Calibration {
+    /// The detector learns what is normal: there are no scores yet.
+    Training(Progress),
+    /// There are scores, and the threshold is found from them: there are no events yet.
+    Calibrating(Progress),
+    /// The threshold is known.
+    Done {
+        /// The score that begins an event.
+        threshold: f64,
+    },
 }
 
 /// Makes windows of samples, scores them and decides on events. It has no clock: rows follow the
@@ -100,7 +121,11 @@ impl fmt::Display for NotScored {
 pub struct Monitor {
     scorer: Scorer,
     decision: Decision,
-    threshold: f64,
+    limit: Limit,
+    fingerprint: String,
+    /// Windows that were learned from since the start, so that callers see when there is something to keep.
+    learned_total: u64,
+    scores_gaps: bool,
     grid: Grid,
     max_gap: Duration,
     min_good_share: f64,
@@ -127,17 +152,16 @@ impl Monitor {
     /// A monitor for any model and what scores its windows.
     pub fn of(spec: &ModelSpec, scorer: impl Into<Scorer>) -> Self {
         let window = &spec.window;
-        // A detector is only built for a fixed threshold.
-        let threshold = match spec.threshold {
-            Threshold::Fixed(value) => value,
-            Threshold::Quantile | Threshold::Pot => f64::INFINITY,
-        };
+        let limit = Limit::new(spec.threshold);
         let line = |input| InputLine::new(input, window.max_gap);
         let rule = spec.decision.clone();
         Self {
             scorer: scorer.into(),
-            decision: Decision::new(rule, threshold, &spec.version, &spec.sha256),
-            threshold,
+            decision: Decision::new(rule, limit.value(), &spec.version, &spec.sha256),
+            limit,
+            fingerprint: spec.fingerprint(),
+            learned_total: 0,
+            scores_gaps: spec.scores_gaps,
             grid: window.grid,
             max_gap: window.max_gap,
             min_good_share: window.min_good_share,
@@ -176,6 +200,75 @@ impl Monitor {
     /// What scores the windows.
     pub fn scorer(&self) -> &Scorer {
         &self.scorer
+    }
+
+    /// How far learning is.
+    pub fn calibration(&self) -> Calibration {
+        match (self.scorer.training(), self.limit.progress()) {
+            (Some(progress), _) => Calibration::Training(progress),
+            (None, Some(progress)) => Calibration::Calibrating(progress),
+            (None, None) => Calibration::Done {
+                threshold: self.limit.value().unwrap_or(f64::INFINITY),
+            },
+        }
+    }
+
+    /// Forgets everything that was learned, and learns anew from the next window on. An event that lasts ends at
+    /// `at`. Nothing happens where there is nothing to learn.
+    pub fn restart_calibration(&mut self, at: Moment) -> Vec<Output> {
+        if !self.learns() {
+            return Vec::new();
+        }
+        self.scorer.restart();
+        self.limit.restart();
+        self.learned_total += 1;
+        let end = self.decision.close(at);
+        self.decision.interrupt();
+        self.decision.set_threshold(self.limit.value());
+        end.map(Output::Event).into_iter().collect()
+    }
+
+    /// Whether there is something to learn for this model, or was.
+    pub fn learns(&self) -> bool {
+        self.scorer.learned().is_some() || self.limit.state().is_some()
+    }
+
+    /// Counts what was learned: where it has changed, [`Monitor::learned`] is worth keeping.
+    pub fn learned_total(&self) -> u64 {
+        self.learned_total
+    }
+
+    /// What was learned so far, to be kept over restarts; the format is that of the crate's `learned.rs`. `None` where there is
+    /// nothing to learn.
+    pub fn learned(&self) -> Option<Vec<u8>> {
+        let learned = Learned {
+            model: self.fingerprint.clone(),
+            detector: self.scorer.learned().cloned(),
+            limit: self.limit.state().cloned(),
+        };
+        self.learns().then(|| learned.to_bytes())
+    }
+
+    /// Goes on from what [`Monitor::learned`] gave; to be called before the first sample.
+    ///
+    /// # Errors
+    /// See [`RestoreError`]: the monitor learns from the start then.
+    pub fn restore(&mut self, kept: &[u8]) -> Result<(), RestoreError> {
+        let kept = Learned::parse(kept)?;
+        let same_kind = kept.detector.is_some() == self.scorer.learned().is_some()
+            && kept.limit.is_some() == self.limit.state().is_some();
+        if kept.model != self.fingerprint || !same_kind {
+            return Err(RestoreError::Another);
+        }
+        let scorer = kept.detector.is_none_or(|kept| self.scorer.restore(kept));
+        let limit = kept.limit.is_none_or(|kept| self.limit.restore(kept));
+        if !(scorer && limit) {
+            self.scorer.restart();
+            self.limit.restart();
+            return Err(RestoreError::Damaged(None));
+        }
+        self.decision.set_threshold(self.limit.value());
+        Ok(())
     }
 
     /// Takes a sample of the tag that is bound to an input. Samples may come in any order; one that is
@@ -248,6 +341,7 @@ impl Monitor {
             line.take_until(at);
             match line.cell(at) {
                 Some(cell) => row.push(cell),
+                None if self.scores_gaps => row.push(Cell::NOTHING),
                 None => missing.push(role.clone()),
             }
         }
@@ -283,7 +377,7 @@ impl Monitor {
         }
     }
 
-    fn score(&self) -> Result<Scored, NotScored> {
+    fn score(&mut self) -> Result<Scored, NotScored> {
         if !self.rows.is_full() {
             return Err(NotScored::WarmingUp {
                 rows: self.rows.count(),
@@ -308,6 +402,13 @@ impl Monitor {
             good: &shares,
             times: &self.rows.times(),
         };
+        if self.scorer.training().is_some() {
+            self.learned_total += 1;
+            self.scorer.learn(window).map_err(NotScored::Failed)?;
+            if let Some(progress) = self.scorer.training() {
+                return Err(NotScored::Training(progress));
+            }
+        }
         self.scorer.score(window).map_err(NotScored::Failed)
     }
 
@@ -318,7 +419,7 @@ impl Monitor {
             at,
             window_start: self.rows.start().unwrap_or(at),
             score: scored.score,
-            ratio: Some(scored.score / self.threshold),
+            ratio: self.limit.value().map(|limit| scored.score / limit),
             share: shares.clone(),
             values: self.values(scored),
             good,
@@ -330,9 +431,20 @@ impl Monitor {
                 share,
             })
             .collect();
+        let Some(score) = self.decision.smooth(scored.score) else {
+            return;
+        };
+        if self.limit.progress().is_some() {
+            self.learned_total += 1;
+            if let Some(threshold) = self.limit.learn(score) {
+                self.decision.set_threshold(Some(threshold));
+            }
+            return;
+        }
         let judged = Judged {
             at,
-            score: scored.score,
+            from: self.rows.start().unwrap_or(at),
+            score,
             shares: &shares,
             good,
         };

@@ -19,7 +19,7 @@ use error::panic_message;
 pub use error::{BuildError, Cause, ScoreError};
 pub use ops::RefusedOperator;
 
-use crate::bundle::{Bundle, GoldenFile, GoldenWindow, Layout, Manifest, Normalisation, Threshold};
+use crate::bundle::{Bundle, GoldenFile, GoldenWindow, Layout, Manifest, Normalisation};
 
 /// What a model says about one window.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,7 +59,6 @@ impl Detector {
     /// See [`BuildError`]. A model that makes the engine panic is an error like the others.
     pub fn build(bundle: &Bundle) -> Result<Self, BuildError> {
         let manifest = bundle.manifest();
-        check_threshold(manifest)?;
         let built = catch_unwind(AssertUnwindSafe(|| Self::build_unproved(bundle)));
         let detector = built.map_err(|panic| BuildError::Panic {
             message: panic_message(&*panic),
@@ -240,14 +239,6 @@ impl Detector {
     /// Whether the model tells each input's part in the score.
     pub fn has_contribution(&self) -> bool {
         self.has_contribution
-    }
-}
-
-fn check_threshold(manifest: &Manifest) -> Result<(), BuildError> {
-    match manifest.threshold {
-        Threshold::Fixed(_) => Ok(()),
-        Threshold::Quantile => Err(BuildError::Threshold { method: "quantile" }),
-        Threshold::Pot => Err(BuildError::Threshold { method: "pot" }),
     }
 }
 

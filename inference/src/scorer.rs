@@ -4,9 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use millrace_tags::Moment;
+use sha2::{Digest, Sha256};
 
+use crate::builtin::{Builtin, Training};
 use crate::bundle::{Bundle, DecisionRule, Input, Threshold, Window};
 use crate::onnx::{Detector, ScoreError, Scored};
+use crate::threshold::Progress;
 
 /// What a monitor needs to know of a model, wherever the model comes from.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +28,30 @@ pub struct ModelSpec {
     pub threshold: Threshold,
     /// When scores become events.
     pub decision: DecisionRule,
+    /// What tells the asset from others that the model serves, such as the tags of its inputs. What was learned on
+    /// another one is not used.
+    pub asset: String,
+    /// Whether rows are made, and windows scored, where inputs have no value: for detectors of missing data.
+    pub scores_gaps: bool,
+}
+
+impl ModelSpec {
+    /// SHA-256, hex, of everything that what is learned depends on: the model, the asset, windows and threshold.
+    pub fn fingerprint(&self) -> String {
+        let Self {
+            sha256,
+            inputs,
+            window,
+            threshold,
+            decision,
+            asset,
+            ..
+        } = self;
+        let smoothing = decision.smoothing;
+        let text = format!("{sha256} {inputs:?} {window:?} {threshold:?} {smoothing} {asset:?}");
+        let digest = Sha256::digest(text.as_bytes());
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
 }
 
 impl From<&Bundle> for ModelSpec {
@@ -38,6 +65,8 @@ impl From<&Bundle> for ModelSpec {
             window: manifest.window.clone(),
             threshold: manifest.threshold,
             decision: manifest.decision.clone(),
+            asset: String::new(),
+            scores_gaps: false,
         }
     }
 }
@@ -53,14 +82,16 @@ pub struct WindowView<'a> {
     pub times: &'a [Moment],
 }
 
-/// What gives windows their scores. It holds nothing from one window to the next: the same window
-/// always gets the same score.
+/// What gives windows their scores. It holds nothing from one window to the next but what a built-in detector learns
+/// before its first score: the same window always gets the same score.
 #[derive(Debug)]
 pub enum Scorer {
     /// An ONNX model.
     Onnx(Detector),
     /// A function of the caller's: what tests and benches put into a model's place.
     Function(ScoreFunction),
+    /// A detector that needs no file.
+    Builtin(Builtin),
 }
 
 /// A function that scores windows. It must not keep anything from one window to the next.
@@ -95,6 +126,12 @@ impl From<Detector> for Scorer {
     }
 }
 
+impl From<Builtin> for Scorer {
+    fn from(builtin: Builtin) -> Self {
+        Scorer::Builtin(builtin)
+    }
+}
+
 impl Scorer {
     /// Scores one window.
     ///
@@ -104,6 +141,7 @@ impl Scorer {
         match self {
             Scorer::Onnx(detector) => detector.score(window.values),
             Scorer::Function(function) => (function.0)(window),
+            Scorer::Builtin(builtin) => builtin.score(window),
         }
     }
 
@@ -111,6 +149,42 @@ impl Scorer {
     pub fn value_names(&self) -> &[Arc<str>] {
         match self {
             Scorer::Onnx(_) | Scorer::Function(_) => &[],
+            Scorer::Builtin(builtin) => builtin.value_names(),
+        }
+    }
+
+    /// How far its training is; `None` where it can score.
+    pub fn training(&self) -> Option<Progress> {
+        match self {
+            Scorer::Onnx(_) | Scorer::Function(_) => None,
+            Scorer::Builtin(builtin) => builtin.progress(),
+        }
+    }
+
+    pub(crate) fn learn(&mut self, window: WindowView<'_>) -> Result<(), ScoreError> {
+        match self {
+            Scorer::Onnx(_) | Scorer::Function(_) => Ok(()),
+            Scorer::Builtin(builtin) => builtin.learn(window),
+        }
+    }
+
+    pub(crate) fn restart(&mut self) {
+        if let Scorer::Builtin(builtin) = self {
+            builtin.restart();
+        }
+    }
+
+    pub(crate) fn learned(&self) -> Option<&Training> {
+        match self {
+            Scorer::Onnx(_) | Scorer::Function(_) => None,
+            Scorer::Builtin(builtin) => builtin.training(),
+        }
+    }
+
+    pub(crate) fn restore(&mut self, kept: Training) -> bool {
+        match self {
+            Scorer::Onnx(_) | Scorer::Function(_) => false,
+            Scorer::Builtin(builtin) => builtin.restore(kept),
         }
     }
 }

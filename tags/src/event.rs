@@ -52,6 +52,12 @@ pub enum EventDetail {
         top: Vec<Share>,
         /// Share of good inputs in the newest window, 0 to 1.
         good: f64,
+        /// How bad it is so far: how many of the model's steps the peak has reached. `None` where the model has no steps.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        severity: Option<u8>,
+        /// The oldest input of the first window of the event; the newest is that of the record.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<Moment>,
     },
     /// A device was lost (begin) or is back (end).
     Comms {

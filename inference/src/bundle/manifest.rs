@@ -51,6 +51,8 @@ pub struct Window {
     pub max_gap: Duration,
     /// Share of good cells below which a window is not scored.
     pub min_good_share: f64,
+    /// How long a row of a grid in time waits for samples that come late.
+    pub lateness: Duration,
     /// Scaling before the model, where the model does not scale by itself.
     pub normalisation: Option<Normalisation>,
 }
@@ -107,9 +109,36 @@ pub enum Threshold {
     /// It is given.
     Fixed(f64),
     /// From a quantile of the first windows.
-    Quantile,
+    Quantile(Calibration),
     /// From the tail of the first windows, peaks over threshold.
-    Pot,
+    Pot(Calibration),
+}
+
+/// How a threshold is learned from the first windows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Calibration {
+    /// The share of clean windows whose scores are to be below the threshold, before `factor`.
+    pub q: f64,
+    /// What the quantile is multiplied by.
+    pub factor: f64,
+    /// Windows that are scored before there is a threshold.
+    pub windows: usize,
+}
+
+impl Calibration {
+    /// What `method = "quantile"` means without further keys: what did well on recorded plant data.
+    pub const QUANTILE: Self = Self {
+        q: 0.999,
+        factor: 4.0 / 3.0,
+        windows: 1_000,
+    };
+
+    /// What `method = "pot"` means without further keys. The fit reaches beyond what was seen by itself, and needs more windows.
+    pub const POT: Self = Self {
+        q: 0.999_9,
+        factor: 1.0,
+        windows: 2_000,
+    };
 }
 
 /// When scores become events.
@@ -127,6 +156,8 @@ pub struct DecisionRule {
     pub off_ratio: f64,
     /// Time after an event in which no other begins.
     pub cooldown: Duration,
+    /// Ratios of score to threshold, rising: an event's severity is how many of them its peak has reached. Empty: it has none.
+    pub severity: Vec<f64>,
 }
 
 /// Windows with known scores, to prove that the model runs here as it did where it was trained.

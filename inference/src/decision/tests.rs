@@ -10,16 +10,17 @@ fn rule() -> DecisionRule {
         off: 2,
         off_ratio: 0.5,
         cooldown: Duration::ZERO,
+        severity: Vec::new(),
     }
 }
 
 /// Feeds scores at moments 1, 2, …; gives `(state, at, start, end, peak)` of each event.
 fn events(rule: DecisionRule, scores: &[f64]) -> Vec<(EventState, i64, i64, Option<i64>, f64)> {
-    let mut decision = Decision::new(rule, 10.0, "1.0.0", "ab");
+    let mut decision = Decision::new(rule, Some(10.0), "1.0.0", "ab");
     scores
         .iter()
         .enumerate()
-        .filter_map(|(i, score)| decision.judge(judged(i as i64 + 1, *score, &[])))
+        .filter_map(|(i, score)| take(&mut decision, judged(i as i64 + 1, *score, &[])))
         .map(|event| {
             let EventDetail::Anomaly { peak, .. } = event.detail else {
                 panic!("not an anomaly");
@@ -35,9 +36,16 @@ fn events(rule: DecisionRule, scores: &[f64]) -> Vec<(EventState, i64, i64, Opti
         .collect()
 }
 
+/// As a monitor does it.
+fn take(decision: &mut Decision, judged: Judged<'_>) -> Option<Event> {
+    let score = decision.smooth(judged.score)?;
+    decision.judge(Judged { score, ..judged })
+}
+
 fn judged(at: i64, score: f64, shares: &[Share]) -> Judged<'_> {
     Judged {
         at: Moment(at),
+        from: Moment(at - 5),
         score,
         shares,
         good: 1.0,
@@ -110,14 +118,14 @@ fn no_event_begins_in_the_cooldown() {
 
 #[test]
 fn a_gap_breaks_the_run_but_not_the_event() {
-    let mut decision = Decision::new(rule(), 10.0, "1.0.0", "ab");
-    assert!(decision.judge(judged(1, 11.0, &[])).is_none());
+    let mut decision = Decision::new(rule(), Some(10.0), "1.0.0", "ab");
+    assert!(take(&mut decision, judged(1, 11.0, &[])).is_none());
     decision.interrupt();
-    assert!(decision.judge(judged(2, 11.0, &[])).is_none());
-    assert!(decision.judge(judged(3, 11.0, &[])).is_some());
+    assert!(take(&mut decision, judged(2, 11.0, &[])).is_none());
+    assert!(take(&mut decision, judged(3, 11.0, &[])).is_some());
     decision.interrupt();
-    assert!(decision.judge(judged(4, 1.0, &[])).is_none());
-    assert_eq!(decision.judge(judged(5, 1.0, &[])).unwrap().state, End);
+    assert!(take(&mut decision, judged(4, 1.0, &[])).is_none());
+    assert_eq!(take(&mut decision, judged(5, 1.0, &[])).unwrap().state, End);
 }
 
 #[test]
@@ -132,11 +140,62 @@ fn names_the_three_largest_shares_at_the_peak() {
         share("c", 0.2),
         share("d", 0.3),
     ];
-    let mut decision = Decision::new(DecisionRule { on: 1, ..rule() }, 10.0, "1.0.0", "ab");
-    let event = decision.judge(judged(1, 11.0, &shares)).unwrap();
+    let mut decision = Decision::new(DecisionRule { on: 1, ..rule() }, Some(10.0), "1.0.0", "ab");
+    let event = take(&mut decision, judged(1, 11.0, &shares)).unwrap();
     let EventDetail::Anomaly { top, sha256, .. } = event.detail else {
         panic!("not an anomaly");
     };
     let roles: Vec<_> = top.iter().map(|share| share.role.as_str()).collect();
     assert_eq!((roles.join(""), sha256.as_str()), ("bdc".to_owned(), "ab"));
+}
+
+#[test]
+fn severity_is_the_steps_that_the_peak_has_reached_and_a_step_is_told() {
+    let rule = DecisionRule {
+        on: 1,
+        on_of: 1,
+        severity: vec![1.0, 1.2, 3.0],
+        ..rule()
+    };
+    let mut decision = Decision::new(rule, Some(10.0), "1.0.0", "ab");
+    let told: Vec<_> = [11.0, 11.5, 12.0, 1.0, 30.0, 1.0, 1.0]
+        .iter()
+        .enumerate()
+        .filter_map(|(i, score)| take(&mut decision, judged(i as i64 + 1, *score, &[])))
+        .map(|event| {
+            let EventDetail::Anomaly { severity, from, .. } = event.detail else {
+                panic!("not an anomaly");
+            };
+            (event.state, event.at.0, severity, from)
+        })
+        .collect();
+    let from = Some(Moment(-4));
+    assert_eq!(
+        told,
+        [
+            (Begin, 1, Some(1), from),
+            (Update, 3, Some(2), from),
+            (Update, 5, Some(3), from),
+            (End, 7, Some(3), from),
+        ]
+    );
+}
+
+#[test]
+fn nothing_begins_without_a_threshold_and_what_lasts_can_be_ended() {
+    let rule = DecisionRule {
+        on: 1,
+        on_of: 1,
+        ..rule()
+    };
+    let mut decision = Decision::new(rule, None, "1.0.0", "ab");
+    assert!(take(&mut decision, judged(1, 1e9, &[])).is_none());
+    decision.set_threshold(Some(10.0));
+    assert_eq!(
+        take(&mut decision, judged(2, 11.0, &[])).unwrap().state,
+        Begin
+    );
+    let end = decision.close(Moment(3)).unwrap();
+    assert_eq!((end.state, end.end), (End, Some(Moment(3))));
+    assert!(decision.close(Moment(4)).is_none());
 }

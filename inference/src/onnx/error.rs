@@ -9,14 +9,6 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// made anew, as each message says.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
-    /// The threshold is to be calibrated, which this version does not do.
-    #[error(
-        "threshold.method is {method:?}; this version has \"fixed\" only\nhint: use method = \"fixed\" with the value that the training data gives"
-    )]
-    Threshold {
-        /// The method that the manifest asks for.
-        method: &'static str,
-    },
     /// The file is not ONNX, or ends too early.
     #[error("the model file is not a whole ONNX model")]
     Decode(#[source] Cause),
@@ -164,6 +156,9 @@ pub enum ScoreError {
         /// `score` or `contribution`.
         output: &'static str,
     },
+    /// A built-in detector found nothing to learn in its windows: look at its inputs. It begins anew.
+    #[error("there was nothing to learn: no input has changed")]
+    NothingLearned,
     /// The engine refuses to run the model: see the cause.
     #[error("the engine cannot run the model")]
     Engine(#[source] Cause),

@@ -2,7 +2,9 @@
 
 use std::fs::File;
 
-use millrace_inference::{Bundle, BundleError, Fill, Grid, Manifest, Problem, Threshold};
+use millrace_inference::{
+    Bundle, BundleError, CalibrationRule, Fill, Grid, Manifest, Problem, Threshold,
+};
 
 use crate::fixture::{Fixture, chain};
 
@@ -162,7 +164,18 @@ fn values_that_do_not_fit_together_are_refused() {
     let cases = [
         ("max_gap = \"2s\"", "max_gap = \"500ms\"", "window.max_gap"),
         ("on = 1", "on = { k = 5, of = 3 }", "decision.on.of"),
-        ("on = 1", "severity = [1, 2]", "decision.severity"),
+        ("on = 1", "severity = [1, 3, 2]", "decision.severity"),
+        ("on = 1", "severity = [0.5, 1]", "decision.severity"),
+        (
+            "value = 10.0",
+            "value = 10.0\nwindows = 5",
+            "threshold.windows",
+        ),
+        (
+            "grid = \"1s\"",
+            "grid = \"scan\"\nlateness = \"1s\"",
+            "window.lateness",
+        ),
         ("value = 10.0", "", "threshold.value"),
         ("sha256 = \"", "sha256 = \"zz", "model.sha256"),
         (
@@ -189,6 +202,26 @@ fn values_that_do_not_fit_together_are_refused() {
         .edit("fill = \"hold\"", "fill = \"linear\"")
         .edit("grid = \"1s\"", "grid = \"scan\"");
     assert_eq!(problem(&fixture).0, "window.grid");
+}
+
+#[test]
+fn a_threshold_that_is_learned_has_defaults_of_its_method() {
+    let learned = |method: &str| {
+        let to = format!("method = \"{method}\"\nwindows = 500");
+        let fixture = Fixture::new("magnitude").edit("method = \"fixed\"", &to);
+        fixture.bundle().manifest().threshold
+    };
+    let windows = 500;
+    let quantile = CalibrationRule {
+        windows,
+        ..CalibrationRule::QUANTILE
+    };
+    let pot = CalibrationRule {
+        windows,
+        ..CalibrationRule::POT
+    };
+    assert_eq!(learned("quantile"), Threshold::Quantile(quantile));
+    assert_eq!(learned("pot"), Threshold::Pot(pot));
 }
 
 #[test]

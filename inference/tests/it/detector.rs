@@ -195,12 +195,6 @@ fn names_that_the_graph_does_not_have_are_refused() {
 
 #[test]
 fn what_this_version_lacks_is_refused() {
-    let calibrated = Fixture::new("magnitude").edit("\"fixed\"", "\"quantile\"");
-    let error = refused(&calibrated);
-    assert!(
-        error.to_string().contains("use method = \"fixed\""),
-        "{error}"
-    );
     assert!(matches!(
         refused(&Fixture::new("external")),
         BuildError::ExternalData { .. }

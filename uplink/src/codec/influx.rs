@@ -87,6 +87,7 @@ pub(crate) fn event(sheet: &Sheet<'_>, parcel: &Parcel, event: &Event) -> Vec<u8
             threshold,
             good,
             top,
+            severity,
             ..
         } => {
             out.extend_from_slice(b",version=");
@@ -106,6 +107,10 @@ pub(crate) fn event(sheet: &Sheet<'_>, parcel: &Parcel, event: &Event) -> Vec<u8
             let roles: Vec<&str> = top.iter().map(|share| share.role.as_str()).collect();
             out.extend_from_slice(b",top=");
             quoted(&mut out, &roles.join(" "));
+            if let Some(severity) = severity {
+                out.extend_from_slice(b",severity=");
+                integer(&mut out, u64::from(*severity));
+            }
         }
     }
     time(&mut out, parcel.timebase.utc(event.at).map(|at| at.0));

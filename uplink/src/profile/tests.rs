@@ -324,6 +324,8 @@ fn events_one_a_message() {
                 },
             ],
             good: 0.98,
+            severity: Some(2),
+            from: Some(Moment(500_000)),
         },
     };
     let comms = Event {
@@ -346,7 +348,7 @@ fn events_one_a_message() {
             "gateway": "gw-1", "kind": "anomaly", "source": "pump-anomaly", "stream": STREAM, "seq": 8,
             "state": "end", "at": 1_763_690_000_003i64, "start": 1_763_690_000_001i64,
             "end": 1_763_690_000_002i64, "version": "1.2.0", "sha256": "ab", "peak": 9.5, "score": null,
-            "threshold": 3.0, "good": 0.98,
+            "threshold": 3.0, "good": 0.98, "severity": 2, "from": 1_763_690_000_000.5,
             "top": [{"role": "p", "share": 0.75}, {"role": "t", "share": 0.25}],
         })
     );

@@ -129,6 +129,8 @@ pub(crate) fn events(source: &str) -> Parcel {
                 share: 0.75,
             }],
             good: 0.98,
+            severity: Some(2),
+            from: Some(Moment(500_000)),
         },
     };
     let comms = Event {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::{
-    DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile, Normalisation,
-    OutputNames, Threshold, Window,
+    Calibration, DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile,
+    Normalisation, OutputNames, Threshold, Window,
 };
 use crate::bundle::fields::{Fields, Findings};
 use crate::bundle::problem::Problem;
@@ -26,6 +26,15 @@ const GRID_MAX: Duration = Duration::from_secs(24 * 3600);
 const HOLD_ROWS_MAX: u32 = 10_000;
 /// Scores that smoothing or a decision look back over.
 const DECISION_WINDOWS_MAX: usize = 1_000;
+
+/// Windows of a calibration: a month at a window in three seconds.
+const CALIBRATION_WINDOWS_MAX: usize = 1_000_000;
+/// Windows that a threshold can be learned from at all.
+const CALIBRATION_WINDOWS_MIN: usize = 20;
+/// Steps of severity that people can tell apart.
+const SEVERITY_STEPS_MAX: usize = 9;
+/// How long a row waits for late samples, where the manifest does not say: a reading's way through the gateway.
+const LATENESS_DEFAULT: Duration = Duration::from_millis(100);
 
 const MAX_GAP_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
 const COOLDOWN_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -260,6 +269,12 @@ fn window(fields: Fields<'_>, inputs: &[Input]) -> Option<Window> {
     }
     let share = |share: f64| share > 0.0 && share <= 1.0;
     let min_good_share = fields.number("min_good_share", "a share above 0, up to 1", share);
+    let late = "how long a row waits for late samples, such as \"2s\", at most 1day";
+    let lateness = fields.duration("lateness", late, Duration::ZERO..=GRID_MAX);
+    if lateness.is_some() && grid == Some(Grid::Scan) {
+        let hint = "a scan is over when it is over; remove the key".to_owned();
+        fields.wrong("lateness", "a grid in time", Some(hint));
+    }
     let normalisation = fields
         .has("normalisation")
         .then(|| normalisation(fields.table("normalisation"), inputs.len()));
@@ -270,6 +285,7 @@ fn window(fields: Fields<'_>, inputs: &[Input]) -> Option<Window> {
         grid: grid?,
         max_gap: max_gap?,
         min_good_share: min_good_share.unwrap_or(MIN_GOOD_SHARE_DEFAULT),
+        lateness: lateness.unwrap_or(LATENESS_DEFAULT),
         normalisation: match normalisation {
             Some(normalisation) => Some(normalisation?),
             None => None,
@@ -323,20 +339,29 @@ fn output(fields: Fields<'_>) -> Option<OutputNames> {
 fn threshold(fields: Fields<'_>) -> Option<Threshold> {
     let methods = ["fixed", "quantile", "pot"];
     let method = fields.word("method", &methods);
-    let method = fields.required("method", "\"fixed\"", method);
+    let method = fields.required("method", "\"fixed\", \"quantile\" or \"pot\"", method);
     let expected = "a score above 0";
     let value = fields.number("value", expected, |value| value > 0.0);
-    fields.number("q", "a quantile between 0 and 1", |q| q > 0.0 && q < 1.0);
-    fields.number("factor", "a number above 0", |factor| factor > 0.0);
-    fields.count("windows", "a whole number of windows", 1..=1_000_000);
+    let q = fields.number("q", "a quantile between 0 and 1", |q| q > 0.0 && q < 1.0);
+    let factor = fields.number("factor", "a number above 0", |factor| factor > 0.0);
+    let range = CALIBRATION_WINDOWS_MIN..=CALIBRATION_WINDOWS_MAX;
+    let many = format!(
+        "a whole number of windows, {CALIBRATION_WINDOWS_MIN} to {CALIBRATION_WINDOWS_MAX}"
+    );
+    let windows = fields.count("windows", &many, range);
     if method == Some(0) {
         fields.required("value", expected, value);
     }
     fields.finish();
+    let learned = |default: Calibration| Calibration {
+        q: q.unwrap_or(default.q),
+        factor: factor.unwrap_or(default.factor),
+        windows: windows.unwrap_or(default.windows),
+    };
     match method? {
         0 => Some(Threshold::Fixed(value?)),
-        1 => Some(Threshold::Quantile),
-        _ => Some(Threshold::Pot),
+        1 => Some(Threshold::Quantile(learned(Calibration::QUANTILE))),
+        _ => Some(Threshold::Pot(learned(Calibration::POT))),
     }
 }
 
@@ -371,13 +396,12 @@ fn decision(fields: Fields<'_>) -> Option<DecisionRule> {
     };
     let expected = "a duration such as \"30s\"";
     let cooldown = fields.duration("cooldown", expected, Duration::ZERO..=COOLDOWN_MAX);
-    if fields.has("severity") {
-        fields.wrong(
-            "severity",
-            "no such key in this version",
-            Some("remove it; `ratio` tells how far a score is above the threshold".to_owned()),
-        );
-    }
+    let steps = format!("up to {SEVERITY_STEPS_MAX} ratios to the threshold, from 1 on and rising");
+    let severity = fields.numbers("severity", &steps, |steps| {
+        steps.len() <= SEVERITY_STEPS_MAX
+            && steps.first().is_none_or(|first| *first >= 1.0)
+            && steps.windows(2).all(|pair| pair[0] < pair[1])
+    });
     fields.finish();
     Some(DecisionRule {
         smoothing: smoothing.unwrap_or(1),
@@ -386,6 +410,7 @@ fn decision(fields: Fields<'_>) -> Option<DecisionRule> {
         off: off.unwrap_or(1),
         off_ratio: off_ratio.unwrap_or(OFF_RATIO_DEFAULT),
         cooldown: cooldown.unwrap_or(Duration::ZERO),
+        severity: severity.unwrap_or_default(),
     })
 }
 

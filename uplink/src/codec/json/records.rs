@@ -287,7 +287,7 @@ fn event_members(out: &mut Vec<u8>, parcel: &Parcel, event: &Event) {
         Some(end) => moment(out, &parcel.timebase, end),
         None => raw(out, "null"),
     }
-    write_detail(out, &event.detail);
+    write_detail(out, &event.detail, &parcel.timebase);
 }
 
 pub(in crate::codec) fn state_name(state: EventState) -> &'static str {
@@ -321,7 +321,7 @@ fn write_told(out: &mut Vec<u8>, told: &DeviceAlarm) {
     }
 }
 
-fn write_detail(out: &mut Vec<u8>, detail: &EventDetail) {
+fn write_detail(out: &mut Vec<u8>, detail: &EventDetail, timebase: &Timebase) {
     match detail {
         EventDetail::Comms { message } => {
             key(out, "message");
@@ -342,6 +342,8 @@ fn write_detail(out: &mut Vec<u8>, detail: &EventDetail) {
             threshold,
             top,
             good,
+            severity,
+            from,
         } => {
             key(out, "version");
             json::string(out, version);
@@ -366,6 +368,14 @@ fn write_detail(out: &mut Vec<u8>, detail: &EventDetail) {
                 out.push(b'}');
             }
             out.push(b']');
+            if let Some(severity) = severity {
+                key(out, "severity");
+                json::unsigned(out, u64::from(*severity));
+            }
+            if let Some(from) = from {
+                key(out, "from");
+                moment(out, timebase, *from);
+            }
         }
     }
 }
