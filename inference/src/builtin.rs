@@ -26,7 +26,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::bundle::{DecisionRule, Input, Threshold, Window};
+use crate::bundle::{Column, DecisionRule, Input, Source, Threshold, Window};
 use crate::onnx::{ScoreError, Scored};
 use crate::scorer::{ModelSpec, WindowView};
 use crate::threshold::Progress;
@@ -139,6 +139,15 @@ impl BuiltinSettings {
             version: self.method.name().to_owned(),
             sha256: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
             inputs: self.inputs.clone(),
+            columns: self
+                .inputs
+                .iter()
+                .enumerate()
+                .map(|(place, input)| Column {
+                    role: input.role.clone(),
+                    source: Source::Input(place),
+                })
+                .collect(),
             window: self.window.clone(),
             threshold: self.threshold,
             decision: self.decision.clone(),

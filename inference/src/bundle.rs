@@ -18,8 +18,8 @@ use archive::Archive;
 pub use archive::FILE_BYTES_MAX;
 pub use golden::{Golden, GoldenError, GoldenWindow};
 pub use manifest::{
-    Calibration, DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile,
-    Normalisation, OutputNames, Threshold, Window,
+    Calibration, Column, DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile,
+    Normalisation, OutputNames, Source, Threshold, Window,
 };
 pub use problem::Problem;
 
@@ -145,7 +145,7 @@ impl Bundle {
         &self.manifest.model.sha256
     }
 
-    /// The inputs, in the order of the window's columns.
+    /// The inputs: what the configuration binds to tags. [`crate::Monitor::feed`] counts them in this order.
     pub fn inputs(&self) -> &[Input] {
         &self.manifest.inputs
     }
@@ -206,8 +206,8 @@ fn read_golden(
     manifest: &Manifest,
 ) -> Result<Golden, BundleError> {
     let bytes = read_verified(archive, &file.file, &file.sha256)?;
-    let values = manifest.window.len * manifest.inputs.len();
-    Golden::parse(&bytes, values, manifest.inputs.len()).map_err(|source| BundleError::Golden {
+    let values = manifest.window.len * manifest.columns.len();
+    Golden::parse(&bytes, values, manifest.columns.len()).map_err(|source| BundleError::Golden {
         path: archive.place(&file.file),
         source,
     })

@@ -11,6 +11,9 @@ use crate::bundle::{Fill, Input};
 /// late, the oldest samples count as taken.
 const PENDING_MAX: usize = 4_096;
 
+/// Good values that are remembered of one input: a minute at 1 kHz.
+const TAKEN_MAX: usize = 65_536;
+
 /// What one input is worth at one row.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cell {
@@ -40,6 +43,9 @@ pub(crate) struct InputLine {
     /// The newest sample that a row has taken, and whether it was good.
     last: Option<(Moment, bool)>,
     last_good: Option<(Moment, f64)>,
+    /// How long good values that were taken are remembered, for columns that are made of many of them.
+    memory: Duration,
+    taken: VecDeque<(Moment, f64)>,
 }
 
 impl InputLine {
@@ -48,11 +54,29 @@ impl InputLine {
             fill: input.fill,
             range: input.range,
             required: input.required,
-            max_gap,
+            max_gap: input.max_gap.unwrap_or(max_gap),
             pending: VecDeque::new(),
             last: None,
             last_good: None,
+            memory: Duration::ZERO,
+            taken: VecDeque::new(),
         }
+    }
+
+    /// Has good values remembered for so long.
+    pub(crate) fn remember(&mut self, memory: Duration) {
+        self.memory = self.memory.max(memory);
+    }
+
+    /// The good values of the time `over` up to `at`, that moment included, oldest first.
+    pub(crate) fn taken(
+        &self,
+        at: Moment,
+        over: Duration,
+    ) -> impl Iterator<Item = (Moment, f64)> + Clone + '_ {
+        let is_old = move |(time, _): &(Moment, f64)| at.since(*time) >= over;
+        let from = self.taken.partition_point(is_old);
+        self.taken.range(from..).copied()
     }
 
     /// Adds a sample. One that is older than what a row has taken already comes too late, and is left out.
@@ -61,8 +85,13 @@ impl InputLine {
         if self.last.is_some_and(|(last, _)| at < last) {
             return;
         }
-        let place = self.pending.partition_point(|(other, _)| *other <= at);
-        self.pending.insert(place, (at, self.good_value(sample)));
+        let value = self.good_value(sample);
+        // Of two at one moment, the good one, else the larger one, is the newer: whichever came first.
+        let key = |value: Option<f64>| value.map_or(i64::MIN, ordered);
+        let place = self
+            .pending
+            .partition_point(|(other, held)| (*other, key(*held)) <= (at, key(value)));
+        self.pending.insert(place, (at, value));
         if self.pending.len() > PENDING_MAX {
             self.take_one();
         }
@@ -82,6 +111,15 @@ impl InputLine {
             self.last = Some((at, value.is_some()));
             if let Some(value) = value {
                 self.last_good = Some((at, value));
+                if !self.memory.is_zero() {
+                    self.taken.push_back((at, value));
+                    let is_old = |time: Moment| at.since(time) >= self.memory;
+                    while self.taken.len() > TAKEN_MAX
+                        || self.taken.front().is_some_and(|(time, _)| is_old(*time))
+                    {
+                        self.taken.pop_front();
+                    }
+                }
             }
         }
     }
@@ -93,18 +131,25 @@ impl InputLine {
         }
     }
 
+    /// The newest sample that a row has taken.
+    pub(crate) fn newest(&self) -> Option<Moment> {
+        self.last.map(|(at, _)| at)
+    }
+
     /// When the oldest sample that waits was taken.
     pub(crate) fn first_pending(&self) -> Option<Moment> {
         self.pending.front().map(|(at, _)| *at)
     }
 
-    /// Whether the row at `at` may be made, now that it is `now`: a line needs its far end.
+    /// Whether the row at `at` may be made, now that everything up to `now` has come: a line needs its far end, and
+    /// nothing that could lie before it may be still to come.
     pub(crate) fn is_ready(&self, at: Moment, now: Moment) -> bool {
         match self.fill {
             Fill::Hold => true,
             Fill::Linear => {
-                let has_end =
-                    |(time, value): &(Moment, Option<f64>)| *time >= at && value.is_some();
+                let has_end = |(time, value): &(Moment, Option<f64>)| {
+                    *time >= at && *time <= now && value.is_some()
+                };
                 self.pending.iter().any(has_end)
                     || self.last_good.is_some_and(|(time, _)| time >= at)
                     || now >= at + self.max_gap
@@ -149,6 +194,12 @@ impl InputLine {
     }
 }
 
+/// A number that is ordered as the finite f64 is.
+fn ordered(value: f64) -> i64 {
+    let bits = value.to_bits().cast_signed();
+    bits ^ (((bits >> 63).cast_unsigned()) >> 1).cast_signed()
+}
+
 #[cfg(test)]
 mod tests {
     use millrace_tags::{Reason, TagId, Value};
@@ -164,6 +215,7 @@ mod tests {
             fill,
             range: Some((0.0, 100.0)),
             required,
+            max_gap: None,
         };
         InputLine::new(&input, GAP)
     }
@@ -218,7 +270,9 @@ mod tests {
         assert!(!line.is_ready(at(500), at(600)));
         assert!(line.is_ready(at(500), at(2_500)));
         line.push(&good(1_000, 20.0));
-        assert!(line.is_ready(at(500), at(600)));
+        // Until then something could come that lies between.
+        assert!(!line.is_ready(at(500), at(999)));
+        assert!(line.is_ready(at(500), at(1_000)));
         assert_eq!(cell(&mut line, 500), Some((15.0, true)));
         assert_eq!(cell(&mut line, 1_000), Some((20.0, true)));
         assert_eq!(cell(&mut line, 1_500), Some((20.0, false)));
@@ -233,6 +287,42 @@ mod tests {
         assert_eq!(cell(&mut line, 300), Some((3.0, true)));
         line.push(&good(250, 2.5));
         assert_eq!(cell(&mut line, 400), Some((3.0, true)));
+    }
+
+    #[test]
+    fn of_two_at_one_moment_it_does_not_matter_which_came_first() {
+        let (one, other, bad) = (
+            good(100, 2.0),
+            good(100, 1.0),
+            Sample::bad(TagId(1), Reason::Timeout, at(100)),
+        );
+        for order in [
+            [&one, &other, &bad],
+            [&bad, &other, &one],
+            [&other, &bad, &one],
+        ] {
+            let mut line = line(Fill::Hold, true);
+            order.into_iter().for_each(|sample| line.push(sample));
+            assert_eq!(cell(&mut line, 200), Some((2.0, true)));
+        }
+    }
+
+    #[test]
+    fn good_values_are_remembered_for_a_while() {
+        let mut line = line(Fill::Hold, true);
+        line.remember(Duration::from_millis(300));
+        for ms in [100, 200, 300, 400, 500] {
+            line.push(&good(ms, ms as f64 / 10.0));
+        }
+        line.take_until(at(450));
+        let taken = |over| {
+            line.taken(at(450), Duration::from_millis(over))
+                .map(|it| it.1)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(taken(300), [20.0, 30.0, 40.0]);
+        assert_eq!(taken(100), [40.0]);
+        assert_eq!(taken(50), [0.0; 0]);
     }
 
     #[test]

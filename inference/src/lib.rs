@@ -22,6 +22,7 @@
 
 mod builtin;
 mod bundle;
+mod column;
 mod decision;
 pub mod eval;
 mod grid;
@@ -34,9 +35,9 @@ mod window;
 
 pub use builtin::{Builtin, BuiltinSettings, Method, PCA_VALUES_MAX, Pca};
 pub use bundle::{
-    Bundle, BundleError, Calibration as CalibrationRule, DecisionRule, FILE_BYTES_MAX, Fill,
-    Golden, GoldenError, GoldenFile, GoldenWindow, Grid, Input, Layout, MANIFEST_FILE, Manifest,
-    ModelFile, Normalisation, OutputNames, Problem, Threshold, Window,
+    Bundle, BundleError, Calibration as CalibrationRule, Column, DecisionRule, FILE_BYTES_MAX,
+    Fill, Golden, GoldenError, GoldenFile, GoldenWindow, Grid, Input, Layout, MANIFEST_FILE,
+    Manifest, ModelFile, Normalisation, OutputNames, Problem, Source, Threshold, Window,
 };
 pub use learned::RestoreError;
 pub use monitor::{Calibration, Gate, Monitor, NotScored, Output};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use millrace_tags::{Event, Moment, Sample, Share};
 
 use crate::bundle::{Bundle, Grid};
+use crate::column::Columns;
 use crate::decision::{Decision, Judged};
 use crate::grid::{Cell, InputLine};
 use crate::learned::{Learned, RestoreError};
@@ -14,6 +15,10 @@ use crate::onnx::{Detector, ScoreError, Scored};
 use crate::scorer::{ModelSpec, Scorer, WindowView};
 use crate::threshold::{Limit, Progress};
 use crate::window::Rows;
+
+/// Rows of a grid in time that are made without a sample of any input. Only inputs that are not required, and detectors of
+/// missing data, have so many.
+const SILENT_ROWS_MAX: i64 = 10_000;
 
 /// What a monitor says about one window.
 #[derive(Debug)]
@@ -131,13 +136,19 @@ pub struct Monitor {
     min_good_share: f64,
     len: usize,
     stride: usize,
+    /// The inputs.
     roles: Vec<Arc<str>>,
     lines: Vec<InputLine>,
+    /// The columns that are made of them.
+    columns: Columns,
+    column_roles: Vec<Arc<str>>,
     rows: Rows,
     /// Rows since the last output, so that there is one output a stride.
     rows_since: usize,
     /// The next row of a grid in time; `None` until the first sample.
     next_row: Option<Moment>,
+    /// No row lies before; it is only needed while there is no next one.
+    rows_from: Moment,
     /// The last scan.
     last_scan: Option<Moment>,
     gate: Option<Gate>,
@@ -154,6 +165,8 @@ impl Monitor {
         let window = &spec.window;
         let limit = Limit::new(spec.threshold);
         let line = |input| InputLine::new(input, window.max_gap);
+        let mut lines: Vec<InputLine> = spec.inputs.iter().map(line).collect();
+        let role = |role: &String| Arc::from(role.as_str());
         let rule = spec.decision.clone();
         Self {
             scorer: scorer.into(),
@@ -167,15 +180,18 @@ impl Monitor {
             min_good_share: window.min_good_share,
             len: window.len,
             stride: window.stride,
-            roles: spec
-                .inputs
+            roles: spec.inputs.iter().map(|input| role(&input.role)).collect(),
+            columns: Columns::new(&spec.columns, &mut lines),
+            column_roles: spec
+                .columns
                 .iter()
-                .map(|input| Arc::from(input.role.as_str()))
+                .map(|column| role(&column.role))
                 .collect(),
-            lines: spec.inputs.iter().map(line).collect(),
-            rows: Rows::new(window.len, spec.inputs.len()),
+            lines,
+            rows: Rows::new(window.len, spec.columns.len()),
             rows_since: 0,
             next_row: None,
+            rows_from: Moment(i64::MIN),
             last_scan: None,
             gate: None,
         }
@@ -305,20 +321,29 @@ impl Monitor {
         };
         let grid = i64::try_from(grid.as_nanos()).unwrap_or(i64::MAX);
         while let Some(at) = self.next_row.or_else(|| self.row_of_first_sample(grid)) {
-            self.next_row = Some(at);
+            // Until `to` has come, an older sample may, and with it an earlier row.
             if at > to || !self.lines.iter().all(|line| line.is_ready(at, to)) {
                 break;
             }
-            let is_gap = self.row(at, &mut outputs);
+            let is_gap = self.row(at, &mut outputs) || self.is_silent(at, grid, &mut outputs);
             let next = Moment(at.0.saturating_add(grid));
-            self.next_row = match self.row_of_first_sample(grid) {
-                // No row before the next sample can have more than this one had.
-                Some(first) if is_gap => Some(first.max(next)),
-                None if is_gap => None,
-                _ => Some(next),
-            };
+            self.rows_from = next;
+            // No row before the next sample can have more than one of a gap had.
+            self.next_row = (!is_gap).then_some(next);
         }
         outputs
+    }
+
+    /// Ends the window where no input had a sample for so long that rows are not worth making: a clock that jumps ahead
+    /// would make endless ones.
+    fn is_silent(&mut self, at: Moment, grid: i64, outputs: &mut Vec<Output>) -> bool {
+        let newest = self.lines.iter().filter_map(InputLine::newest).max();
+        let is_silent =
+            newest.is_some_and(|newest| at.0.saturating_sub(newest.0) / grid >= SILENT_ROWS_MAX);
+        if is_silent {
+            self.break_off(at, self.roles.clone(), outputs);
+        }
+        is_silent
     }
 
     /// The first row that the oldest waiting sample can be in.
@@ -330,7 +355,7 @@ impl Monitor {
             .min()?;
         let past = first.0.rem_euclid(grid);
         let to_next = if past == 0 { 0 } else { grid - past };
-        Some(Moment(first.0.saturating_add(to_next)))
+        Some(Moment(first.0.saturating_add(to_next)).max(self.rows_from))
     }
 
     /// Makes one row, and what follows from it. Whether it is a gap.
@@ -345,10 +370,20 @@ impl Monitor {
                 None => missing.push(role.clone()),
             }
         }
-        if !missing.is_empty() {
-            self.break_off(at, missing, outputs);
-            return true;
-        }
+        let row = match missing.is_empty() {
+            true => self.columns.row(at, &row, &self.lines).map_err(|column| {
+                let role = self.column_roles.get(column).cloned();
+                role.into_iter().collect()
+            }),
+            false => Err(missing),
+        };
+        let row = match row {
+            Ok(row) => row,
+            Err(missing) => {
+                self.break_off(at, missing, outputs);
+                return true;
+            }
+        };
         let was_full = self.rows.is_full();
         self.rows.push(at, &row);
         self.rows_since += 1;
@@ -386,7 +421,7 @@ impl Monitor {
         }
         let good = self.rows.good_share();
         if good < self.min_good_share {
-            let shares = self.roles.iter().zip(self.rows.good_shares());
+            let shares = self.column_roles.iter().zip(self.rows.good_shares());
             let to_blame = shares.filter(|(_, share)| *share < self.min_good_share);
             let roles = to_blame.map(|(role, _)| role.clone()).collect();
             return Err(NotScored::TooFewGood { good, roles });
@@ -414,7 +449,7 @@ impl Monitor {
 
     fn tell(&mut self, at: Moment, scored: &Scored, outputs: &mut Vec<Output>) {
         let good = self.rows.good_share();
-        let shares = shares(&self.roles, scored.contribution.as_deref());
+        let shares = shares(&self.column_roles, scored.contribution.as_deref());
         outputs.push(Output::Score {
             at,
             window_start: self.rows.start().unwrap_or(at),

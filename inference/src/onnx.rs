@@ -104,7 +104,7 @@ impl Detector {
             shape,
             layout: manifest.model.layout,
             rows: manifest.window.len,
-            inputs: manifest.inputs.len(),
+            inputs: manifest.columns.len(),
             normalisation: manifest.window.normalisation.clone(),
             has_contribution: manifest.output.contribution.is_some(),
         })
@@ -226,7 +226,7 @@ impl Detector {
         check("score".to_owned(), window.score, scored.score)?;
         let parts = window.contribution.iter().flatten();
         let actual = scored.contribution.iter().flatten();
-        for ((input, expected), actual) in manifest.inputs.iter().zip(parts).zip(actual) {
+        for ((input, expected), actual) in manifest.columns.iter().zip(parts).zip(actual) {
             check(
                 format!("contribution of {}", input.role),
                 *expected,

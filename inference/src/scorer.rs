@@ -7,7 +7,7 @@ use millrace_tags::Moment;
 use sha2::{Digest, Sha256};
 
 use crate::builtin::{Builtin, Training};
-use crate::bundle::{Bundle, DecisionRule, Input, Threshold, Window};
+use crate::bundle::{Bundle, Column, DecisionRule, Input, Threshold, Window};
 use crate::onnx::{Detector, ScoreError, Scored};
 use crate::threshold::Progress;
 
@@ -20,8 +20,10 @@ pub struct ModelSpec {
     pub version: String,
     /// What tells its content from that of others: SHA-256, hex.
     pub sha256: String,
-    /// The inputs, in the order of the window's columns.
+    /// The inputs, which samples are fed to.
     pub inputs: Vec<Input>,
+    /// The columns of the window, made of the inputs.
+    pub columns: Vec<Column>,
     /// How samples become windows.
     pub window: Window,
     /// The score that begins an event.
@@ -41,6 +43,7 @@ impl ModelSpec {
         let Self {
             sha256,
             inputs,
+            columns,
             window,
             threshold,
             decision,
@@ -48,7 +51,9 @@ impl ModelSpec {
             ..
         } = self;
         let smoothing = decision.smoothing;
-        let text = format!("{sha256} {inputs:?} {window:?} {threshold:?} {smoothing} {asset:?}");
+        let text = format!(
+            "{sha256} {inputs:?} {columns:?} {window:?} {threshold:?} {smoothing} {asset:?}"
+        );
         let digest = Sha256::digest(text.as_bytes());
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -62,6 +67,7 @@ impl From<&Bundle> for ModelSpec {
             version: manifest.version.clone(),
             sha256: bundle.sha256().to_owned(),
             inputs: manifest.inputs.clone(),
+            columns: manifest.columns.clone(),
             window: manifest.window.clone(),
             threshold: manifest.threshold,
             decision: manifest.decision.clone(),
@@ -76,7 +82,7 @@ impl From<&Bundle> for ModelSpec {
 pub struct WindowView<'a> {
     /// Finite values, row after row, in the units of the inputs.
     pub values: &'a [f32],
-    /// Share of good cells of each input, 0 to 1.
+    /// Share of good cells of each column, 0 to 1.
     pub good: &'a [f64],
     /// The time of each row.
     pub times: &'a [Moment],

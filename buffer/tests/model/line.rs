@@ -21,6 +21,7 @@ pub(crate) struct Line {
     pub(crate) entries: Vec<Entry>,
 }
 
+#[allow(clippy::large_enum_variant)] // nearly all of them are records
 pub(crate) enum Entry {
     Record(Record),
     Void(DropReason),

@@ -252,6 +252,20 @@ impl<'t> Fields<'t> {
         })
     }
 
+    /// A list of texts that `accept` likes.
+    pub(super) fn texts(
+        &self,
+        key: &'static str,
+        expected: &str,
+        accept: impl Fn(&[String]) -> bool,
+    ) -> Option<Vec<String>> {
+        self.read(key, expected, |value| {
+            let text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().map(str::to_owned);
+            let texts: Option<Vec<String>> = value.as_array()?.iter().map(text).collect();
+            texts.filter(|texts| accept(texts))
+        })
+    }
+
     /// Whether the key holds a table, rather than a plain value or nothing.
     pub(super) fn is_table(&self, key: &'static str) -> bool {
         self.get(key)

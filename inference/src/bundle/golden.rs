@@ -52,7 +52,7 @@ pub enum GoldenError {
     },
     /// A window has contributions for another number of inputs.
     #[error(
-        "windows[{index}].contribution holds {actual} numbers; model.toml has {expected} inputs"
+        "windows[{index}].contribution holds {actual} numbers; model.toml has {expected} columns"
     )]
     Contribution {
         /// Which window.

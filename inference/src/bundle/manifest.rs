@@ -18,6 +18,57 @@ pub struct Input {
     /// Whether a window without this input is a gap. Of an input that is not required, the last good
     /// value is used, however old it is, and counts as not good.
     pub required: bool,
+    /// How long a value of this input may stand in for newer ones, where that is not the window's `max_gap`: for inputs that
+    /// come at another pace.
+    pub max_gap: Option<Duration>,
+}
+
+/// One column of the window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Column {
+    /// The role of the input, or the name of what is made of inputs.
+    pub role: String,
+    /// What it holds. Inputs are told by their places.
+    pub source: Source,
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Source {
+    /// An input.
+    Input(usize),
+    /// One input less another.
+    Difference {
+        /// The input.
+        from: usize,
+        /// What is taken away.
+        take: usize,
+    },
+    /// The mean of an input's values in the time up to the row.
+    Mean {
+        /// The input.
+        input: usize,
+        /// The time.
+        over: Duration,
+    },
+    /// Their standard deviation.
+    Deviation {
+        /// The input.
+        input: usize,
+        /// The time.
+        over: Duration,
+    },
+    /// The effective value of a band of their spectrum.
+    Band {
+        /// The input.
+        input: usize,
+        /// The time.
+        over: Duration,
+        /// Lower end.
+        from_hz: f64,
+        /// Upper end.
+        to_hz: f64,
+    },
 }
 
 /// How a row between two samples is filled.
@@ -184,8 +235,10 @@ pub struct Manifest {
     pub created: Option<String>,
     /// The model file.
     pub model: ModelFile,
-    /// The inputs, in the order of the window's columns.
+    /// The inputs: what the configuration binds to tags.
     pub inputs: Vec<Input>,
+    /// The columns of the window, in order.
+    pub columns: Vec<Column>,
     /// How samples become windows.
     pub window: Window,
     /// Names of the graph's outputs.

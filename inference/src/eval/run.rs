@@ -104,6 +104,9 @@ impl Evaluation {
             shift(&mut event.at);
             shift(&mut event.start);
             event.end.as_mut().map(shift);
+            if let EventDetail::Anomaly { from, .. } = &mut event.detail {
+                from.as_mut().map(shift);
+            }
         }
         self
     }

@@ -11,7 +11,7 @@ use crate::bundle::{Layout, Manifest};
 
 /// The shape of one window in the layout of the model.
 pub(super) fn input_shape(manifest: &Manifest) -> Vec<usize> {
-    let (rows, inputs) = (manifest.window.len, manifest.inputs.len());
+    let (rows, inputs) = (manifest.window.len, manifest.columns.len());
     match manifest.model.layout {
         Layout::Ntf => vec![1, rows, inputs],
         Layout::Nft => vec![1, inputs, rows],

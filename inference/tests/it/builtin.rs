@@ -50,6 +50,7 @@ fn settings(method: Method, inputs: usize, len: usize) -> BuiltinSettings {
         fill: Fill::Hold,
         range: None,
         required: true,
+        max_gap: None,
     };
     BuiltinSettings {
         name: "test".to_owned(),

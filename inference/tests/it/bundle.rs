@@ -124,7 +124,7 @@ fn unknown_keys_are_refused_with_the_nearest() {
     assert_eq!(key, "input[0].xyz");
     assert_eq!(
         hint.as_deref(),
-        Some("known keys here are fill, range, required, role, unit")
+        Some("known keys here are column, fill, from, max_gap, op, range, required, role, unit")
     );
 }
 
@@ -192,6 +192,26 @@ fn values_that_do_not_fit_together_are_refused() {
             "layout = \"NTF\"",
             "layout = \"NTF\"\ndtype = \"f16\"",
             "model.dtype",
+        ),
+        (
+            "[[input]]\nrole = \"b\"",
+            "[[input]]\nrole = \"c\"\nop = \"mean\"\nfrom = [\"x\"]\nover = \"1s\"\n[[input]]\nrole = \"b\"",
+            "input[1].from",
+        ),
+        (
+            "[[input]]\nrole = \"b\"",
+            "[[input]]\nrole = \"c\"\nop = \"mean\"\nfrom = [\"a\"]\n[[input]]\nrole = \"b\"",
+            "input[1].over",
+        ),
+        (
+            "[[input]]\nrole = \"b\"",
+            "[[input]]\nrole = \"c\"\nop = \"difference\"\nfrom = [\"a\"]\n[[input]]\nrole = \"b\"",
+            "input[1].from",
+        ),
+        (
+            "[[input]]\nrole = \"b\"",
+            "[[input]]\nrole = \"c\"\nop = \"band\"\nover = \"1s\"\nband = [9, 1]\nfrom = [\"a\"]\n[[input]]\nrole = \"b\"",
+            "input[1].band",
         ),
     ];
     for (from, to, key) in cases {

@@ -341,3 +341,142 @@ fn a_gate_spares_windows() {
     );
     assert_eq!(second(&mut monitor, 5), ["5000 score 3.000"]);
 }
+
+#[test]
+fn columns_are_made_of_inputs() {
+    let fixture = fixture()
+        .edit("grid = \"1s\"", "grid = \"1s\"\nmin_good_share = 0.5")
+        .edit(
+            "[[input]]\nrole = \"b\"",
+            "[[input]]\nrole = \"head\"\nfrom = [\"a\", \"b\"]\nop = \"difference\"\n\n\
+             [[input]]\nrole = \"b\"\ncolumn = false",
+        );
+    let mut monitor = monitor(&fixture);
+    for at in (0..5).map(|s| s * 1_000) {
+        monitor.feed(0, &sample(at, 7.0));
+        monitor.feed(1, &sample(at, 4.0));
+    }
+    let outputs = monitor.advance(ms(4_000));
+    // Columns a and head: 7 + 3.
+    assert_eq!(lines(&outputs)[2], "2000 score 10.000");
+    let Output::Score { share, .. } = &outputs[2] else {
+        panic!("expected a score");
+    };
+    assert_eq!(&*share[1].0, "head");
+    assert!((share[1].1 - 0.3).abs() < 1e-6);
+}
+
+/// A fast signal beside slow ones: a band of its spectrum at each row.
+#[test]
+fn a_band_of_a_fast_signal_is_a_column() {
+    let fixture = fixture()
+        .edit("fill = \"hold\"", "column = false")
+        .edit(
+            "[[input]]\nrole = \"b\"",
+            "[[input]]\nrole = \"hum\"\nfrom = [\"a\"]\nop = \"band\"\nover = \"1s\"\nband = [40, 60]\n\n\
+             [[input]]\nrole = \"b\"\nmax_gap = \"1m\"",
+        );
+    let mut monitor = monitor(&fixture);
+    monitor.feed(1, &sample(0, 0.0));
+    let mut told = Vec::new();
+    for at in (0..6_000).step_by(2) {
+        let hz = if at < 3_000 { 50.0 } else { 10.0 };
+        let value = 2.0 * (std::f64::consts::TAU * hz * at as f64 / 1_000.0).sin();
+        monitor.feed(0, &sample(at, value));
+        told.extend(lines(&monitor.advance(ms(at))));
+    }
+    // 2 / sqrt(2), then less and less of it in the window of three rows.
+    assert_eq!(
+        told,
+        [
+            "0 no good value of hum",
+            "1000 warming up, 1 of 3 rows",
+            "2000 warming up, 2 of 3 rows",
+            "3000 score 1.414",
+            "4000 score 0.943",
+            "5000 score 0.471",
+        ]
+    );
+}
+
+/// A slow input beside fast ones has a gap of its own.
+#[test]
+fn an_input_may_come_at_another_pace() {
+    let fixture = fixture().edit("role = \"b\"", "role = \"b\"\nmax_gap = \"1m\"");
+    let mut monitor = monitor(&fixture);
+    monitor.feed(1, &sample(0, 1.0));
+    for at in (0..30).map(|s| s * 1_000) {
+        monitor.feed(0, &sample(at, 1.0));
+    }
+    let outputs = monitor.advance(ms(29_000));
+    assert_eq!(outputs.len(), 30);
+    assert_eq!(line(outputs.last().unwrap()), "29000 score 2.000");
+}
+
+/// A clock that jumps by years makes neither rows for each second of them, nor an end of scoring.
+#[test]
+fn silence_ends_in_a_gap_whatever_inputs_may_lack() {
+    let fixture = fixture()
+        .edit("fill = \"hold\"", "required = false")
+        .edit("range =", "required = false\nrange =")
+        .edit("grid = \"1s\"", "grid = \"1s\"\nmin_good_share = 0.000001");
+    let mut monitor = monitor(&fixture);
+    monitor.feed(0, &sample(0, 1.0));
+    monitor.feed(1, &sample(0, 1.0));
+    let year = 365 * 86_400_000;
+    let outputs = monitor.advance(ms(50 * year));
+    assert_eq!(
+        line(outputs.last().unwrap()),
+        "10000000 no good value of a, b"
+    );
+    assert!(outputs.len() <= 10_002);
+    monitor.feed(0, &sample(60 * year, 1.0));
+    assert_eq!(monitor.advance(ms(60 * year)).len(), 1);
+}
+
+const LATENESS_MS: i64 = 2_500;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Late samples: whatever order they arrive in, as long as none is later than the time that rows wait, windows and scores are
+    /// the same, and so they are when all of it is replayed.
+    #[test]
+    fn outputs_do_not_depend_on_the_order_of_arrival(
+        samples in prop::collection::vec(
+            (0usize..2, 0i64..15_000, -50.0..50.0f64, prop::bool::weighted(0.1), 0i64..=LATENESS_MS), 0..150),
+        coarse in any::<bool>(),
+        linear in any::<bool>(),
+        made in any::<bool>(),
+    ) {
+        let mut fixture = fixture();
+        if linear {
+            fixture = fixture.edit("fill = \"hold\"", "fill = \"linear\"");
+        }
+        if made {
+            fixture = fixture.edit("[[input]]\nrole = \"b\"", "[[input]]\nrole = \"c\"\nfrom = [\"a\"]\nop = \"std\"\nover = \"3s\"\n\n[[input]]\nrole = \"b\"\ncolumn = false");
+        }
+        let of = |(input, at, value, is_bad, _): &(usize, i64, f64, bool, i64)| {
+            // Many at the same moment, with the coarse ones.
+            let at = if coarse { at / 500 * 500 } else { *at };
+            (*input, at, if *is_bad { bad(at) } else { sample(at, *value) })
+        };
+        let mut replayed = monitor(&fixture);
+        for (input, _, sample) in samples.iter().map(of) {
+            replayed.feed(input, &sample);
+        }
+        let expected = lines(&replayed.advance(ms(40_000)));
+
+        let mut live = monitor(&fixture);
+        let mut arriving: Vec<_> = samples.iter().map(|it| (of(it), of(it).1 + it.4)).collect();
+        arriving.sort_by_key(|(_, arrival)| *arrival);
+        let mut actual = Vec::new();
+        for ((input, _, sample), arrival) in arriving {
+            // What arrives at this very moment may still lie so far back.
+            actual.extend(lines(&live.advance(ms(arrival - LATENESS_MS - 1))));
+            live.feed(input, &sample);
+        }
+        actual.extend(lines(&live.advance(ms(40_000))));
+        prop_assert_eq!(expected, actual);
+    }
+}

@@ -6,8 +6,8 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use super::{
-    Calibration, DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile,
-    Normalisation, OutputNames, Threshold, Window,
+    Calibration, Column, DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile,
+    Normalisation, OutputNames, Source, Threshold, Window,
 };
 use crate::bundle::fields::{Fields, Findings};
 use crate::bundle::problem::Problem;
@@ -85,8 +85,8 @@ fn read(root: Fields<'_>) -> Option<Manifest> {
     let version = version(&root);
     let created = root.text("created", "a date and time as text", is_short);
     let model = model(root.table("model"));
-    let inputs = inputs(&root);
-    let window = window(root.table("window"), &inputs);
+    let (inputs, columns) = inputs(&root);
+    let window = window(root.table("window"), &inputs, columns.len());
     let output = output(root.table("output"));
     let threshold = threshold(root.table("threshold"));
     let decision = decision(root.table("decision"));
@@ -100,6 +100,7 @@ fn read(root: Fields<'_>) -> Option<Manifest> {
         created,
         model: model?,
         inputs,
+        columns,
         window: window?,
         output: output?,
         threshold: threshold?,
@@ -200,7 +201,8 @@ fn model(fields: Fields<'_>) -> Option<ModelFile> {
     })
 }
 
-fn inputs(root: &Fields<'_>) -> Vec<Input> {
+/// The inputs, and the columns that they and what is made of them are.
+fn inputs(root: &Fields<'_>) -> (Vec<Input>, Vec<Column>) {
     let expected = "one [[input]] for each column of the window";
     let tables = root.tables("input", expected);
     if !root.has("input") || tables.len() > INPUTS_MAX {
@@ -208,22 +210,40 @@ fn inputs(root: &Fields<'_>) -> Vec<Input> {
         root.wrong("input", &expected, None);
     }
     let mut roles = BTreeSet::new();
-    tables
+    let (mut inputs, mut drafts) = (Vec::new(), Vec::new());
+    for fields in tables {
+        if fields.has("op") || fields.has("from") {
+            drafts.extend(made(fields, &mut roles).map(Draft::Made));
+        } else if let Some((input, is_column)) = input(fields, &mut roles) {
+            if is_column {
+                drafts.push(Draft::Input(inputs.len(), input.role.clone()));
+            }
+            inputs.push(input);
+        }
+    }
+    let columns: Vec<Column> = drafts
         .into_iter()
-        .filter_map(|fields| input(fields, &mut roles))
-        .collect()
+        .filter_map(|draft| draft.column(&inputs))
+        .collect();
+    if columns.is_empty() && !inputs.is_empty() {
+        root.wrong("input", "at least one input that is a column", None);
+    }
+    (inputs, columns)
 }
 
-fn input(fields: Fields<'_>, roles: &mut BTreeSet<String>) -> Option<Input> {
-    let role = name(&fields, "role");
+fn role(fields: &Fields<'_>, roles: &mut BTreeSet<String>) -> Option<String> {
+    let role = name(fields, "role");
     if let Some(role) = &role
         && !roles.insert(role.clone())
     {
         fields.wrong("role", "a role that no other input has", None);
     }
-    let unit = fields.text("unit", "a unit", |text| {
-        text.chars().count() <= TEXT_CHARS_MAX
-    });
+    role
+}
+
+fn input(fields: Fields<'_>, roles: &mut BTreeSet<String>) -> Option<(Input, bool)> {
+    let role = role(&fields, roles);
+    let unit = unit(&fields);
     let fill = fields.word("fill", &["hold", "linear"]);
     let range = fields.numbers(
         "range",
@@ -231,8 +251,11 @@ fn input(fields: Fields<'_>, roles: &mut BTreeSet<String>) -> Option<Input> {
         |range| matches!(range, [smallest, largest] if smallest < largest),
     );
     let required = fields.flag("required");
+    let gap = "how long a value may stand in for newer ones, such as \"5m\"";
+    let max_gap = fields.duration("max_gap", gap, GRID_MIN..=MAX_GAP_MAX);
+    let column = fields.flag("column");
     fields.finish();
-    Some(Input {
+    let input = Input {
         role: role?,
         unit: unit.unwrap_or_default(),
         fill: if fill == Some(1) {
@@ -242,11 +265,133 @@ fn input(fields: Fields<'_>, roles: &mut BTreeSet<String>) -> Option<Input> {
         },
         range: range.map(|range| (range[0], range[1])),
         required: required.unwrap_or(true),
+        max_gap,
+    };
+    Some((input, column.unwrap_or(true)))
+}
+
+fn unit(fields: &Fields<'_>) -> Option<String> {
+    fields.text("unit", "a unit", |text| {
+        text.chars().count() <= TEXT_CHARS_MAX
     })
 }
 
-fn window(fields: Fields<'_>, inputs: &[Input]) -> Option<Window> {
-    let len_max = WINDOW_ROWS_MAX.min(WINDOW_VALUES_MAX / inputs.len().max(1));
+/// A column before the places of all inputs are known.
+enum Draft<'t> {
+    Input(usize, String),
+    Made(Made<'t>),
+}
+
+/// A column that is made of inputs.
+struct Made<'t> {
+    fields: Fields<'t>,
+    role: String,
+    from: Vec<String>,
+    op: usize,
+    over: Option<Duration>,
+    band: Option<Vec<f64>>,
+}
+
+const OPS: [&str; 4] = ["difference", "mean", "std", "band"];
+
+fn made<'t>(fields: Fields<'t>, roles: &mut BTreeSet<String>) -> Option<Made<'t>> {
+    let role = role(&fields, roles);
+    unit(&fields);
+    let op = fields.word("op", &OPS);
+    let op = fields.required("op", "\"difference\", \"mean\", \"std\" or \"band\"", op);
+    let (number, expected) = match op {
+        Some(0) => (
+            2,
+            "the roles of two inputs, of which the second is taken away",
+        ),
+        _ => (1, "the role of one input, in a list"),
+    };
+    let from = fields.texts("from", expected, |from| from.len() == number);
+    let from = fields.required("from", expected, from);
+    let expected = "the time up to the row that it is made of, such as \"10s\", at most 1day";
+    let over = fields.duration("over", expected, GRID_MIN..=GRID_MAX);
+    let over = match op {
+        Some(0) | None => over,
+        Some(_) => Some(fields.required("over", expected, over)?),
+    };
+    if op == Some(0) && over.is_some() {
+        fields.wrong(
+            "over",
+            "no such key for op = \"difference\"",
+            Some("remove it".to_owned()),
+        );
+    }
+    let expected = "[lower, upper] end of the band in Hz, from 0";
+    let ends = |band: &[f64]| matches!(band, [lower, upper] if 0.0 <= *lower && lower < upper);
+    let band = fields.numbers("band", expected, ends);
+    let band = match op {
+        Some(3) => Some(fields.required("band", expected, band)?),
+        _ => None,
+    };
+    Some(Made {
+        role: role?,
+        from: from?,
+        op: op?,
+        over,
+        band,
+        fields,
+    })
+}
+
+impl Draft<'_> {
+    fn column(self, inputs: &[Input]) -> Option<Column> {
+        let made = match self {
+            Draft::Input(place, role) => {
+                return Some(Column {
+                    role,
+                    source: Source::Input(place),
+                });
+            }
+            Draft::Made(made) => made,
+        };
+        let place = |role: &String| inputs.iter().position(|input| input.role == *role);
+        let places: Option<Vec<usize>> = made.from.iter().map(place).collect();
+        if places.is_none() {
+            let roles: Vec<&str> = inputs.iter().map(|input| input.role.as_str()).collect();
+            let hint = format!("inputs that are bound to tags are {}", roles.join(", "));
+            made.fields
+                .wrong("from", "roles of inputs that are bound to tags", Some(hint));
+        }
+        made.fields.finish();
+        let over = made.over.unwrap_or_default();
+        let source = match (made.op, places?.as_slice()) {
+            (0, [from, take]) => Source::Difference {
+                from: *from,
+                take: *take,
+            },
+            (1, [input]) => Source::Mean {
+                input: *input,
+                over,
+            },
+            (2, [input]) => Source::Deviation {
+                input: *input,
+                over,
+            },
+            (3, [input]) => {
+                let band = made.band?;
+                Source::Band {
+                    input: *input,
+                    over,
+                    from_hz: band[0],
+                    to_hz: band[1],
+                }
+            }
+            _ => return None,
+        };
+        Some(Column {
+            role: made.role,
+            source,
+        })
+    }
+}
+
+fn window(fields: Fields<'_>, inputs: &[Input], columns: usize) -> Option<Window> {
+    let len_max = WINDOW_ROWS_MAX.min(WINDOW_VALUES_MAX / columns.max(1));
     let rows = format!("a whole number of rows, 1 to {len_max}");
     let len = fields.required("len", &rows, fields.count("len", &rows, 1..=len_max));
     let stride = fields.count("stride", &rows, 1..=len_max);
@@ -277,7 +422,7 @@ fn window(fields: Fields<'_>, inputs: &[Input]) -> Option<Window> {
     }
     let normalisation = fields
         .has("normalisation")
-        .then(|| normalisation(fields.table("normalisation"), inputs.len()));
+        .then(|| normalisation(fields.table("normalisation"), columns));
     fields.finish();
     Some(Window {
         len: len?,
@@ -303,13 +448,13 @@ fn grid(fields: &Fields<'_>) -> Option<Grid> {
     duration.map(Grid::Every)
 }
 
-fn normalisation(fields: Fields<'_>, inputs: usize) -> Option<Normalisation> {
-    let expected = format!("{inputs} numbers, one for each input");
-    let mean = fields.numbers("mean", &expected, |mean| mean.len() == inputs);
+fn normalisation(fields: Fields<'_>, columns: usize) -> Option<Normalisation> {
+    let expected = format!("{columns} numbers, one for each column");
+    let mean = fields.numbers("mean", &expected, |mean| mean.len() == columns);
     let mean = fields.required("mean", &expected, mean);
-    let expected = format!("{inputs} numbers above 0, one for each input");
+    let expected = format!("{columns} numbers above 0, one for each column");
     let scale = fields.numbers("scale", &expected, |scale| {
-        scale.len() == inputs && scale.iter().all(|scale| *scale > 0.0)
+        scale.len() == columns && scale.iter().all(|scale| *scale > 0.0)
     });
     let scale = fields.required("scale", &expected, scale);
     let clip = fields.number("clip", "a number above 0", |clip| clip > 0.0);
