@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millrace_uplink::bootstrap::DpsKey;
-use millrace_uplink::{Secret, SecretSource};
+use millrace_uplink::{Proxy, ProxyAddress, Secret, SecretSource};
 
 use super::{Bootstrap, SPREAD_MAX, ca_sha256, external_id, optional, read_uplink, url};
 use crate::config::complaint::Complaint;
@@ -82,6 +82,11 @@ pub(crate) const CLAIM: SectionDoc = SectionDoc {
             "What first requests are spread over, as in `[bootstrap]`.",
         )
         .default("10s"),
+        KeyDoc::new(
+            "proxy",
+            Kind::Form("http://host:port or socks5://host:port"),
+            "The way out for the first contact and renewals; one that wants no login.",
+        ),
         KeyDoc::new(
             "interface",
             Kind::Form("the name of a network interface such as eth0"),
@@ -214,6 +219,7 @@ fn settings(section: &Section<'_>) -> Option<Bootstrap> {
     let interface = optional(section, "interface", || {
         section.form("interface", interface)
     });
+    let proxy = optional(section, "proxy", || section.form("proxy", proxy));
     let plain = section.node("url").and_then(Node::as_text);
     if provider == Some("est") && plain.is_some_and(|url| url.starts_with("http://")) {
         section.complain("url", Complaint::new("est asks over https:// only"));
@@ -231,6 +237,7 @@ fn settings(section: &Section<'_>) -> Option<Bootstrap> {
         },
         ca_file: None,
         ca_sha256: ca_sha256?,
+        proxy: proxy?,
         generation: None,
         secure_key: None,
         id_scope: None,
@@ -240,6 +247,18 @@ fn settings(section: &Section<'_>) -> Option<Bootstrap> {
         uplink: uplink?,
         brought: None,
         interface: interface?,
+    })
+}
+
+/// The address' own words are not used: they show it.
+fn proxy(text: &str) -> Result<Proxy, Complaint> {
+    let address = text.parse::<ProxyAddress>().map_err(|_| {
+        Complaint::new("http://host:port or socks5://host:port is expected, without a login")
+    })?;
+    Ok(Proxy {
+        address,
+        username: None,
+        password: None,
     })
 }
 
@@ -384,6 +403,10 @@ mod tests {
             (
                 base(&format!("{token}spread = \"{PLANTED}\"")),
                 "spread does not fit",
+            ),
+            (
+                base(&format!("{token}proxy = \"http://u:{PLANTED}@p:1\"")),
+                "proxy does not fit",
             ),
             (
                 base(&format!("{token}tokn = \"{PLANTED}\"")),
