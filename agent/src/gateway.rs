@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::apply::Changes;
 use crate::bootstrap::{Desk, Seen, SeenUplink};
 use crate::config::written::{digest, without_secrets};
-use crate::config::{Config, Connection, Pattern};
+use crate::config::{self, Config, Connection, Pattern};
 use crate::delivery::{Plant, PlantTag, Uplink};
 use crate::device::{Device, chain};
 use crate::events::EventLog;
@@ -206,6 +206,25 @@ impl Gateway {
                 known: known.join(", "),
             }
         })
+    }
+
+    /// The model of that name, and how it is configured.
+    ///
+    /// # Errors
+    /// Names those that there are.
+    pub(crate) fn model(&self, name: &str) -> Result<(&config::Model, &Arc<Model>), String> {
+        let mut models = self.config.models.iter().zip(&self.models);
+        models
+            .find(|(settings, _)| settings.name == name)
+            .ok_or_else(|| {
+                let known: Vec<&str> = self
+                    .config
+                    .models
+                    .iter()
+                    .map(|it| it.name.as_str())
+                    .collect();
+                format!("there is no model {name}; there are: {}", known.join(", "))
+            })
     }
 
     /// The line of that name.

@@ -1,53 +1,127 @@
-//! Scoring beside polling: one thread a model, fed over a bounded channel.
+//! Models at work: scoring beside polling, and changing versions without a restart.
 //!
-//! A poller offers samples to a [`ModelTap`] and never waits: where the model cannot keep up, samples
-//! are shed and counted, and the model says that its windows are thin. Scores and events go into the
-//! buffer like every other sample, under the model's own number line.
+//! A poller offers samples to a [`ModelTap`] and never waits. Each version of a model that runs has them in its own inbox
+//! ([`slot`]); a few threads at low priority score for all of them ([`pool`]), within a share of the processor ([`budget`]). What they
+//! say goes to one task, the desk ([`desk`]), which knows which version counts ([`roles`]), tells the rest of the program, and takes
+//! a promoted version back that fails its trial ([`trial`]).
+
+mod budget;
+mod desk;
+mod feed;
+mod pool;
+mod priority;
+mod publish;
+mod roles;
+mod shadow;
+mod slot;
+mod trial;
 
 use std::collections::HashMap;
-use std::panic::AssertUnwindSafe;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use millrace_buffer::Buffer;
-use millrace_inference::{Monitor, NotScored, Output};
-use millrace_tags::{Clock, EventState, Moment, Sample, SourceId, TagId, Value};
+use millrace_inference::{Grid, ModelSpec, Monitor, Scorer};
+use millrace_tags::{Clock, TagId};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
 
-use crate::events::EventLog;
-use crate::live::LiveTable;
 use crate::report::ModelStatus;
+use budget::Budget;
+use desk::{Desk, Message, Order, SharedFeeds, ToDesk};
+use feed::{Feeds, Reach};
+use pool::Pool;
+use roles::Roles;
 
-/// Batches that may wait for a model: some seconds of a fast poll cycle.
-const BATCHES_WAITING_MAX: usize = 256;
+pub(crate) use desk::TakeVerdict;
+pub(crate) use feed::ModelTap;
+pub(crate) use publish::{ModelTags, Publisher};
+pub(crate) use roles::Verdict;
+pub(crate) use trial::Bounds;
 
-/// How long after its time a grid row may still get samples: a reading on its way through the channel.
-const ROW_LATENESS: Duration = Duration::from_millis(100);
+/// A version takes over within this, or it fills its first window beside the one before.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
 
-/// How often grid time moves on when no sample comes.
-const GRID_TICK: Duration = Duration::from_millis(50);
-
-/// What goes to a model's thread.
-enum Feed {
-    /// Samples with the index of the input that each belongs to.
-    Samples(Vec<(usize, Sample)>),
-    /// A poll cycle of the model's device is over.
-    EndScan(Moment),
+/// Which version of a model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct VersionId {
+    /// As its manifest says.
+    pub(crate) version: String,
+    /// SHA-256 of its model.
+    pub(crate) sha256: String,
+    /// What the shelf calls it; `None`: it is the configured bundle.
+    pub(crate) shelf: Option<String>,
 }
 
-/// One model's state, as the local API shows it.
+/// A version that can run.
+pub(crate) struct Built {
+    id: VersionId,
+    monitor: Monitor,
+    /// The roles of its inputs, in their order.
+    roles: Vec<String>,
+    reach: Reach,
+    lateness: Duration,
+}
+
+impl Built {
+    /// A version, with what scores for it.
+    pub(crate) fn new(spec: &ModelSpec, scorer: impl Into<Scorer>, shelf: Option<String>) -> Self {
+        let window = &spec.window;
+        // A quarter more, for what comes late and for the window that is being filled.
+        let rows = window.len + window.len / 4 + 4;
+        let reach = match window.grid {
+            Grid::Scan => Reach {
+                time: Duration::ZERO,
+                scans: rows,
+            },
+            Grid::Every(grid) => Reach {
+                time: grid * u32::try_from(rows).unwrap_or(u32::MAX)
+                    + window.max_gap
+                    + window.lateness,
+                scans: 0,
+            },
+        };
+        Self {
+            id: VersionId {
+                version: spec.version.clone(),
+                sha256: spec.sha256.clone(),
+                shelf,
+            },
+            monitor: Monitor::of(spec, scorer),
+            roles: spec.inputs.iter().map(|it| it.role.clone()).collect(),
+            reach,
+            lateness: window.lateness,
+        }
+    }
+
+    /// Which version it is.
+    pub(crate) fn id(&self) -> &VersionId {
+        &self.id
+    }
+
+    fn reach(&self) -> Reach {
+        self.reach
+    }
+}
+
+/// What became of a version that was to score.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Swapped {
+    /// It scores from the next window on.
+    Scores,
+    /// It fills its first window; the version before scores until then.
+    Filling,
+}
+
+/// A model that runs: its state, as the local API shows it, and the way to change its version.
 pub(crate) struct Model {
     status: Mutex<ModelStatus>,
+    desk: ToDesk,
+    feeds: SharedFeeds,
+    /// Held by whoever changes its versions, on the shelf and here.
+    pub(crate) changing: tokio::sync::Mutex<()>,
 }
 
 impl Model {
-    /// A model that has not scored yet.
-    pub(crate) fn new(status: ModelStatus) -> Arc<Self> {
-        Arc::new(Self {
-            status: Mutex::new(status),
-        })
-    }
-
     /// The state as it is now.
     pub(crate) fn report(&self) -> ModelStatus {
         self.status
@@ -64,201 +138,164 @@ impl Model {
         });
     }
 
-    fn update(&self, change: impl FnOnce(&mut ModelStatus)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut ModelStatus)) {
         change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
     }
-}
 
-/// A device's connection to a model that uses some of its tags.
-pub(crate) struct ModelTap {
-    inputs: HashMap<TagId, Vec<usize>>,
-    feed: SyncSender<Feed>,
-    model: Arc<Model>,
-}
-
-impl ModelTap {
-    /// Offers what the device just said; sheds it where the model is behind.
-    pub(crate) fn offer(&mut self, samples: &[Sample]) {
-        let mut batch = Vec::new();
-        for sample in samples {
-            for input in self.inputs.get(&sample.tag).into_iter().flatten() {
-                batch.push((*input, sample.clone()));
-            }
-        }
-        if !batch.is_empty() {
-            let shed = batch.len() as u64;
-            self.send(Feed::Samples(batch), shed);
-        }
-    }
-
-    /// Tells the model that a poll cycle of the device is over.
-    pub(crate) fn end_scan(&mut self, at: Moment) {
-        self.send(Feed::EndScan(at), 0);
-    }
-
-    fn send(&self, feed: Feed, samples: u64) {
-        if let Err(TrySendError::Full(_)) = self.feed.try_send(feed) {
-            self.model
-                .update(|status| status.samples_shed_total += samples);
-        }
-    }
-}
-
-/// The numbers that a model's results go under.
-pub(crate) struct ModelTags {
-    /// The model's number line.
-    pub(crate) source: SourceId,
-    /// Tag `score`.
-    pub(crate) score: TagId,
-    /// Tag `ratio`: score over threshold.
-    pub(crate) ratio: TagId,
-    /// Tags `share/<role>`.
-    pub(crate) shares: HashMap<Arc<str>, TagId>,
-}
-
-/// Everything that a model's thread owns.
-pub(crate) struct Scoring {
-    /// Its name.
-    pub(crate) name: String,
-    /// Roles of the inputs, in order of their indexes.
-    pub(crate) roles: Vec<String>,
-    /// Windows, detector and decision.
-    pub(crate) monitor: Monitor,
-    /// Where results go.
-    pub(crate) tags: ModelTags,
-    /// Shown by the local API.
-    pub(crate) model: Arc<Model>,
-    /// Keeps results until an uplink has them.
-    pub(crate) buffer: Buffer,
-    /// Shows scores beside the devices' values.
-    pub(crate) live: Arc<LiveTable>,
-    /// Shows events.
-    pub(crate) events: Arc<EventLog>,
-    /// Moves grid time when no sample comes.
-    pub(crate) clock: Arc<dyn Clock>,
-}
-
-/// A running model: how to make taps for it.
-pub(crate) struct ModelFeed {
-    roles: Vec<String>,
-    feed: SyncSender<Feed>,
-    model: Arc<Model>,
-}
-
-impl ModelFeed {
-    /// The roles of the model's inputs, in order of their indexes.
-    pub(crate) fn roles(&self) -> &[String] {
-        &self.roles
-    }
-
-    /// A tap that maps these tags of one device to input indexes.
-    pub(crate) fn tap(&self, inputs: HashMap<TagId, Vec<usize>>) -> ModelTap {
-        ModelTap {
-            inputs,
-            feed: self.feed.clone(),
-            model: self.model.clone(),
-        }
-    }
-}
-
-impl Scoring {
-    /// Starts the model's thread. It ends when every tap and the feed are gone.
+    /// Has a version score from the next window on, without a gap and without a window told twice. On trial, it is
+    /// taken back where it fails.
     ///
     /// # Errors
-    /// Where the system gives no thread.
-    pub(crate) fn spawn(self) -> std::io::Result<(ModelFeed, std::thread::JoinHandle<()>)> {
-        let (feed, incoming) = sync_channel(BATCHES_WAITING_MAX);
-        let model = self.model.clone();
-        let roles = self.roles.clone();
-        // The kernel shows the first 15 bytes of a thread's name.
-        let name = format!("model-{}", self.name);
-        let thread = std::thread::Builder::new()
-            .name(name)
-            .spawn(move || self.run_guarded(&incoming))?;
-        Ok((ModelFeed { roles, feed, model }, thread))
-    }
-
-    /// A model that makes its runtime panic ends alone, and says so.
-    fn run_guarded(self, incoming: &Receiver<Feed>) {
-        let (name, model) = (self.name.clone(), self.model.clone());
-        let scoring = AssertUnwindSafe(|| self.run(incoming));
-        if std::panic::catch_unwind(scoring).is_err() {
-            tracing::error!(model = %name, "scoring failed by a mistake in this program or its model runtime");
-            model.fail("scoring failed by a mistake in this program; see its log".to_owned());
+    /// Why it does not; the version before goes on.
+    pub(crate) async fn swap(&self, built: Built, on_trial: bool) -> Result<Swapped, String> {
+        let (answer, told) = oneshot::channel();
+        self.desk.order(Order::Swap {
+            built: Box::new(built),
+            on_trial,
+            answer: Some(answer),
+        });
+        match tokio::time::timeout(ANSWER_MAX, told).await {
+            Ok(Ok(told)) => told,
+            Ok(Err(_)) => Err("the agent stops".to_owned()),
+            // It is on its way.
+            Err(_) => Ok(Swapped::Filling),
         }
     }
 
-    fn run(mut self, incoming: &Receiver<Feed>) {
-        loop {
-            let outputs = match incoming.recv_timeout(GRID_TICK) {
-                Ok(Feed::Samples(batch)) => {
-                    for (input, sample) in &batch {
-                        self.monitor.feed(*input, sample);
-                    }
-                    self.advance()
-                }
-                Ok(Feed::EndScan(at)) => self.monitor.end_scan(at),
-                Err(RecvTimeoutError::Timeout) => self.advance(),
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            for output in outputs {
-                self.publish(output);
-            }
-        }
+    /// Has a version score, at the start of the program: there is nobody to tell.
+    pub(crate) fn begin(&self, built: Built, on_trial: bool) {
+        self.desk.order(Order::Swap {
+            built: Box::new(built),
+            on_trial,
+            answer: None,
+        });
     }
 
-    fn advance(&mut self) -> Vec<Output> {
-        let lateness = i64::try_from(ROW_LATENESS.as_nanos()).unwrap_or(i64::MAX);
-        self.monitor.advance(Moment(self.clock.now().0 - lateness))
+    /// Has a version score beside the one that counts; another one that did stops.
+    #[allow(dead_code)] // until the shelf has a place for it
+    pub(crate) fn shadow(&self, built: Built) {
+        self.desk.order(Order::Shadow {
+            built: Box::new(built),
+        });
     }
 
-    fn publish(&mut self, output: Output) {
-        match output {
-            Output::Score {
-                at,
-                score,
-                ratio,
-                share,
-                ..
-            } => {
-                let number = |tag, value| Sample::good(tag, Value::F64(value), at);
-                let mut samples = vec![number(self.tags.score, score)];
-                samples.extend(ratio.map(|ratio| number(self.tags.ratio, ratio)));
-                for (role, share) in &share {
-                    samples.extend(self.tags.shares.get(role).map(|tag| number(*tag, *share)));
-                }
-                self.live.confirm(&samples);
-                self.buffer.append(self.tags.source, samples);
-                self.model.update(|status| {
-                    status.state = "running".to_owned();
-                    status.error = None;
-                    status.score = Some(score);
-                    status.ratio = ratio;
-                    status.windows_total += 1;
-                });
-            }
-            Output::NotScored { reason, .. } => self.model.update(|status| {
-                status.state = state(&reason).to_owned();
-                status.error = Some(reason.to_string());
-            }),
-            Output::Event(event) => {
-                tracing::info!(model = %self.name, state = ?event.state, "anomaly");
-                self.model
-                    .update(|status| status.anomaly = event.state != EventState::End);
-                self.events.record(&self.name, &event);
-                self.buffer.append_event(self.tags.source, event);
-            }
+    /// No version scores beside any more; gives the one that did.
+    #[allow(dead_code)] // until the shelf has a place for it
+    pub(crate) async fn stop_shadow(&self) -> Option<VersionId> {
+        let (answer, told) = oneshot::channel();
+        self.desk.order(Order::StopShadow { answer });
+        told.await.ok().flatten()
+    }
+
+    /// A tap that maps tags of one device to the roles that they play.
+    pub(crate) fn tap(&self, roles: HashMap<TagId, Vec<usize>>) -> ModelTap {
+        ModelTap {
+            roles,
+            feeds: self.feeds.clone(),
         }
     }
 }
 
-/// The word for a model that does not score.
-fn state(reason: &NotScored) -> &'static str {
-    match reason {
-        NotScored::WarmingUp { .. } => "warming-up",
-        NotScored::Training(_) => "calibrating",
-        NotScored::TooFewGood { .. } | NotScored::Gap { .. } => "starved",
-        NotScored::Held => "running",
-        NotScored::Failed(_) => "failed",
+/// A model that is to run.
+pub(crate) struct Plan {
+    /// Its name.
+    pub(crate) name: String,
+    /// Roles that have tags, in the order that taps count them.
+    pub(crate) roles: Vec<String>,
+    /// What its versions on trial are held to.
+    pub(crate) bounds: Bounds,
+    /// Where its results go.
+    pub(crate) publisher: Publisher,
+}
+
+/// All models of a gateway: made first, started once everything else is there.
+pub(crate) struct Models {
+    clock: Arc<dyn Clock>,
+    pool: Arc<Pool>,
+    budget: Arc<Budget>,
+    told: UnboundedSender<Message>,
+    messages: UnboundedReceiver<Message>,
+    planned: Vec<(Roles, Vec<String>)>,
+}
+
+impl Models {
+    /// None yet; together they may take so many percent of one core.
+    pub(crate) fn new(cpu_share: u32, clock: Arc<dyn Clock>) -> Self {
+        let (told, messages) = mpsc::unbounded_channel();
+        Self {
+            clock,
+            pool: Pool::new(told.clone()),
+            budget: Budget::new(cpu_share),
+            told,
+            messages,
+            planned: Vec::new(),
+        }
+    }
+
+    /// Adds one that has no version yet.
+    pub(crate) fn add(&mut self, plan: Plan) -> Arc<Model> {
+        let feeds = Feeds::new(self.pool.clone(), self.clock.clone());
+        let status = ModelStatus {
+            name: plan.name.clone(),
+            state: "warming-up".to_owned(),
+            ..ModelStatus::default()
+        };
+        let model = Arc::new(Model {
+            status: Mutex::new(status),
+            desk: ToDesk(self.told.clone(), self.planned.len()),
+            feeds: feeds.clone(),
+            changing: tokio::sync::Mutex::default(),
+        });
+        let named = (plan.name, plan.bounds);
+        let clock = self.clock.clone();
+        let roles = Roles::new(named, model.clone(), feeds, plan.publisher, clock);
+        self.planned.push((roles, plan.roles));
+        model
+    }
+
+    /// Starts the threads and the desk.
+    ///
+    /// # Errors
+    /// Where the system gives no threads.
+    pub(crate) fn start(self, take_verdict: TakeVerdict) -> std::io::Result<RunningModels> {
+        if !self.planned.is_empty() {
+            self.pool.start()?;
+        }
+        let desk = Desk {
+            models: self.planned,
+            messages: self.messages,
+            pool: self.pool.clone(),
+            budget: self.budget,
+            take_verdict,
+            slots: 0,
+        };
+        Ok(RunningModels {
+            pool: self.pool,
+            told: self.told,
+            desk: tokio::spawn(desk.run()),
+        })
     }
 }
+
+/// The threads and the desk.
+pub(crate) struct RunningModels {
+    pool: Arc<Pool>,
+    told: UnboundedSender<Message>,
+    desk: tokio::task::JoinHandle<()>,
+}
+
+impl RunningModels {
+    /// Ends them once what was offered is scored and told; `false` where that took longer than `most`.
+    pub(crate) async fn stop(self, most: Duration) -> bool {
+        let Self { pool, told, desk } = self;
+        let stopped = tokio::task::spawn_blocking(move || pool.stop(most)).await;
+        // Behind all that was told.
+        let _ = told.send(Message::Stop);
+        // It panics by a mistake only, which is in the log.
+        let _ = desk.await;
+        stopped.unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 mod buffer;
 mod device;
+mod model;
 mod opcua;
 
 use millrace_tags::LogKind;
@@ -12,6 +13,7 @@ use crate::cli::show;
 
 pub(crate) use buffer::{BufferStatus, Damage, Lanes, LogStatus, Refused, about_duration};
 pub(crate) use device::{DeviceState, DeviceStatus, ExcludedRange, Since, TroubleReport};
+pub(crate) use model::{ModelStatus, NextStatus, ShadowStatus, TakenBackStatus, TrialStatus};
 pub(crate) use opcua::{
     CallDone, CallOutput, NodeRow, NodeTree, OpcuaQuestion, OpcuaRequest, ServerIdentity,
 };
@@ -141,34 +143,6 @@ pub(crate) struct TracePiece {
 
 fn is_zero(count: &u64) -> bool {
     *count == 0
-}
-
-/// One model.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct ModelStatus {
-    /// Its name.
-    pub(crate) name: String,
-    /// Version of the bundle.
-    pub(crate) version: Option<String>,
-    /// SHA-256 of the model file.
-    pub(crate) sha256: Option<String>,
-    /// `running`, `warming-up`, `starved` or `failed`.
-    pub(crate) state: String,
-    /// Why it does not score.
-    pub(crate) error: Option<String>,
-    /// Why the version that was promoted does not run; the configured bundle does instead.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) shelf_error: Option<String>,
-    /// The newest score.
-    pub(crate) score: Option<f64>,
-    /// The newest score over the threshold.
-    pub(crate) ratio: Option<f64>,
-    /// Whether an anomaly lasts.
-    pub(crate) anomaly: bool,
-    /// Windows scored.
-    pub(crate) windows_total: u64,
-    /// Samples shed because scoring could not keep up.
-    pub(crate) samples_shed_total: u64,
 }
 
 /// One uplink.
@@ -505,8 +479,14 @@ fn metered_problem(metered: &MeteredStatus) -> Option<String> {
 
 fn model_problem(model: &ModelStatus) -> Option<String> {
     let (name, error) = (&model.name, cause(&model.error));
-    let fails = model.state == "failed" || model.state == "starved";
-    fails.then(|| format!("model {name} does not score: {error}"))
+    if model.state == "failed" || model.state == "starved" {
+        return Some(format!("model {name} does not score: {error}"));
+    }
+    let taken_back = model.taken_back.as_ref()?;
+    let (version, reason) = (&taken_back.version, &taken_back.reason);
+    Some(format!(
+        "version {version} of model {name} was taken back: {reason}"
+    ))
 }
 
 fn bootstrap_problem(bootstrap: &BootstrapStatus) -> Option<String> {

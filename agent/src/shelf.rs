@@ -225,6 +225,28 @@ impl Shelf {
         }
     }
 
+    /// A version was taken back: the one that goes on runs after a restart, too, unless something else was promoted meanwhile.
+    /// There is none to go back to then.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub(crate) fn take_back(
+        &self,
+        model: &config::Model,
+        failed: Option<&str>,
+        goes_on: Option<&str>,
+    ) -> Result<(), String> {
+        let mut state = self.state()?;
+        if state.active.as_deref() != failed {
+            return Ok(());
+        }
+        state.active = goes_on.map(str::to_owned);
+        state.previous = None;
+        state.promoted = false;
+        state.configured = identity(&model.bundle);
+        self.write(state)
+    }
+
     /// As it was before a promotion that did not work.
     ///
     /// # Errors
@@ -276,6 +298,7 @@ mod tests {
             inputs: inputs
                 .map(|input| (input.role.clone(), "a/b".into()))
                 .collect(),
+            bounds: crate::model::Bounds::default(),
         }
     }
 

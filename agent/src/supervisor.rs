@@ -12,6 +12,7 @@ pub(crate) mod stand_in;
 pub(crate) mod store;
 mod trial;
 mod uplinks;
+mod versions;
 mod watchdog;
 
 use std::panic::AssertUnwindSafe;
@@ -23,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::gateway::Gateway;
+use crate::model::RunningModels;
 
 pub(crate) use build::{Startup, start};
 pub(crate) use driver::Drivers;
@@ -55,7 +57,7 @@ pub(crate) struct Running {
     /// What can be looked into.
     pub(crate) gateway: Arc<Gateway>,
     polling: Stage,
-    scoring: Vec<std::thread::JoinHandle<()>>,
+    scoring: Option<RunningModels>,
     sending: Stage,
 }
 
@@ -89,16 +91,10 @@ impl Running {
     /// Stops polling and scoring; uplinks go on and drain what is queued.
     pub(crate) async fn stop_polling(&mut self) {
         self.polling.stop().await;
-        let threads = std::mem::take(&mut self.scoring);
-        // A thread ends as soon as the last tap is gone with its poller.
-        let joined = tokio::task::spawn_blocking(move || {
-            for thread in threads {
-                // A panic was caught and shown in the thread itself.
-                let _ = thread.join();
-            }
-        });
-        if tokio::time::timeout(LAST_SCORES_MAX, joined).await.is_err() {
-            tracing::error!("a model's thread did not end and is left behind");
+        if let Some(models) = self.scoring.take()
+            && !models.stop(LAST_SCORES_MAX).await
+        {
+            tracing::error!("a thread of the models did not end and is left behind");
         }
     }
 

@@ -45,6 +45,14 @@ pub(crate) const GATEWAY: SectionDoc = SectionDoc {
             "The directory of an LED, such as `/sys/class/leds/ACT`: on where all is well, blinking slowly while the \
              gateway waits for its core or broker, fast where somebody has to do something.",
         ),
+        KeyDoc::new(
+            "models_cpu_percent",
+            Kind::Integer { min: 1, max: 400 },
+            "Processor time that scoring by all models together may take, in percent of one core. Windows that do not fit in are \
+             not scored, and counted. A quarter of a core is some hundred models at 1 Hz, and leaves a gateway with one core to \
+             polling and delivery.",
+        )
+        .default("25"),
     ],
 };
 
@@ -59,6 +67,8 @@ pub(crate) struct Gateway {
     pub(crate) clock_trusted: bool,
     /// The directory of the LED that shows how it is.
     pub(crate) status_led: Option<PathBuf>,
+    /// Percent of one core for all models together.
+    pub(crate) models_cpu_percent: u32,
 }
 
 impl Gateway {
@@ -70,6 +80,7 @@ impl Gateway {
         } else {
             host_name()
         };
+        let models_cpu_percent = section.integer("models_cpu_percent");
         let clock = section.choice("clock");
         let status_led = match section.has("status_led") {
             true => Some(section.file("status_led", FileUse::Led)?),
@@ -80,6 +91,7 @@ impl Gateway {
             data_dir,
             clock_trusted: clock? == "trusted",
             status_led,
+            models_cpu_percent: models_cpu_percent?,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::complaint::Complaint;
 use super::files::FileUse;
@@ -10,6 +11,7 @@ use super::names::{self, Taken};
 use super::report::Report;
 use super::section::Section;
 use super::tree::{Raw, Table};
+use crate::model::Bounds;
 
 /// The table of keys.
 pub(crate) const MODEL: SectionDoc = SectionDoc {
@@ -34,6 +36,37 @@ pub(crate) const MODEL: SectionDoc = SectionDoc {
              `pressure = \"boiler/pressure\"`.",
         )
         .required(),
+        KeyDoc::new(
+            "trial",
+            Kind::Duration {
+                min: Duration::ZERO,
+                max: Duration::from_secs(30 * 86_400),
+            },
+            "How long a version that is promoted must prove itself. Where it fails, gives no number, takes longer than \
+             `window_budget` or begins too many events meanwhile, the version before goes on, without a window missing. 0s: it is \
+             not taken back.",
+        )
+        .default("10m"),
+        KeyDoc::new(
+            "trial_events",
+            Kind::Integer {
+                min: 0,
+                max: 1_000_000,
+            },
+            "Events that a version on trial may begin. A true anomaly is one event; a version that begins more than a few sees \
+             anomalies everywhere.",
+        )
+        .default("10"),
+        KeyDoc::new(
+            "window_budget",
+            Kind::Duration {
+                min: Duration::from_micros(100),
+                max: Duration::from_secs(60),
+            },
+            "Processor time that one window may take. A version on trial is taken back where 3 of its newest 10 windows take longer; \
+             a window that takes twenty times as long, and 2 s at least, counts as one without an end.",
+        )
+        .default("100ms"),
     ],
 };
 
@@ -46,6 +79,8 @@ pub(crate) struct Model {
     pub(crate) bundle: PathBuf,
     /// The full name of the tag, `device/tag`, that plays each role.
     pub(crate) inputs: BTreeMap<String, String>,
+    /// What a promoted version is held to.
+    pub(crate) bounds: Bounds,
 }
 
 impl Model {
@@ -61,10 +96,16 @@ impl Model {
         let shown = name.as_deref().unwrap_or_default().to_owned();
         let bundle = section.file("bundle", FileUse::Bundle { model: shown });
         let inputs = read_inputs(&section, tags);
+        let bounds = Bounds {
+            trial: section.duration("trial")?,
+            window_budget: section.duration("window_budget")?,
+            events: section.integer("trial_events")?,
+        };
         Some(Self {
             name: name?,
             bundle: bundle?,
             inputs: inputs?,
+            bounds,
         })
     }
 }

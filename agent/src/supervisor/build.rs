@@ -1,18 +1,17 @@
 //! From a configuration to running tasks.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use millrace_buffer::{Buffer, Outbox, Registration, Settings, TagSpec};
-use millrace_inference::{Bundle, Detector, Monitor};
 use millrace_tags::{Clock, SourceKind, TagId, ValueType};
 use tokio::sync::watch;
 
 use super::driver::Drivers;
 use super::stand_in::StandIn;
 use super::uplinks::{self, UplinkTask};
+use super::versions;
 use super::{Running, Stage};
 use crate::apply::Changes;
 use crate::bootstrap::Desk;
@@ -20,15 +19,14 @@ use crate::command::Journal;
 use crate::config::{self, Config};
 use crate::delivered::{Delivered, Sessions};
 use crate::delivery::Uplink;
-use crate::device::{Device, chain};
+use crate::device::Device;
 use crate::events::EventLog;
 use crate::gateway::Gateway;
 use crate::live::{LiveTable, TagLabel};
-use crate::model::{Model, ModelFeed, ModelTags, ModelTap, Scoring};
+use crate::model::{Model, ModelTags, ModelTap, Models, Plan, Publisher};
 use crate::pipeline::{Pipeline, Treatment};
 use crate::poll::Poller;
-use crate::report::{ConfigStatus, ModelStatus};
-use crate::shelf::Shelf;
+use crate::report::ConfigStatus;
 use crate::totals::Totals;
 
 /// What a start needs besides the configuration.
@@ -53,9 +51,6 @@ pub(crate) struct Startup {
 
 /// The size of one epoch: small ones keep memory small on a 1 GB gateway, at a few percent more files.
 const EPOCH_BYTES: u64 = 4 << 20;
-
-/// Real models are built in some 0.3 s; polling waits for this only once, at the start.
-const MODEL_BUILD_MAX: Duration = Duration::from_secs(20);
 
 /// The agent cannot run at all. Bad devices, models and cores never come here.
 #[derive(Debug, thiserror::Error)]
@@ -106,15 +101,27 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         clock: clock.clone(),
         buffer: buffer.clone(),
         polling: Stage::default(),
-        scoring: Vec::new(),
         sending: Stage::default(),
     };
     let registered = builder.register(&config);
     builder
         .remember(&config, &registered, stand_in.is_some())
         .await?;
-    let (models, feeds) = builder.models(&config).await;
-    let devices = builder.devices(&config, &registered, feeds);
+    let mut planned = Models::new(config.gateway.models_cpu_percent, clock.clone());
+    let models = builder.models(&config, &mut planned);
+    let devices = builder.devices(&config, &registered, &models);
+    let scoring = match planned.start(versions::keeper(&config, &models)) {
+        Ok(scoring) => Some(scoring),
+        Err(error) => {
+            tracing::error!(error = %error, "no threads for models");
+            let why = format!("no thread for it: {error}");
+            models.iter().for_each(|model| model.fail(why.clone()));
+            None
+        }
+    };
+    for (settings, model) in config.models.iter().zip(&models) {
+        versions::begin(settings, model, &config.gateway.data_dir).await;
+    }
     builder.keep_totals();
     builder.keep_delivered();
     let uplinks: Vec<Arc<Uplink>> = config.uplinks.iter().map(Uplink::new).collect();
@@ -139,7 +146,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
     Ok(Running {
         gateway,
         polling: builder.polling,
-        scoring: builder.scoring,
+        scoring,
         sending: builder.sending,
     })
 }
@@ -200,12 +207,8 @@ struct Builder {
     commits: watch::Sender<u64>,
     room: watch::Sender<bool>,
     polling: Stage,
-    scoring: Vec<std::thread::JoinHandle<()>>,
     sending: Stage,
 }
-
-/// A model that runs, and the way into it.
-type Fed<'c> = (&'c config::Model, ModelFeed);
 
 impl Builder {
     /// Gives every device's tags their numbers and their rows in the live table.
@@ -250,95 +253,47 @@ impl Builder {
         Ok(())
     }
 
-    /// Starts every model's thread; those that run come with a feed.
-    async fn models<'c>(&mut self, config: &'c Config) -> (Vec<Arc<Model>>, Vec<Fed<'c>>) {
-        let mut models = Vec::new();
-        let mut feeds = Vec::new();
-        for model in &config.models {
-            let (shown, feed) = self.model(model, &config.gateway.data_dir).await;
-            models.push(shown);
-            feeds.extend(feed.map(|feed| (model, feed)));
-        }
-        (models, feeds)
+    /// Gives every model its numbers. What they score with comes later, so that polling does not wait for it.
+    fn models(&self, config: &Config, planned: &mut Models) -> Vec<Arc<Model>> {
+        let plan = |model: &config::Model| Plan {
+            name: model.name.clone(),
+            roles: model.inputs.keys().cloned().collect(),
+            bounds: model.bounds,
+            publisher: Publisher {
+                name: model.name.clone(),
+                tags: self.model_tags(model),
+                buffer: self.buffer.clone(),
+                live: self.live.clone(),
+                events: self.events.clone(),
+            },
+        };
+        let models = config.models.iter();
+        models.map(|model| planned.add(plan(model))).collect()
     }
 
-    /// Starts every device's poller, tapped by the models. The feeds end here: a model's thread lives as
-    /// long as its taps.
+    /// Starts every device's poller, tapped by the models.
     fn devices(
         &mut self,
         config: &Config,
         registered: &[Registration],
-        feeds: Vec<Fed<'_>>,
+        models: &[Arc<Model>],
     ) -> Vec<Arc<Device>> {
         let mut devices = Vec::new();
         for (device, registration) in config.enabled_devices().zip(registered) {
-            let taps = feeds
-                .iter()
-                .filter_map(|(model, feed)| tap(model, feed, device, registration))
+            let taps = config.models.iter().zip(models);
+            let taps = taps
+                .filter_map(|(settings, model)| tap(settings, model, device, registration))
                 .collect();
             devices.push(self.device(device, registration, taps));
         }
         devices
     }
 
-    /// Starts a model's thread. A bundle that cannot be used leaves a model that says why.
-    async fn model(
-        &mut self,
-        config: &config::Model,
-        data_dir: &Path,
-    ) -> (Arc<Model>, Option<ModelFeed>) {
-        let (built, shelf_error) = build_active(config, data_dir).await;
-        let mut status = ModelStatus {
-            name: config.name.clone(),
-            shelf_error,
-            ..ModelStatus::default()
-        };
-        let (bundle, detector) = match built {
-            Ok(built) => built,
-            Err(error) => {
-                tracing::error!(model = %config.name, error = %error, "the model cannot be used");
-                status.state = "failed".to_owned();
-                status.error = Some(error);
-                return (Model::new(status), None);
-            }
-        };
-        status.version = Some(bundle.version().to_owned());
-        status.sha256 = Some(bundle.sha256().to_owned());
-        status.state = "warming-up".to_owned();
-        let model = Model::new(status);
-        let scoring = Scoring {
-            name: config.name.clone(),
-            tags: self.model_tags(config, &bundle),
-            roles: bundle
-                .inputs()
-                .iter()
-                .map(|input| input.role.clone())
-                .collect(),
-            monitor: Monitor::new(&bundle, detector),
-            model: model.clone(),
-            buffer: self.buffer.clone(),
-            live: self.live.clone(),
-            events: self.events.clone(),
-            clock: self.clock.clone(),
-        };
-        match scoring.spawn() {
-            Ok((feed, thread)) => {
-                self.scoring.push(thread);
-                (model, Some(feed))
-            }
-            Err(error) => {
-                tracing::error!(model = %config.name, error = %error, "no thread for the model");
-                model.fail(format!("no thread for it: {error}"));
-                (model, None)
-            }
-        }
-    }
-
-    fn model_tags(&self, config: &config::Model, bundle: &Bundle) -> ModelTags {
-        let roles: Vec<Arc<str>> = bundle
-            .inputs()
-            .iter()
-            .map(|input| input.role.as_str().into())
+    fn model_tags(&self, config: &config::Model) -> ModelTags {
+        let roles: Vec<Arc<str>> = config
+            .inputs
+            .keys()
+            .map(|role| role.as_str().into())
             .collect();
         let mut names = vec!["score".to_owned(), "ratio".to_owned()];
         names.extend(roles.iter().map(|role| format!("share/{role}")));
@@ -461,43 +416,6 @@ impl Builder {
     }
 }
 
-/// Builds the version that the shelf says, else the configured bundle; in the latter case why the shelf's is not the one.
-async fn build_active(
-    config: &config::Model,
-    data_dir: &Path,
-) -> (Result<(Bundle, Detector), String>, Option<String>) {
-    let (model, shelf) = (config.clone(), Shelf::of(data_dir, &config.name));
-    let active = tokio::task::spawn_blocking(move || shelf.active(&model)).await;
-    let mut shelf_error = None;
-    if let Some(path) = active.ok().flatten() {
-        match build_model(path).await {
-            Ok(built) => return (Ok(built), None),
-            Err(error) => {
-                tracing::error!(model = %config.name, error, "the version on the shelf cannot be used: the configured bundle runs");
-                shelf_error = Some(error);
-            }
-        }
-    }
-    (build_model(config.bundle.clone()).await, shelf_error)
-}
-
-/// Loads a bundle and builds its detector on a thread of its own, which is left behind where it does not
-/// come to an end.
-async fn build_model(bundle: PathBuf) -> Result<(Bundle, Detector), String> {
-    let built = tokio::task::spawn_blocking(move || {
-        let bundle = Bundle::load(&bundle).map_err(|error| chain(&error))?;
-        let detector = Detector::build(&bundle).map_err(|error| chain(&error))?;
-        Ok((bundle, detector))
-    });
-    match tokio::time::timeout(MODEL_BUILD_MAX, built).await {
-        Ok(built) => built.unwrap_or_else(|error| Err(error.to_string())),
-        Err(_) => Err(format!(
-            "the model was not built within {} s; it is too large for this gateway, or damaged",
-            MODEL_BUILD_MAX.as_secs()
-        )),
-    }
-}
-
 fn tag_spec(tag: &config::Tag) -> TagSpec {
     TagSpec {
         name: tag.name.as_str().into(),
@@ -508,16 +426,13 @@ fn tag_spec(tag: &config::Tag) -> TagSpec {
 
 /// The tap between a device and a model that uses some of its tags.
 fn tap(
-    model: &config::Model,
-    feed: &ModelFeed,
+    settings: &config::Model,
+    model: &Model,
     device: &config::Device,
     registration: &Registration,
 ) -> Option<ModelTap> {
     let mut inputs: HashMap<TagId, Vec<usize>> = HashMap::new();
-    for (index, role) in feed.roles().iter().enumerate() {
-        let Some(full_name) = model.inputs.get(role) else {
-            continue;
-        };
+    for (index, full_name) in settings.inputs.values().enumerate() {
         let named = device.tags.iter().zip(&registration.tags);
         for (_, id) in
             named.filter(|(tag, _)| format!("{}/{}", device.name, tag.name) == *full_name)
@@ -525,5 +440,5 @@ fn tap(
             inputs.entry(*id).or_default().push(index);
         }
     }
-    (!inputs.is_empty()).then(|| feed.tap(inputs))
+    (!inputs.is_empty()).then(|| model.tap(inputs))
 }

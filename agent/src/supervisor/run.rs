@@ -252,8 +252,9 @@ impl<'a> Agent<'a> {
                             break;
                         }
                         Wish::Promote { model, version } => {
-                            let promoted = self.promote(running, current, (model, version), asker);
-                            running = watchdog.during(promoted).await?;
+                            let promoted = self.promote(&running.gateway, (model, version), asker);
+                            watchdog.during(promoted).await;
+                            continue;
                         }
                         Wish::Try { what, watch } => {
                             let tried = self.try_configuration(running, current, (what, watch), asker);

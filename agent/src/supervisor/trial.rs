@@ -15,7 +15,6 @@ use crate::config::written::{differences, digest};
 use crate::config::{self, Loaded};
 use crate::device::chain;
 use crate::report::LastChange;
-use crate::shelf::Shelf;
 use millrace_tags::ReplyStatus;
 
 /// How often a configuration on trial is looked at.
@@ -86,52 +85,15 @@ impl Agent<'_> {
         }
     }
 
-    /// Has a version of a model run. Where it does not, the one before runs again.
-    ///
-    /// # Errors
-    /// Where the configuration does not start again.
+    /// Has a version of a model run; nothing else stops for it.
     pub(super) async fn promote(
         &self,
-        running: Running,
-        current: &Current,
+        gateway: &Gateway,
         (name, version): (String, Option<String>),
         asker: Asker,
-    ) -> anyhow::Result<Running> {
-        let gateway = running.gateway.clone();
-        let config = &gateway.config;
-        let shelf = Shelf::of(&config.gateway.data_dir, &name);
-        let model = config.models.iter().find(|model| model.name == name);
-        let promoted = match model {
-            Some(model) => shelf.promote(model, version.as_deref()),
-            None => Err(format!("there is no model {name} in the configuration")),
-        };
-        let before = match promoted {
-            Ok(before) => before,
-            Err(error) => {
-                self.tell(&gateway, asker, Err(error)).await;
-                return Ok(running);
-            }
-        };
-        let (config, status) = (config.clone(), gateway.config_status());
-        let running = self
-            .run_again(running, current, config.clone(), status.clone())
-            .await?;
-        let models = running.gateway.models.iter().map(|model| model.report());
-        let report = models.into_iter().find(|report| report.name == name);
-        let report = report.unwrap_or_default();
-        let failed = report.error.filter(|_| report.state == "failed");
-        let Some(error) = report.shelf_error.or(failed) else {
-            let told = json!({"name": name, "version": report.version, "sha256": report.sha256});
-            self.tell(&running.gateway, asker, Ok(told)).await;
-            return Ok(running);
-        };
-        if let Err(error) = shelf.restore(before) {
-            tracing::error!(model = name, error, "the shelf cannot be written");
-        }
-        let running = self.run_again(running, current, config, status).await?;
-        let why = format!("taken back: {error}");
-        self.tell(&running.gateway, asker, Err(why)).await;
-        Ok(running)
+    ) {
+        let outcome = super::versions::promote(gateway, &name, version.as_deref()).await;
+        self.tell(gateway, asker, outcome).await;
     }
 
     /// Reads it, and puts it into its place on disk.

@@ -1,0 +1,99 @@
+//! Where a model's scores and events go: the buffer, the live table, the list of events, its status.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use millrace_buffer::Buffer;
+use millrace_inference::{NotScored, Output};
+use millrace_tags::{Event, EventState, Sample, SourceId, TagId, Value};
+
+use super::Model;
+use crate::events::EventLog;
+use crate::live::LiveTable;
+
+/// The numbers that a model's results go under.
+pub(crate) struct ModelTags {
+    /// The model's number line.
+    pub(crate) source: SourceId,
+    /// Tag `score`.
+    pub(crate) score: TagId,
+    /// Tag `ratio`: score over threshold.
+    pub(crate) ratio: TagId,
+    /// Tags `share/<role>`.
+    pub(crate) shares: HashMap<Arc<str>, TagId>,
+}
+
+/// Tells what the version says that counts.
+pub(crate) struct Publisher {
+    /// The model's name.
+    pub(crate) name: String,
+    /// Where results go.
+    pub(crate) tags: ModelTags,
+    /// Keeps results until an uplink has them.
+    pub(crate) buffer: Buffer,
+    /// Shows scores beside the devices' values.
+    pub(crate) live: Arc<LiveTable>,
+    /// Shows events.
+    pub(crate) events: Arc<EventLog>,
+}
+
+impl Publisher {
+    pub(super) fn tell(&self, output: Output, model: &Model) {
+        match output {
+            Output::Score {
+                at,
+                score,
+                ratio,
+                share,
+                ..
+            } => {
+                let number = |tag, value| Sample::good(tag, Value::F64(value), at);
+                let mut samples = vec![number(self.tags.score, score)];
+                samples.extend(ratio.map(|ratio| number(self.tags.ratio, ratio)));
+                for (role, share) in &share {
+                    samples.extend(self.tags.shares.get(role).map(|tag| number(*tag, *share)));
+                }
+                self.live.confirm(&samples);
+                self.buffer.append(self.tags.source, samples);
+                model.update(|status| {
+                    "running".clone_into(&mut status.state);
+                    status.error = None;
+                    status.score = Some(score);
+                    status.ratio = ratio;
+                    status.windows_total += 1;
+                });
+            }
+            // It is counted; the model runs.
+            Output::NotScored {
+                reason: NotScored::Held,
+                ..
+            } => {}
+            Output::NotScored { reason, .. } => model.update(|status| {
+                state(&reason).clone_into(&mut status.state);
+                status.error = Some(reason.to_string());
+            }),
+            Output::Event(event) => {
+                tracing::info!(model = %self.name, state = ?event.state, "anomaly");
+                model.update(|status| status.anomaly = event.state != EventState::End);
+                self.event(event);
+            }
+        }
+    }
+
+    /// Keeps and shows an event.
+    pub(super) fn event(&self, event: Event) {
+        self.events.record(&self.name, &event);
+        self.buffer.append_event(self.tags.source, event);
+    }
+}
+
+/// The word for a model that does not score.
+fn state(reason: &NotScored) -> &'static str {
+    match reason {
+        NotScored::WarmingUp { .. } => "warming-up",
+        NotScored::Training(_) => "calibrating",
+        NotScored::TooFewGood { .. } | NotScored::Gap { .. } => "starved",
+        NotScored::Held => "running",
+        NotScored::Failed(_) => "failed",
+    }
+}

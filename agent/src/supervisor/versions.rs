@@ -1,0 +1,144 @@
+//! Which version of a model runs: what the shelf says, what is built of it, and what becomes of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use millrace_inference::{Bundle, Detector, ModelSpec};
+use serde_json::json;
+
+use crate::apply::Outcome;
+use crate::config::{self, Config};
+use crate::device::chain;
+use crate::gateway::Gateway;
+use crate::model::{Built, Model, Swapped, TakeVerdict, Verdict};
+use crate::shelf::Shelf;
+
+/// Real models are built in some 0.3 s.
+const MODEL_BUILD_MAX: Duration = Duration::from_secs(20);
+
+/// Has the version score that the shelf says. A bundle that cannot be used leaves a model that says why.
+pub(super) async fn begin(settings: &config::Model, model: &Model, data_dir: &Path) {
+    let (built, shelf_error) = build_active(settings, data_dir).await;
+    model.update(|status| status.shelf_error = shelf_error);
+    match built {
+        Ok(built) => model.begin(built, false),
+        Err(error) => {
+            tracing::error!(model = %settings.name, error, "the model cannot be used");
+            model.fail(error);
+        }
+    }
+}
+
+/// Has a version score from the next window on, here and after a restart. Where it does not, the one before goes on.
+pub(super) async fn promote(gateway: &Gateway, name: &str, version: Option<&str>) -> Outcome {
+    let (settings, model) = gateway.model(name)?;
+    let _changing = model.changing.lock().await;
+    let data_dir = &gateway.config.gateway.data_dir;
+    let shelf = Shelf::of(data_dir, name);
+    let before = shelf.promote(settings, version)?;
+    let (built, shelf_error) = build_active(settings, data_dir).await;
+    let built = match shelf_error {
+        Some(error) => Err(error),
+        None => built,
+    };
+    let swapped = match built {
+        Ok(built) => {
+            let id = built.id().clone();
+            let swapped = model.swap(built, version.is_some()).await;
+            swapped.map(|swapped| (id, swapped))
+        }
+        Err(error) => Err(error),
+    };
+    match swapped {
+        Ok((id, swapped)) => {
+            let state = match swapped {
+                Swapped::Scores => "scores",
+                Swapped::Filling => "fills its first window",
+            };
+            model.update(|status| status.shelf_error = None);
+            Ok(json!({"name": name, "version": id.version, "sha256": id.sha256, "state": state}))
+        }
+        Err(error) => {
+            if let Err(error) = shelf.restore(before) {
+                tracing::error!(model = name, error, "the shelf cannot be written");
+            }
+            Err(format!("taken back: {error}"))
+        }
+    }
+}
+
+/// Keeps on the shelves what trials bring.
+pub(super) fn keeper(config: &Config, models: &[Arc<Model>]) -> TakeVerdict {
+    let data_dir = config.gateway.data_dir.clone();
+    let settings = config.models.clone();
+    let models = models.to_vec();
+    Box::new(move |name, verdict| {
+        let Some(at) = settings.iter().position(|it| it.name == name) else {
+            return;
+        };
+        let Verdict::TakenBack {
+            failed, goes_on, ..
+        } = verdict
+        else {
+            return;
+        };
+        let (settings, model) = (settings[at].clone(), models[at].clone());
+        let shelf = Shelf::of(&data_dir, name);
+        tokio::spawn(async move {
+            // Whoever promoted it may still be about it.
+            let _changing = model.changing.lock().await;
+            let kept = tokio::task::spawn_blocking(move || {
+                let goes_on = goes_on.and_then(|id| id.shelf);
+                shelf.take_back(&settings, failed.shelf.as_deref(), goes_on.as_deref())
+            });
+            let kept = kept.await.map_err(|error| error.to_string()).flatten();
+            if let Err(error) = kept {
+                tracing::error!(
+                    error,
+                    "the shelf cannot be written: after a restart the version that was taken back is tried again"
+                );
+            }
+        });
+    })
+}
+
+/// Builds the version that the shelf says, else the configured bundle; in the latter case why the shelf's is not the one.
+async fn build_active(
+    settings: &config::Model,
+    data_dir: &Path,
+) -> (Result<Built, String>, Option<String>) {
+    let (model, shelf) = (settings.clone(), Shelf::of(data_dir, &settings.name));
+    let active = tokio::task::spawn_blocking(move || shelf.active(&model)).await;
+    let mut shelf_error = None;
+    if let Some(path) = active.ok().flatten() {
+        let named = path
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned());
+        match build(path, named).await {
+            Ok(built) => return (Ok(built), None),
+            Err(error) => {
+                tracing::error!(model = %settings.name, error, "the version on the shelf cannot be used: the configured bundle runs");
+                shelf_error = Some(error);
+            }
+        }
+    }
+    (build(settings.bundle.clone(), None).await, shelf_error)
+}
+
+/// Loads a bundle and builds its detector on a thread of its own, which is left behind where it does not
+/// come to an end.
+async fn build(bundle: PathBuf, shelf: Option<String>) -> Result<Built, String> {
+    let built = tokio::task::spawn_blocking(move || {
+        let bundle = Bundle::load(&bundle).map_err(|error| chain(&error))?;
+        let detector = Detector::build(&bundle).map_err(|error| chain(&error))?;
+        Ok(Built::new(&ModelSpec::from(&bundle), detector, shelf))
+    });
+    match tokio::time::timeout(MODEL_BUILD_MAX, built).await {
+        Ok(built) => built.unwrap_or_else(|error| Err(error.to_string())),
+        Err(_) => Err(format!(
+            "the model was not built within {} s; it is too large for this gateway, or damaged",
+            MODEL_BUILD_MAX.as_secs()
+        )),
+    }
+}
