@@ -17,8 +17,7 @@
 //!   program.
 //!
 //! # Absent on purpose
-//! Signatures (`model.sig` is not read), tree ensembles and quantised models: the
-//! last two are refused by name. Time budgets belong to the caller, who has the threads.
+//! Signatures (`model.sig` is not read), and quantised models, which are refused by name. Time budgets belong to the caller, who has the threads.
 
 mod builtin;
 mod bundle;
@@ -41,6 +40,6 @@ pub use bundle::{
 };
 pub use learned::RestoreError;
 pub use monitor::{Calibration, Gate, Monitor, NotScored, Output};
-pub use onnx::{BuildError, Cause, Detector, RefusedOperator, ScoreError, Scored};
+pub use onnx::{BuildError, Cause, Detector, OperatorError, RefusedOperator, ScoreError, Scored};
 pub use scorer::{ModelSpec, ScoreFunction, Scorer, WindowView};
 pub use threshold::Progress;

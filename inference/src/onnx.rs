@@ -6,8 +6,11 @@
 //! some that contradict a batch of 1.
 
 mod admit;
+mod allow;
 mod error;
 mod ops;
+mod pick;
+mod prune;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,9 +18,11 @@ use std::sync::Arc;
 
 use tract_onnx::prelude::*;
 
+pub use allow::RefusedOperator;
 use error::panic_message;
 pub use error::{BuildError, Cause, ScoreError};
-pub use ops::RefusedOperator;
+pub use ops::OperatorError;
+use pick::Pick;
 
 use crate::bundle::{Bundle, GoldenFile, GoldenWindow, Layout, Manifest, Normalisation};
 
@@ -40,6 +45,8 @@ pub struct Detector {
     rows: usize,
     inputs: usize,
     normalisation: Option<Normalisation>,
+    /// What of the graph's first output is the score.
+    score: Pick,
     has_contribution: bool,
 }
 
@@ -74,13 +81,22 @@ impl Detector {
 
     fn build_unproved(bundle: &Bundle) -> Result<Self, BuildError> {
         let manifest = bundle.manifest();
-        let onnx = tract_onnx::onnx().with_ignore_value_info(true);
-        let proto = onnx
+        let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
+        ops::register(&mut onnx);
+        let mut proto = onnx
             .proto_model_for_read(&mut bundle.model())
             .map_err(|error| BuildError::Decode(error.into()))?;
+        let graph = proto.graph.as_mut().ok_or(BuildError::NoGraph)?;
+        let score = Pick::of(graph, &manifest.output.score);
+        let contribution = manifest.output.contribution.as_deref();
+        let outputs: Vec<&str> = [score.output.as_str()]
+            .into_iter()
+            .chain(contribution)
+            .collect();
+        admit::check_outputs(graph, manifest, &score)?;
+        prune::prune(graph, &outputs);
         let input = admit::check(&proto, manifest)?;
         let shape = admit::input_shape(manifest);
-        let outputs = std::iter::once(&manifest.output.score).chain(&manifest.output.contribution);
 
         let mut graph = onnx
             .model_for_proto_model(&proto)
@@ -106,6 +122,7 @@ impl Detector {
             rows: manifest.window.len,
             inputs: manifest.columns.len(),
             normalisation: manifest.window.normalisation.clone(),
+            score,
             has_contribution: manifest.output.contribution.is_some(),
         })
     }
@@ -116,8 +133,8 @@ impl Detector {
     /// See [`ScoreError`]; the detector stays usable.
     pub fn score(&self, window: &[f32]) -> Result<Scored, ScoreError> {
         let outputs = self.run(window)?;
-        let score = match outputs.first().map(Vec::as_slice) {
-            Some([score, ..]) if score.is_finite() => *score,
+        let score = match outputs.first().and_then(|output| self.score.from(output)) {
+            Some(score) if score.is_finite() => score,
             _ => return Err(ScoreError::NotANumber { output: "score" }),
         };
         let contribution = outputs.into_iter().nth(1);
@@ -189,9 +206,22 @@ impl Detector {
             None => vec![0.0; self.rows * self.inputs],
         };
         let outputs = self.run(&window).map_err(BuildError::Probe)?;
-        let sizes = [("score", 1), ("contribution", self.inputs)];
+        if let (Some(place), Some(score)) = (self.score.place, outputs.first())
+            && place >= score.len()
+        {
+            return Err(BuildError::OutputPlace {
+                place,
+                actual: score.len(),
+            });
+        }
+        let sizes = [
+            ("score", self.score.len()),
+            ("contribution", Some(self.inputs)),
+        ];
         for ((key, expected), output) in sizes.into_iter().zip(&outputs) {
-            if output.len() != expected {
+            if let Some(expected) = expected
+                && output.len() != expected
+            {
                 return Err(BuildError::OutputShape {
                     key,
                     expected,
@@ -243,9 +273,15 @@ impl Detector {
 }
 
 fn engine(step: &'static str) -> impl FnOnce(TractError) -> BuildError {
-    move |error| BuildError::Engine {
-        step,
-        source: error.into(),
+    move |error| match error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<OperatorError>())
+    {
+        Some(fault) => BuildError::Operator(fault.clone()),
+        None => BuildError::Engine {
+            step,
+            source: error.into(),
+        },
     }
 }
 

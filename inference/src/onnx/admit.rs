@@ -5,8 +5,9 @@ use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::tensor_shape_proto::dimension::Value as DimensionValue;
 use tract_onnx::pb::type_proto::Value as TypeValue;
 
+use super::allow;
 use super::error::BuildError;
-use super::ops;
+use super::pick::Pick;
 use crate::bundle::{Layout, Manifest};
 
 /// The shape of one window in the layout of the model.
@@ -22,7 +23,7 @@ pub(super) fn input_shape(manifest: &Manifest) -> Vec<usize> {
 /// Compares the file with the manifest; gives the name of the graph's input.
 pub(super) fn check(proto: &pb::ModelProto, manifest: &Manifest) -> Result<String, BuildError> {
     let graph = proto.graph.as_ref().ok_or(BuildError::NoGraph)?;
-    let refused = ops::refused(graph);
+    let refused = allow::refused(graph);
     if !refused.is_empty() {
         return Err(BuildError::Operators { refused });
     }
@@ -31,11 +32,20 @@ pub(super) fn check(proto: &pb::ModelProto, manifest: &Manifest) -> Result<Strin
     check_weights(graph)?;
     let input = the_input(graph, manifest.model.input.as_deref())?;
     check_input_type(input, &input_shape(manifest))?;
-    check_output(graph, "score", &manifest.output.score)?;
-    if let Some(contribution) = &manifest.output.contribution {
-        check_output(graph, "contribution", contribution)?;
-    }
     Ok(input.name.clone())
+}
+
+/// Whether the graph has the outputs that the manifest names.
+pub(super) fn check_outputs(
+    graph: &pb::GraphProto,
+    manifest: &Manifest,
+    score: &Pick,
+) -> Result<(), BuildError> {
+    check_output(graph, "score", &score.output)?;
+    match &manifest.output.contribution {
+        Some(contribution) => check_output(graph, "contribution", contribution),
+        None => Ok(()),
+    }
 }
 
 /// The engine looks for the way to a transposition in circles if it is none.

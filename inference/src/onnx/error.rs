@@ -1,6 +1,7 @@
 //! Why a model cannot be built, and why a window cannot be scored.
 
-use super::ops::RefusedOperator;
+use super::allow::RefusedOperator;
+use super::ops::OperatorError;
 
 /// What the engine says, as a chain of causes.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -21,6 +22,11 @@ pub enum BuildError {
         /// Each of them, with a hint.
         refused: Vec<RefusedOperator>,
     },
+    /// A node cannot be what the file says.
+    #[error(
+        "the model has an operator that cannot run: {0}\nhint: export the model again; in single precision, if it is not"
+    )]
+    Operator(OperatorError),
     /// A transposition names an axis twice, or one that is not there: the file is damaged.
     #[error(
         "perm of Transpose {node:?} is {perm:?}, which is no permutation\nhint: export the model again"
@@ -81,13 +87,26 @@ pub enum BuildError {
         actual: Vec<String>,
     },
     /// An output has another size than it should.
-    #[error("output.{key} has {actual} numbers for one window; expected {expected}")]
+    #[error(
+        "output.{key} has {actual} numbers for one window; expected {expected}{}",
+        element_hint(key)
+    )]
     OutputShape {
         /// `score` or `contribution`.
         key: &'static str,
         /// One score, or one number for each input.
         expected: usize,
         /// What the model gives.
+        actual: usize,
+    },
+    /// The score is an element of an output that has no such one.
+    #[error(
+        "output.score asks for element {place}; the output has {actual} numbers for one window, counted from 0"
+    )]
+    OutputPlace {
+        /// The element.
+        place: usize,
+        /// How many there are.
         actual: usize,
     },
     /// The engine refuses the graph: see the cause.
@@ -168,6 +187,13 @@ pub enum ScoreError {
         /// The panic's message.
         message: String,
     },
+}
+
+fn element_hint(key: &str) -> &'static str {
+    match key {
+        "score" => "\nhint: choose one of them: \"NAME[0]\" is the first",
+        _ => "",
+    }
 }
 
 fn operator_lines(refused: &[RefusedOperator]) -> String {

@@ -10,3 +10,4 @@ mod monitor;
 mod nab;
 mod pump;
 mod skab;
+mod zoo;
