@@ -56,11 +56,12 @@ soak-modbus: ## a million exchanges with Modbus devices that do everything wrong
 soak-fuzz: ## ten minutes of cargo-fuzz for each target; where it or nightly is missing, of mutations of the corpus
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
 	@if $(CARGO) +nightly fuzz --version >/dev/null 2>&1; then \
-		export CARGO_PROFILE_RELEASE_LTO=off; for target in rtu mbap address tape; do \
-			mkdir -p "$(TARGET_DIR)/fuzz-corpus/$$target"; \
+		export CARGO_PROFILE_RELEASE_LTO=off; for target in rtu mbap address tape model bundle; do \
+			mkdir -p "$(TARGET_DIR)/fuzz-corpus/$$target"; seeds=; max=600; \
+			case $$target in model) seeds=inference/tests/zoo max=30000;; bundle) max=6000;; esac; \
 			$(CARGO) +nightly fuzz run --features libfuzzer --target-dir "$(TARGET_DIR)/fuzz" "$$target" \
-				"$(TARGET_DIR)/fuzz-corpus/$$target" "fuzz/corpus/$$target" -- \
-				-max_total_time=$(or $(FUZZ_SECONDS),600) -seed=$(MILLRACE_SEED) -max_len=600; \
+				"$(TARGET_DIR)/fuzz-corpus/$$target" "fuzz/corpus/$$target" $$seeds -- \
+				-max_total_time=$(or $(FUZZ_SECONDS),600) -seed=$(MILLRACE_SEED) -max_len=$$max -timeout=20 -rss_limit_mb=2048; \
 		done; \
 	else \
 		echo "cargo-fuzz or a nightly compiler is missing (cargo install cargo-fuzz; rustup toolchain install nightly):"; \

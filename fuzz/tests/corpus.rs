@@ -11,42 +11,42 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use millrace_fuzz::{TARGETS, Target};
-
-/// Mutations of a short run, of each function.
-const ROUNDS: u64 = 20_000;
+use millrace_fuzz::{Fuzzed, TARGETS};
 
 const SEED: u64 = 4;
-
-const BYTES_MAX: usize = 600;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-fn corpus(name: &str) -> Vec<Vec<u8>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("corpus")
-        .join(name);
-    let mut files: Vec<_> = fs::read_dir(&directory)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
+/// The corpus, and the seeds that are short enough.
+fn corpus(of: &Fuzzed) -> Vec<Vec<u8>> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut directories = vec![here.join("corpus").join(of.name)];
+    if !of.seeds.is_empty() {
+        directories.push(here.join(of.seeds));
+    }
+    let mut files: Vec<_> = directories
+        .iter()
+        .filter_map(|directory| fs::read_dir(directory).ok())
+        .flat_map(|entries| entries.map(|entry| entry.unwrap().path()))
         .collect();
     files.sort();
-    files.iter().map(|path| fs::read(path).unwrap()).collect()
+    let inputs = files.iter().map(|path| fs::read(path).unwrap());
+    inputs.filter(|input| input.len() <= of.bytes_max).collect()
 }
 
-fn check(name: &str, function: Target, input: &[u8]) {
-    let checked = catch_unwind(AssertUnwindSafe(|| function(input)));
-    assert!(checked.is_ok(), "{name} fails with {input:02X?}");
+fn check(of: &Fuzzed, input: &[u8]) {
+    let checked = catch_unwind(AssertUnwindSafe(|| (of.function)(input)));
+    assert!(checked.is_ok(), "{} fails with {input:02X?}", of.name);
 }
 
 #[test]
 fn corpus_holds() {
-    for (name, function) in TARGETS {
-        let corpus = corpus(name);
-        assert!(corpus.len() > 5, "{name} has hardly a corpus");
-        corpus.iter().for_each(|input| check(name, function, input));
+    for of in TARGETS {
+        let corpus = corpus(&of);
+        assert!(corpus.len() > 5, "{} has hardly a corpus", of.name);
+        corpus.iter().for_each(|input| check(&of, input));
     }
 }
 
@@ -54,27 +54,28 @@ fn corpus_holds() {
 fn mutations_hold() {
     let seed = number("MILLRACE_SEED").unwrap_or(SEED);
     let span = number("MILLRACE_FUZZ_SECONDS").map(Duration::from_secs);
-    for (name, function) in TARGETS {
+    for of in TARGETS {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let corpus = corpus(name);
+        let corpus = corpus(&of);
         let (begun, mut rounds) = (Instant::now(), 0_u64);
         while match span {
             Some(span) => begun.elapsed() < span,
-            None => rounds < ROUNDS,
+            None => rounds < of.rounds,
         } {
-            let input = mutated(&corpus, &mut rng);
-            check(name, function, &input);
+            let input = mutated(&corpus, of.bytes_max, &mut rng);
+            check(&of, &input);
             rounds += 1;
         }
         println!(
-            "{name}: seed {seed}, {rounds} mutations of {} inputs",
+            "{}: seed {seed}, {rounds} mutations of {} inputs",
+            of.name,
             corpus.len()
         );
     }
 }
 
 /// Some inputs, changed a little or spliced; now and then with a checksum that is right.
-fn mutated(corpus: &[Vec<u8>], rng: &mut fastrand::Rng) -> Vec<u8> {
+fn mutated(corpus: &[Vec<u8>], bytes_max: usize, rng: &mut fastrand::Rng) -> Vec<u8> {
     let mut input = corpus[rng.usize(..corpus.len())].clone();
     for _ in 0..rng.usize(..6) {
         let at = rng.usize(..=input.len());
@@ -98,7 +99,7 @@ fn mutated(corpus: &[Vec<u8>], rng: &mut fastrand::Rng) -> Vec<u8> {
             _ => {}
         }
     }
-    input.truncate(BYTES_MAX);
+    input.truncate(bytes_max);
     if rng.u8(..4) == 0 && input.len() > 4 {
         let begin = rng.usize(2..input.len());
         let sum = millrace_drivers::modbus::frame::rtu::crc(&input[begin..]);

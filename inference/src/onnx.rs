@@ -7,6 +7,7 @@
 
 mod admit;
 mod allow;
+mod bounds;
 mod error;
 mod ops;
 mod pick;
@@ -96,6 +97,7 @@ impl Detector {
         admit::check_outputs(graph, manifest, &score)?;
         prune::prune(graph, &outputs);
         let input = admit::check(&proto, manifest)?;
+        proto.graph.as_ref().map_or(Ok(()), bounds::check_file)?;
         let shape = admit::input_shape(manifest);
 
         let mut graph = onnx
@@ -106,9 +108,11 @@ impl Detector {
             .and_then(|()| graph.select_outputs_by_name(outputs))
             .and_then(|()| graph.set_input_fact(0, f32::fact(&shape).into()))
             .map_err(engine("setting inputs and outputs"))?;
-        let plan = graph
+        let graph = graph
             .into_typed()
-            .map_err(engine("working out types and shapes"))?
+            .map_err(engine("working out types and shapes"))?;
+        bounds::check_shapes(&graph)?;
+        let plan = graph
             .into_decluttered()
             .map_err(engine("simplifying the graph"))?
             .into_optimized()

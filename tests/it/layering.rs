@@ -27,7 +27,7 @@ fn permitted(room: &str) -> BTreeSet<&'static str> {
         permitted.insert("millrace-agent");
     }
     if room == "millrace-fuzz" {
-        permitted.insert("millrace-drivers");
+        permitted.extend(["millrace-drivers", "millrace-inference"]);
     }
     if room == "millrace-bench" {
         // A load run starts the same processes as a test.

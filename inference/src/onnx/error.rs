@@ -27,6 +27,16 @@ pub enum BuildError {
         "the model has an operator that cannot run: {0}\nhint: export the model again; in single precision, if it is not"
     )]
     Operator(OperatorError),
+    /// A tensor would be far larger than any for a window: the file is damaged, or the model is none for windows.
+    #[error(
+        "{place:?} asks for too much memory: {what}\nhint: export the model again, for one window at a time"
+    )]
+    TooLarge {
+        /// The node, or the tensor.
+        place: String,
+        /// What it asks for.
+        what: String,
+    },
     /// A transposition names an axis twice, or one that is not there: the file is damaged.
     #[error(
         "perm of Transpose {node:?} is {perm:?}, which is no permutation\nhint: export the model again"
