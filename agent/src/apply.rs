@@ -2,10 +2,11 @@
 //!
 //! What comes by the command `config.apply` or `millrace config apply FILE` becomes the cloud layer; local files stay as they are,
 //! and so does what they grant. [`layers`] keeps on disk what is tried and what was there before, so that a restart amid the
-//! trial goes back. [`watch`] decides: devices that delivered good values before must do so again, and an uplink must connect
+//! trial goes back; [`refused`] does so for local files, which stay as people left them. [`watch`] decides: devices that delivered good values before must do so again, and an uplink must connect
 //! again. The supervisor does the steps in its main loop.
 
 pub(crate) mod layers;
+pub(crate) mod refused;
 pub(crate) mod watch;
 
 use std::path::PathBuf;

@@ -3,7 +3,8 @@
 //! Two phases. A new enrolment is kept beside the one before and put into force on trial (`store.rs`); the
 //! configuration is applied, which begins this task anew. Once an uplink has connected with it, the core is told,
 //! and only then the enrolment before is forgotten and a one-time key destroyed. One that does not connect gives way
-//! to the one before. After that the task waits: for the certificate to be renewed, for refusals that last, for a
+//! to the one before. While a configuration is on trial (`crate::apply`) no enrolment is put into force, and the other way
+//! round: each could take back what the other has put there. After that the task waits: for the certificate to be renewed, for refusals that last, for a
 //! core that cannot be reached, or for somebody's wish.
 
 mod ask;
@@ -32,7 +33,7 @@ use crate::report::BootstrapStatus;
 
 use ask::Brought;
 pub(crate) use claims::{Lying, first_contact, lying};
-pub(crate) use desk::{Desk, Wish};
+pub(crate) use desk::{Desk, Turn, Wish};
 use store::{Phase, State, Store, StoreError};
 use watch::{Reason, Watch};
 pub(crate) use watch::{Refusals, Seen, SeenUplink};
@@ -292,7 +293,12 @@ impl Bootstrap {
             why = why.sentence(),
             "asking the core for an enrolment again"
         );
-        match self.ask(store, state, why).await {
+        let serves = (why == Reason::Wished).then(|| self.desk.serves_wish());
+        let asked = self.ask(store, state, why).await;
+        if let Some(serves) = serves {
+            serves.served();
+        }
+        match asked {
             Ok(Brought::New) => (Next::Apply, Duration::ZERO),
             Ok(Brought::Same) => {
                 if state.phase == Phase::Settled && self.settings.brought.is_some() {
@@ -362,6 +368,12 @@ pub(crate) fn with_login(layer: &str, data_dir: &Path) -> String {
         Ok(files) if !files.is_empty() => enrolment::with_login(layer, &files, &store.current()),
         _ => layer.to_owned(),
     }
+}
+
+/// Whether an enrolment is on trial with one to go back to.
+pub(crate) fn may_be_taken_back(data_dir: &Path) -> bool {
+    let state = Store::new(data_dir).state();
+    state.is_ok_and(|state| state.phase == Phase::Trial && state.previous.is_some())
 }
 
 /// When the certificate among these files is due, Unix seconds.

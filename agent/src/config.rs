@@ -118,6 +118,17 @@ pub(crate) struct Loaded {
     references: Vec<FileReference>,
 }
 
+impl Loaded {
+    /// SHA-256 over all local files: whether people have changed something.
+    pub(crate) fn local_digest(&self) -> String {
+        let local = self.sources.iter().filter(|file| file.role != Role::Cloud);
+        let texts: String = local
+            .map(|file| format!("{}\n{}\n", file.path.display(), written::digest(&file.text)))
+            .collect();
+        written::digest(&texts)
+    }
+}
+
 impl Config {
     /// The configuration of a gateway that has none: no devices, no uplinks, data where they were.
     pub(crate) fn empty(data_dir: &Path) -> Self {

@@ -7,7 +7,7 @@
 //! (`barred.rs`) is withheld.
 //!
 //! Begin with `feed.rs`, which is the session's side of the conversation: `pick.rs` answers what goes next,
-//! `settle.rs` what an acknowledgement is worth (`by_core.rs` where it is the core's own), `aside.rs` what goes ahead of data. This file has what is under way.
+//! `learned.rs` what the core says of its limits, `settle.rs` what an acknowledgement is worth (`by_core.rs` where it is the core's own), `aside.rs` what goes ahead of data. This file has what is under way.
 
 mod aside;
 mod barred;
@@ -15,6 +15,7 @@ mod bd_seq;
 mod by_core;
 mod connection;
 mod feed;
+mod learned;
 mod metered;
 mod node;
 mod numbers;
@@ -32,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_buffer::{Item, Offer, OfferId, Outbox};
-use millrace_tags::{Clock, Lane, Timebase};
+use millrace_tags::{Clock, Lane, Moment, Timebase};
 use millrace_uplink::{Consignment, Message, Profile};
 use serde_json::json;
 use tokio::sync::Notify;
@@ -81,6 +82,10 @@ pub(crate) struct Delivery {
     acks: Option<Acks>,
     /// What a second has.
     pacer: Pacer,
+    /// Since when the core's own limits are asked for: data wait for them.
+    asked_limits: Option<Moment>,
+    /// Messages that the core lets wait for their acknowledgement.
+    inflight_max: Option<usize>,
     /// What a day has, where the link is metered.
     meter: Option<Meter>,
     /// What is acknowledged and not proven.
@@ -113,6 +118,7 @@ pub(crate) struct Delivery {
 struct Sent {
     id: OfferId,
     records: u64,
+    messages: usize,
     /// Of its largest message.
     bytes: usize,
     /// `None` for gaps.
@@ -120,7 +126,7 @@ struct Sent {
 }
 
 impl Sent {
-    fn of(offer: &Offer, bytes: usize) -> Self {
+    fn of(offer: &Offer, messages: usize, bytes: usize) -> Self {
         let (records, numbers) = match &offer.item {
             Item::Parcel(parcel) => (parcel.records.len() as u64, Some(Numbers::of(parcel))),
             Item::Gap(_) => (0, None),
@@ -128,6 +134,7 @@ impl Sent {
         Self {
             id: offer.id,
             records,
+            messages,
             bytes,
             numbers,
         }
@@ -176,6 +183,8 @@ impl Delivery {
             proof: settings.verifies().then(Proof::default),
             acks: settings.ack_wait.map(Acks::new),
             pacer: Pacer::new(settings.rates, clock.now()),
+            asked_limits: None,
+            inflight_max: None,
             meter: None,
             parked: HashMap::new(),
             settings,
@@ -290,7 +299,7 @@ impl Delivery {
     fn consign(&mut self, offer: &Offer, messages: Vec<Message>) -> Consignment {
         let now = self.clock.now();
         let bytes = messages.iter().map(Message::wire_bytes).max();
-        let sent = Sent::of(offer, bytes.unwrap_or(0));
+        let sent = Sent::of(offer, messages.len(), bytes.unwrap_or(0));
         let all = messages.iter().map(Message::wire_bytes).sum();
         self.pacer.spend(now, messages.len(), all, sent.records);
         if let Some(meter) = &mut self.meter {

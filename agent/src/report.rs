@@ -200,6 +200,22 @@ pub(crate) struct UplinkStatus {
     /// What the core has acknowledged by itself, where it settles.
     #[serde(default)]
     pub(crate) core: Option<CoreStatus>,
+    /// What the core said of its own limits.
+    #[serde(default)]
+    pub(crate) learned: Option<LearnedLimits>,
+}
+
+/// What a core takes, by its own words; what is written holds, too, where it is less.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LearnedLimits {
+    /// Bytes of the largest payload.
+    pub(crate) max_payload: Option<usize>,
+    /// Messages that may wait for their acknowledgement.
+    pub(crate) max_inflight: Option<usize>,
+    /// A mean.
+    pub(crate) messages_per_second: Option<f64>,
+    /// A mean, of values.
+    pub(crate) points_per_second: Option<f64>,
 }
 
 /// A core that settles by itself (`settle = "core"`).

@@ -309,6 +309,28 @@ fn the_command_line_does_the_same() -> Result<()> {
     let (kept, text) = cli(&["config", "apply", "--watch", "5s"])?;
     assert!(!kept && text.contains("taken back: device pump"), "{text}");
     scene.delivers(1)?;
+    // Nor does a restart run them: the last good configuration does, until the files change.
+    let mut scene = scene;
+    scene.gateway.terminate()?;
+    scene.gateway.start()?;
+    scene.delivers(1)?;
+    let status = scene.gateway.json(&["status"])?;
+    assert_eq!(status["config"]["source"], "last-good", "{status}");
+    let problems = status["config"]["problems"].to_string();
+    assert!(problems.contains("taken back"), "{status}");
+    scene.gateway.write("millrace.toml", &format!("{rest}\n"))?;
+    scene.gateway.terminate()?;
+    scene.gateway.start()?;
+    scene.delivers(1)?;
+    let status = scene.gateway.json(&["status"])?;
+    assert_eq!(status["config"]["source"], "configured", "{status}");
+    let cli = |args: &[&str]| -> Result<(bool, String)> {
+        let output = scene.gateway.cli(args)?;
+        Ok((
+            output.status.success(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+        ))
+    };
     let (_, schema) = cli(&["config", "schema"])?;
     let schema: Value = serde_json::from_str(&schema)?;
     assert_eq!(schema["properties"]["uplink"]["type"], "array");

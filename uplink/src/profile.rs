@@ -9,6 +9,7 @@
 
 mod builtin;
 mod definition;
+mod limits;
 mod packing;
 mod reader;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use builtin::{builtin_names, find, find_with};
 pub use definition::{
     Compression, Definition, DeliveryClass, Need, Rates, Sequence, Variable, parse,
 };
+pub use limits::CoreLimits;
 pub use packing::SealError;
 pub use reader::{ProfileError, ProfileProblem};
 pub use setup::SetupError;
@@ -183,6 +185,7 @@ impl Profile {
             filters.extend(node.subscriptions());
             filters.extend(host.iter().flat_map(PrimaryHost::subscriptions));
         }
+        filters.extend(self.limits_filter().map(str::to_owned));
         filters
     }
 

@@ -115,6 +115,8 @@ impl Bootstrap {
             true => provider.renew(&attempt, own.as_ref()).await?,
             false => provider.ask(&attempt).await?,
         };
+        // Until it is on disk; from then on that says that it is on trial.
+        let _turn = self.desk.turn().await;
         let kept = match enrolment.content.is_none() && enrolment.uplink.is_empty() && renewed {
             true => self.carried_over(store, state, &enrolment)?,
             false => enrolment::kept(&enrolment, &self.settings.uplink, &store.current())?,

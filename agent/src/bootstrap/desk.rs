@@ -1,9 +1,9 @@
 //! Where the rest of the program meets the bootstrap: what it says, and what it is asked to do.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::report::BootstrapStatus;
 
@@ -18,15 +18,43 @@ pub(crate) enum Wish {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Desk {
+    /// Who may put another configuration into force on trial: the main loop, or the bootstrap.
+    turn: Arc<Semaphore>,
     status: Mutex<Option<BootstrapStatus>>,
     claim: Mutex<Option<String>>,
     wish: Mutex<Option<Wish>>,
     rung: Notify,
 }
 
+/// The right to put another configuration into force on trial; the next one has it when this goes.
+pub(crate) type Turn = OwnedSemaphorePermit;
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self {
+            turn: Arc::new(Semaphore::new(1)),
+            status: Mutex::default(),
+            claim: Mutex::default(),
+            wish: Mutex::default(),
+            rung: Notify::default(),
+        }
+    }
+}
+
 impl Desk {
+    /// The turn, where nobody has it.
+    pub(crate) fn try_turn(&self) -> Option<Turn> {
+        self.turn.clone().try_acquire_owned().ok()
+    }
+
+    /// Waits until no configuration is on trial.
+    pub(super) async fn turn(&self) -> Option<Turn> {
+        // It is never closed.
+        self.turn.clone().acquire_owned().await.ok()
+    }
+
     /// How far it is; `None` where no bootstrap is configured.
     pub(crate) fn status(&self) -> Option<BootstrapStatus> {
         let status = self.status.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,18 +91,46 @@ impl Desk {
         true
     }
 
+    /// The core is asked because somebody wants it: where the asking is cut off, it is wanted still.
+    pub(super) fn serves_wish(&self) -> Serves<'_> {
+        Serves {
+            desk: self,
+            served: false,
+        }
+    }
+
     /// Waits until something is wanted.
     pub(super) async fn wished(&self) -> Wish {
         loop {
-            let wish = self
-                .wish
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take();
-            match wish {
-                Some(wish) => return wish,
-                None => self.rung.notified().await,
+            let is_there = || self.wish.lock().unwrap_or_else(PoisonError::into_inner);
+            while is_there().is_none() {
+                self.rung.notified().await;
             }
+            // What is done of it would be on disk amid the trial of a configuration, and lost with this task.
+            let _turn = self.turn().await;
+            if let Some(wish) = is_there().take() {
+                return wish;
+            }
+        }
+    }
+}
+
+/// A wish that is being served.
+pub(super) struct Serves<'a> {
+    desk: &'a Desk,
+    served: bool,
+}
+
+impl Serves<'_> {
+    pub(super) fn served(mut self) {
+        self.served = true;
+    }
+}
+
+impl Drop for Serves<'_> {
+    fn drop(&mut self) {
+        if !self.served {
+            self.desk.ask_for(Wish::Run);
         }
     }
 }

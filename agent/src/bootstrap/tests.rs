@@ -169,6 +169,51 @@ async fn the_first_request_comes_within_the_spread() {
     assert!((took - drawn).abs() < 1.0, "{took} s instead of {drawn} s");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_enrolment_waits_for_the_end_of_a_trial_of_a_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("key"), "external").unwrap();
+    let make: MakeProvider = |_, _, _| Ok(Box::new(Says(|| Ok(enrolment(LAYER, "pw")))));
+    let (bootstrap, _applied) = bootstrap(dir.path(), "spread = \"0s\"\n", make);
+    let (desk, data_dir) = (bootstrap.desk.clone(), bootstrap.data_dir.clone());
+    let turn = desk.try_turn().unwrap();
+    assert!(desk.try_turn().is_none(), "one at a time");
+    let mut running = std::pin::pin!(until_applied(bootstrap));
+    let waiting = tokio::time::timeout(Duration::from_secs(600), &mut running).await;
+    assert!(waiting.is_err());
+    assert!(!config::cloud_file(&data_dir).exists());
+    drop(turn);
+    running.await;
+    assert!(config::cloud_file(&data_dir).exists());
+    // The first one has none before it that could come back over a configuration.
+    assert!(!may_be_taken_back(&data_dir));
+    let store = Store::new(&data_dir);
+    let mut state = store.state().unwrap();
+    store.put(&mut state, "", &[]).unwrap();
+    state.previous = Some(1);
+    store.save(&state).unwrap();
+    assert!(may_be_taken_back(&data_dir));
+    state.phase = Phase::Settled;
+    store.save(&state).unwrap();
+    assert!(!may_be_taken_back(&data_dir));
+}
+
+#[tokio::test]
+async fn a_wish_waits_for_the_trial_and_outlives_a_task_that_is_cut_off() {
+    let desk = Desk::default();
+    desk.say(Some(BootstrapStatus::default()));
+    assert!(desk.ask_for(Wish::Run));
+    let turn = desk.try_turn().unwrap();
+    let short = Duration::from_millis(50);
+    assert!(tokio::time::timeout(short, desk.wished()).await.is_err());
+    drop(turn);
+    assert_eq!(desk.wished().await, Wish::Run);
+    drop(desk.serves_wish());
+    assert_eq!(desk.wished().await, Wish::Run);
+    desk.serves_wish().served();
+    assert!(tokio::time::timeout(short, desk.wished()).await.is_err());
+}
+
 /// The tests that count run one after the other: a provider is made by a plain function.
 static CONFIRMED: Mutex<u32> = Mutex::new(0);
 

@@ -97,7 +97,9 @@ impl Feed for Delivery {
             // It may have become known just before the program ended: rather told twice than never.
             self.clocks = self.outbox.late_clocks();
         }
-        self.profile.greeting(&self.facts())
+        let mut greeting: Vec<Message> = self.ask_limits().into_iter().collect();
+        greeting.extend(self.profile.greeting(&self.facts()));
+        greeting
     }
 
     fn next(&mut self, window: Window) -> Option<Consignment> {
@@ -116,11 +118,11 @@ impl Feed for Delivery {
         }
         let now = self.clock.now();
         let may = self.may_beside_core();
-        if may == May::Nothing || self.pacer.wait(now).is_some() {
+        if may == May::Nothing || self.pacer.wait(now).is_some() || self.waits_for_core(now) {
             return None;
         }
         loop {
-            let offer = match self.gated.take() {
+            let mut offer = match self.gated.take() {
                 Some(offer) => offer,
                 None => match self.pick(window, may) {
                     Some(Pick::Offer(offer)) => offer,
@@ -134,7 +136,15 @@ impl Feed for Delivery {
                 },
             };
             let trial = std::mem::take(&mut self.trial);
-            match (self.encode(&offer), &offer.item) {
+            let encoded = self.encode(&offer);
+            if let Ok(messages) = &encoded
+                && self.divides(&mut offer, messages.len())
+            {
+                self.trial = trial;
+                self.gated = Some(offer);
+                continue;
+            }
+            match (encoded, &offer.item) {
                 (Ok(messages), _) => match self.gate(&messages, trial) {
                     Gate::Open => return Some(self.consign(&offer, messages)),
                     Gate::Wait => {
@@ -143,7 +153,7 @@ impl Feed for Delivery {
                     }
                     Gate::Shut(why) => {
                         self.alone = false;
-                        self.unproven(&Sent::of(&offer, 0), why);
+                        self.unproven(&Sent::of(&offer, 0, 0), why);
                     }
                 },
                 (Err(error), Item::Parcel(parcel)) => {
@@ -256,6 +266,9 @@ impl Feed for Delivery {
             }
             return;
         }
+        if let Some(limits) = self.profile.told_limits(&message.topic, &message.payload) {
+            return self.learn_limits(&limits);
+        }
         self.came_back(&message.topic, &message.payload);
         let incoming = Incoming {
             topic: &message.topic,
@@ -302,7 +315,8 @@ impl Feed for Delivery {
         let node = self.node.is_some().then_some(NODE_INTERVAL);
         let acks = self.acks.as_ref().and_then(Acks::next_overdue);
         let acks = acks.map(|due| due.since(now));
-        let waits = [node, proof, meter, acks, self.pacer.wait(now)];
+        let limits = self.limits_due(now);
+        let waits = [node, proof, meter, acks, limits, self.pacer.wait(now)];
         waits.into_iter().flatten().min()
     }
 

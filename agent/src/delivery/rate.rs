@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use millrace_tags::Moment;
-use millrace_uplink::profile::Rates;
+use millrace_uplink::profile::{CoreLimits, Rates};
 
 /// Below this a message is more headers than anything else.
 const MESSAGE_BYTES_MIN: usize = 4 * 1024;
@@ -17,25 +17,35 @@ pub(super) fn message_max(most: usize, rates: Rates) -> usize {
     second.map_or(most, |second| most.min(second.max(MESSAGE_BYTES_MIN)))
 }
 
+/// Of what a core said that it takes in a span: it counts each span by itself and may hang up on the first message too
+/// many, so that what is saved up and one message more must fit in, too.
+const LEARNED_SHARE: f64 = 0.7;
+const LEARNED_BURST: f64 = 0.2;
+
 #[derive(Debug)]
 struct Account {
     per_second: f64,
+    /// Most that is saved up.
+    most: f64,
     balance: f64,
     at: Moment,
 }
 
 impl Account {
-    fn new(per_second: u64, now: Moment) -> Self {
+    /// `burst`: so many seconds' worth may be saved up.
+    fn new(per_second: f64, burst: f64, now: Moment) -> Self {
+        let most = per_second * burst;
         Self {
-            per_second: per_second as f64,
-            balance: per_second as f64,
+            per_second,
+            most,
+            balance: most,
             at: now,
         }
     }
 
     fn settle(&mut self, now: Moment) {
         let earned = now.since(self.at).as_secs_f64() * self.per_second;
-        self.balance = (self.balance + earned).min(self.per_second);
+        self.balance = (self.balance + earned).min(self.most);
         self.at = now;
     }
 
@@ -57,12 +67,26 @@ pub(super) struct Pacer {
 
 impl Pacer {
     pub(super) fn new(rates: Rates, now: Moment) -> Self {
-        let account = |limit: Option<u64>| limit.map(|limit| Account::new(limit.max(1), now));
+        let account =
+            |limit: Option<u64>| limit.map(|limit| Account::new(limit.max(1) as f64, 1.0, now));
         Self {
             messages: account(rates.messages),
             bytes: account(rates.bytes),
             points: account(rates.points),
         }
+    }
+
+    /// What the core said by itself holds, too, where it is less.
+    pub(super) fn learn(&mut self, limits: &CoreLimits, now: Moment) {
+        let tighten = |account: &mut Option<Account>, limit: Option<f64>| {
+            let limit = limit.map(|limit| limit * LEARNED_SHARE);
+            let known = account.as_ref().map(|account| account.per_second);
+            if let Some(limit) = limit.filter(|limit| known.is_none_or(|known| *limit < known)) {
+                *account = Some(Account::new(limit, LEARNED_BURST, now));
+            }
+        };
+        tighten(&mut self.messages, limits.messages_per_second);
+        tighten(&mut self.points, limits.points_per_second);
     }
 
     /// How long nothing may be sent; `None`: something may be.
@@ -72,10 +96,17 @@ impl Pacer {
         limited.filter_map(|account| account.wait(now)).max()
     }
 
-    /// The most records of one parcel: no more than a second's worth.
+    /// The most records of one parcel: no more than may be saved up.
     pub(super) fn records(&self, most: usize) -> usize {
         let limit = self.points.as_ref();
-        limit.map_or(most, |limit| most.min(limit.per_second as usize).max(1))
+        limit.map_or(most, |limit| most.min(limit.most as usize).max(1))
+    }
+
+    /// The most messages of one parcel, where the core said its limit by itself.
+    pub(super) fn messages_at_once(&self) -> Option<usize> {
+        let learned = |account: &&Account| account.most < account.per_second;
+        let account = self.messages.as_ref().filter(learned);
+        account.map(|account| (account.most as usize).max(1))
     }
 
     /// So much was sent.
@@ -128,6 +159,48 @@ mod tests {
             );
         }
         assert_eq!(Pacer::new(rates, Moment(0)).records(2_000), 1_000);
+    }
+
+    #[test]
+    fn no_second_has_more_than_the_core_said() {
+        let start = Moment(0);
+        let mut pacer = Pacer::new(Rates::default(), start);
+        let limits = CoreLimits {
+            messages_per_second: Some(1000.0),
+            points_per_second: Some(100.0),
+            ..CoreLimits::default()
+        };
+        pacer.learn(&limits, start);
+        let mut sent: Vec<(Moment, u64)> = Vec::new();
+        let mut now = start;
+        while now < start + Duration::from_secs(20) {
+            match pacer.wait(now) {
+                None => {
+                    let records = pacer.records(2_000) as u64;
+                    pacer.spend(now, 1, 100, records);
+                    sent.push((now, records));
+                }
+                Some(wait) => now = now + wait.max(Duration::from_millis(1)),
+            }
+        }
+        for (from, _) in &sent {
+            let span = *from + Duration::from_secs(1);
+            let within = sent.iter().filter(|(at, _)| at >= from && *at < span);
+            let points: u64 = within.map(|(_, records)| records).sum();
+            assert!(points <= 100, "{points} in the second from {from:?}");
+        }
+        let all: u64 = sent.iter().map(|(_, records)| records).sum();
+        assert!(all >= 1300, "{all} in 20 s");
+        // What the configuration says is tighter: it stays.
+        let mut tight = Pacer::new(
+            Rates {
+                points: Some(10),
+                ..Rates::default()
+            },
+            start,
+        );
+        tight.learn(&limits, start);
+        assert_eq!(tight.records(2_000), 10);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::run::{Agent, notify, sentences};
 use super::{Current, Gateway, Running};
+use crate::apply::refused::Refused;
 use crate::config::{self, Config, Loaded};
 use crate::report::ConfigStatus;
 
@@ -53,7 +54,12 @@ impl Agent<'_> {
         let running = self.start(before.config.clone(), status).await?;
         running.gateway.events.inherit(&before.events);
         current.replace(running.gateway.clone());
-        if let Some(loaded) = self.load().ok().filter(|_| good)
+        let is_tried = |loaded: &Loaded| {
+            let data_dir = &loaded.config.gateway.data_dir;
+            Refused::of(data_dir, &loaded.local_digest()).is_some()
+        };
+        let loaded = self.load().ok().filter(|_| good);
+        if let Some(loaded) = loaded.filter(|loaded| !is_tried(loaded))
             && let Err(error) = config::last_good::save(&loaded)
         {
             tracing::warn!(error = %crate::device::chain(&error), "the last good configuration was not kept");

@@ -15,8 +15,9 @@ use super::exchange::can_store;
 use super::trial::{LOOK_EVERY, Trial};
 use super::watchdog::Watchdog;
 use super::{Current, Running};
+use crate::apply::refused::Refused;
 use crate::apply::{Change, Changes, Wish};
-use crate::bootstrap::{self, Desk};
+use crate::bootstrap::{self, Desk, Turn};
 use crate::clock::WatchedClock;
 use crate::command::Journal;
 use crate::config::{self, Config, Loaded, Problems};
@@ -79,6 +80,13 @@ fn start_anew() -> anyhow::Error {
     let args = std::env::args_os().skip(1);
     let error = std::process::Command::new(program).args(args).exec();
     anyhow::Error::new(error).context("cannot start the program anew")
+}
+
+/// A configuration that is not to be started with.
+struct Bad {
+    data_dir: PathBuf,
+    /// Why, for people.
+    said: Vec<String>,
 }
 
 /// What a restart waits for answers to reach the core; they are told after it otherwise.
@@ -148,14 +156,14 @@ impl<'a> Agent<'a> {
         let data_dir = config::data_dir(config, told);
         crate::audit::begin(&data_dir, self.clock.clone());
         self.take_back_trial(&data_dir).await;
-        let mut running = match self.load() {
+        let mut running = match self.load_good() {
             Ok(loaded) => self.begin(&loaded, true).await?,
-            Err(problems) if self.options.strict => {
-                eprint!("{problems}");
+            Err(bad) if self.options.strict => {
+                eprintln!("{}", bad.said.join("\n"));
                 return Ok(End::Exit(ExitCode::from(2)));
             }
-            Err(problems) => {
-                let (config, status) = self.fall_back(&problems);
+            Err(bad) => {
+                let (config, status) = self.fall_back(bad);
                 self.start(config, status).await?
             }
         };
@@ -257,7 +265,14 @@ impl<'a> Agent<'a> {
                             continue;
                         }
                         Wish::Try { what, watch } => {
-                            let tried = self.try_configuration(running, current, (what, watch), asker);
+                            let turn = match self.turn_of_configuration(&running) {
+                                Ok(turn) => turn,
+                                Err(busy) => {
+                                    self.tell(&running.gateway, asker, Err(busy)).await;
+                                    continue;
+                                }
+                            };
+                            let tried = self.try_configuration(running, current, (what, watch), asker, turn);
                             (running, trial) = watchdog.during(tried).await?;
                         }
                     }
@@ -281,6 +296,16 @@ impl<'a> Agent<'a> {
         Ok((running, restart))
     }
 
+    /// A configuration may be tried while no enrolment is put into force, nor one on trial that may be taken back.
+    fn turn_of_configuration(&self, running: &Running) -> Result<Turn, String> {
+        let turn = self.bootstrap.try_turn();
+        let data_dir = &running.gateway.config.gateway.data_dir;
+        turn.filter(|_| !bootstrap::may_be_taken_back(data_dir)).ok_or_else(|| {
+            "a new enrolment of the core is on trial, ten minutes at most; ask again when it is kept or taken back"
+                .to_owned()
+        })
+    }
+
     pub(super) fn load(&self) -> Result<Loaded, Problems> {
         config::load(
             self.options.config.as_deref(),
@@ -302,17 +327,53 @@ impl<'a> Agent<'a> {
         let running = self
             .start_with(loaded.config.clone(), status, !keep)
             .await?;
-        if keep && let Err(error) = config::last_good::save(loaded) {
-            tracing::warn!(error = %crate::device::chain(&error), "the last good configuration was not kept");
+        if keep {
+            Refused::forget(&loaded.config.gateway.data_dir);
+            if let Err(error) = config::last_good::save(loaded) {
+                tracing::warn!(error = %crate::device::chain(&error), "the last good configuration was not kept");
+            }
         }
         Ok(running)
     }
 
+    /// The configuration on disk, where it is one to start with.
+    fn load_good(&self) -> Result<Loaded, Bad> {
+        let loaded = self.load().map_err(|problems| {
+            tracing::error!("the configuration cannot be used:\n{problems}");
+            Bad {
+                data_dir: self.data_dir(&problems),
+                said: sentences(&problems),
+            }
+        })?;
+        let (data_dir, sha256) = (&loaded.config.gateway.data_dir, loaded.local_digest());
+        let Some(refused) = Refused::of(data_dir, &sha256) else {
+            return Ok(loaded);
+        };
+        if config::last_good::load(data_dir).is_err() {
+            // Better than none.
+            return Ok(loaded);
+        }
+        let why = refused.why.unwrap_or_else(|| {
+            let why = "the agent restarted while they were tried";
+            if let Err(error) = Refused::note(data_dir, &sha256, Some(why)) {
+                tracing::error!(%error, "the end of a trial cannot be written");
+            }
+            self.say_change("taken-back", "", Some(why));
+            why.to_owned()
+        });
+        let said = format!(
+            "the files were tried and taken back: {why}; change them, or try them again with millrace config apply"
+        );
+        tracing::error!("{said}");
+        Err(Bad {
+            data_dir: data_dir.clone(),
+            said: vec![said],
+        })
+    }
+
     /// A bad configuration: the last good one, else no devices.
-    fn fall_back(&self, problems: &Problems) -> (Config, ConfigStatus) {
-        tracing::error!("the configuration cannot be used:\n{problems}");
-        let data_dir = self.data_dir(problems);
-        let said = sentences(problems);
+    fn fall_back(&self, bad: Bad) -> (Config, ConfigStatus) {
+        let Bad { data_dir, said } = bad;
         match config::last_good::load(&data_dir) {
             Ok(loaded) => {
                 tracing::warn!("the last good configuration runs instead");

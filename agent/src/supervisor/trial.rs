@@ -8,8 +8,10 @@ use serde_json::json;
 use super::run::Agent;
 use super::{Current, Gateway, Running};
 use crate::apply::layers::{Command, Layers};
+use crate::apply::refused::Refused;
 use crate::apply::watch::{Seen, Watch};
 use crate::apply::{Asker, Outcome, Wanted};
+use crate::bootstrap::Turn;
 use crate::command::{rejected, reply};
 use crate::config::written::{differences, digest};
 use crate::config::{self, Loaded};
@@ -34,6 +36,8 @@ pub(super) struct Trial {
     /// The layer that is tried; `None`: it is the files that are.
     layers: Option<Layers>,
     told: serde_json::Value,
+    /// No enrolment is put into force meanwhile.
+    _turn: Turn,
 }
 
 impl Agent<'_> {
@@ -47,6 +51,7 @@ impl Agent<'_> {
         current: &Current,
         (what, window): (Wanted, Duration),
         asker: Asker,
+        turn: Turn,
     ) -> anyhow::Result<(Running, Option<Trial>)> {
         let before = running.gateway.clone();
         let prepared = match self.prepare(&before, what, &asker) {
@@ -74,6 +79,7 @@ impl Agent<'_> {
             loaded,
             layers,
             told,
+            _turn: turn,
         };
         match refused {
             None => Ok((running, Some(trial))),
@@ -104,11 +110,13 @@ impl Agent<'_> {
         asker: &Asker,
     ) -> Result<(Loaded, Option<Layers>, serde_json::Value), String> {
         let (loaded, layers, sha256) = match &what {
-            Wanted::Files => (
-                self.load().map_err(|problems| problems.to_string())?,
-                None,
-                None,
-            ),
+            Wanted::Files => {
+                let loaded = self.load().map_err(|problems| problems.to_string())?;
+                let data_dir = &before.config.gateway.data_dir;
+                let noted = Refused::note(data_dir, &loaded.local_digest(), None);
+                noted.map_err(|error| format!("a trial cannot be noted on disk: {error}"))?;
+                (loaded, None, None)
+            }
             Wanted::Layer(layer) => {
                 let text = layer.as_deref().unwrap_or_default();
                 let loaded = self.changes.load_with(text)?;
@@ -169,6 +177,7 @@ impl Agent<'_> {
         };
         let outcome = match verdict {
             Ok(()) => {
+                Refused::forget(&trial.before.config.gateway.data_dir);
                 if let Err(error) = config::last_good::save(&trial.loaded) {
                     tracing::warn!(error = %chain(&error), "the last good configuration was not kept");
                 }
@@ -193,7 +202,21 @@ impl Agent<'_> {
                     failed(&error);
                 }
                 self.say_change("taken-back", &who, Some(&why));
-                Err(format!("taken back: {why}"))
+                let told = format!("taken back: {why}");
+                match trial.layers {
+                    Some(_) => Err(told),
+                    None => {
+                        let data_dir = &trial.before.config.gateway.data_dir;
+                        let digest = trial.loaded.local_digest();
+                        if let Err(error) = Refused::note(data_dir, &digest, Some(&why)) {
+                            failed(&error);
+                        }
+                        Err(format!(
+                            "{told}; the files are as you left them, and a restart does not run them before they \
+                                     change"
+                        ))
+                    }
+                }
             }
         };
         running.gateway.set_last_change(self.last_change());
@@ -204,7 +227,7 @@ impl Agent<'_> {
         }
     }
 
-    fn say_change(&self, state: &str, who: &str, error: Option<&str>) {
+    pub(super) fn say_change(&self, state: &str, who: &str, error: Option<&str>) {
         let change = LastChange {
             state: state.to_owned(),
             who: who.to_owned(),

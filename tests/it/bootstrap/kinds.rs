@@ -203,6 +203,61 @@ fn a_claim_string_becomes_an_identity() -> Result<()> {
     Ok(())
 }
 
+/// The next certificate comes by the one before, without the token, which is gone by then.
+#[test]
+fn a_claimed_certificate_is_renewed_by_itself() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut known = json!({"key": KEY, "reply": {}});
+    // 30 seconds of life: renewed after 20 to 23.
+    let more = ["--base", "/claim", "--tls", "pki", "--cert-days", "0.00035"];
+    let core = Core::start(directory.path(), "hmac-claim", &known, &more)?;
+    let (broker, tls_port) = broker_of(directory.path())?;
+    let subscriber = Subscriber::start(broker.port)?;
+    let (_pump, pump_port) = plant::start_pump(directory.path(), &[])?;
+    known["reply"] = json!({
+        "id": "gw-1",
+        "content_type": "application/toml",
+        "content": plant::small_pump_config(pump_port, &[0]),
+        "uplink": {"url": format!("mqtts://localhost:{tls_port}"), "profile": "generic"},
+    });
+    core.change(&known)?;
+    let mut gateway = Gateway::new(directory.path());
+    let sha256 = core.peer.ready["ca_sha256"].as_str().unwrap_or_default();
+    let url = format!("https://localhost:{}/claim", core.port);
+    gateway.write(
+        "claim",
+        &format!("{url}#sha256={sha256}&id=gw-1&token={KEY}\n"),
+    )?;
+    gateway.configure(
+        "[bootstrap]\nprovider = \"hmac-claim\"\nclaim_file = \"claim\"\nspread = \"0s\"\n",
+    )?;
+    gateway.start()?;
+    subscriber.wait("data", STEP, |got| got.count("pump") > 5)?;
+    wait_state(&gateway, "ready")?;
+    assert!(!gateway.path("claim").exists());
+    let certificate = gateway.data_dir().join("secrets/current/client.pem");
+    let first = std::fs::read_to_string(&certificate)?;
+    let mut said = core.peer.said();
+    wait_for("another certificate", STEP, || {
+        (std::fs::read_to_string(&certificate).ok()? != first).then_some(())
+    })
+    .with_context(|| gateway.log())?;
+    let before = subscriber.look(|got| got.count("pump"));
+    subscriber.wait("data by the next certificate", STEP, |got| {
+        got.count("pump") > before + 5
+    })?;
+    said.extend(core.peer.said());
+    let statuses = |step: &str| -> Vec<u64> {
+        let path = format!("/claim/{step}/gw-1");
+        let of = said.iter().filter(|said| said["path"] == path.as_str());
+        of.filter_map(|said| said["status"].as_u64()).collect()
+    };
+    assert_eq!(statuses("claims"), [200], "{said:?}");
+    assert_eq!(statuses("renewals").first(), Some(&200), "{said:?}");
+    assert!(!gateway.log().contains(KEY));
+    Ok(())
+}
+
 /// A certificate by one-time password, after an approval; used by an uplink of the local configuration; and the next
 /// one by the certificate before.
 #[test]

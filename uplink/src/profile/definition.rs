@@ -31,6 +31,7 @@
 //! messages_per_second = 100     # what a connection may send; bytes on the wire, points are samples and events
 //! bytes_per_second = 524288
 //! points_per_second = 1000
+//! ask = "thingsboard"           # the core is asked for its limits at each connect, and they are obeyed, too
 //!
 //! [topics]                      # a topic that is missing is not used: what it stands for is not told
 //! names = "percent"             # level, plain, nats: how names become parts of a topic
@@ -69,6 +70,7 @@ use crate::command::way::WayTemplate;
 use crate::session::ProtocolChoice;
 use crate::topic::{TopicRules, TopicTemplate};
 
+use super::limits::AskLimits;
 use super::reader::{ProfileError, ProfileProblem, Reader};
 
 /// The version of the files that this program reads.
@@ -222,6 +224,8 @@ pub struct Definition {
     pub(crate) message_expiry: Option<u32>,
     /// What it takes in a second.
     pub rates: Rates,
+    /// How it is asked for its limits.
+    pub(crate) ask_limits: Option<AskLimits>,
     /// Where the uplink says no user name.
     pub(crate) username: Option<TopicTemplate>,
     pub(crate) codec: CodecName,

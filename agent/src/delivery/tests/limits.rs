@@ -149,6 +149,71 @@ async fn a_source_that_is_too_large_for_the_broker_is_withheld_as_a_whole() {
     assert_eq!(limited.shown.report().refused_sources, Vec::<String>::new());
 }
 
+/// ThingsBoard answers to `getSessionLimits`.
+fn told(limits: &mut Limited, payload: &'static str) {
+    let mut answer = command("v1/devices/me/rpc/response/1", payload);
+    answer.retained = false;
+    limits.delivery.received(answer);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_core_is_asked_for_its_limits_and_obeyed() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "t0ken").unwrap();
+    let keys = "profile = \"thingsboard\"\npassword_file = \"token\"";
+    let mut limited = limited(dir.path(), keys, at(0));
+    let first = limited.delivery.greeting().remove(0);
+    assert_eq!(first.topic, "v1/devices/me/rpc/request/1");
+    for _ in 0..40 {
+        limited.append(1);
+    }
+    assert_eq!(limited.take(), [], "data wait for the answer");
+    assert!(limited.delivery.pause().is_some());
+    told(
+        &mut limited,
+        r#"{"maxPayloadSize":900,"maxInflightMessages":3,"rateLimits":{"messages":"1:1"},
+            "gatewayRateLimits":{"messages":"10:1,600:60","telemetryDataPoints":"1000:1"}}"#,
+    );
+    assert_eq!(limited.delivery.granted_max, 900);
+    let sent: usize = limited.take().iter().map(|(_, messages)| messages).sum();
+    assert!((1..=4).contains(&sent), "{sent} at once");
+    for _ in 0..10 {
+        limited.clock.advance(Duration::from_secs(1));
+        let sent: usize = limited.take().iter().map(|(_, messages)| messages).sum();
+        assert!(sent <= 10, "{sent} in a second");
+    }
+    // At most so many without their acknowledgement.
+    limited.append(40);
+    let mut under_way = Vec::new();
+    for _ in 0..100 {
+        limited.clock.advance(Duration::from_secs(1));
+        under_way.extend(limited.delivery.next(WINDOW));
+    }
+    let messages: usize = under_way.iter().map(|c| c.messages.len()).sum();
+    assert!((3..6).contains(&messages), "{messages} under way");
+    let learned = limited.shown.report().learned.unwrap();
+    assert_eq!(
+        (learned.messages_per_second, learned.max_inflight),
+        (Some(10.0), Some(3))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_core_that_does_not_answer_gets_data_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "t0ken").unwrap();
+    let keys = "profile = \"thingsboard\"\npassword_file = \"token\"";
+    let mut limited = limited(dir.path(), keys, at(0));
+    limited.delivery.greeting();
+    limited.append(5);
+    told(&mut limited, r#"{"error":"no such method"}"#);
+    assert_eq!(limited.take(), []);
+    limited.clock.advance(limited.delivery.pause().unwrap());
+    let sent: usize = limited.take().iter().map(|(_, messages)| messages).sum();
+    assert!(sent > 0);
+    assert_eq!(limited.shown.report().learned, None);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn points_bound_the_parcels() {
     let dir = tempfile::tempdir().unwrap();

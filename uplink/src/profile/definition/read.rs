@@ -9,6 +9,7 @@ use crate::command::way::{FROM_PLACES, Pattern, REPLY_PLACES, WayTemplate};
 use crate::session::ProtocolChoice;
 use crate::topic::{Names, TopicRules, TopicTemplate};
 
+use super::super::limits::AskLimits;
 use super::super::reader::Reader;
 use super::{
     CodecName, Compression, Definition, DeliveryClass, FORMAT, Greeting, Need, Rates, Sequence,
@@ -137,6 +138,9 @@ pub(super) fn definition(file: &str, root: &Reader<'_>) -> Option<Definition> {
             .word("protocol", &ProtocolChoice::WORDS)
             .unwrap_or_default(),
         rates,
+        ask_limits: limits
+            .as_ref()
+            .and_then(|limits| limits.word("ask", &AskLimits::WORDS)),
         codec: codec?,
         time: root
             .word(
@@ -227,6 +231,7 @@ fn read_rules(root: &Reader<'_>) -> TopicRules {
             "messages_per_second",
             "bytes_per_second",
             "points_per_second",
+            "ask",
         ]);
         if let Some(most) = limits.number("max_topic", 16, crate::message::STRING_BYTES_MAX) {
             rules.bytes_max = most;
