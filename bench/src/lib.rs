@@ -8,6 +8,8 @@
 mod backlog;
 #[cfg(feature = "agent")]
 mod beside;
+#[cfg(feature = "inference")]
+pub mod inference;
 mod life;
 #[cfg(feature = "agent")]
 mod load;
