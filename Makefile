@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 
-.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-fleet soak-uplink soak-opcua soak-opcua-recovery soak-demo deb help
+.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-fleet soak-uplink soak-opcua soak-opcua-recovery soak-skab soak-demo deb help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -43,10 +43,13 @@ bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk
 	MILLRACE_BIN="$(TARGET_DIR)/release/millrace" \
 		$(CARGO) run --release --quiet --locked -p millrace-bench --bin millrace-load
 
+# Data that may not be in the repository: in a checkout beside them they are found.
+soak-skab: export MILLRACE_SKAB := $(or $(MILLRACE_SKAB),$(wildcard $(CURDIR)/../shared/data/skab))
+
 # One seed repeats a run: make soak MILLRACE_SEED=7 (tests/README.md). Without one it is drawn, and printed with the figures.
 soak-%: export MILLRACE_SEED := $(or $(MILLRACE_SEED),$(shell od -An -N4 -tu4 /dev/urandom | tr -d ' '))
 
-soak: soak-modbus soak-fuzz soak-buffer soak-agent soak-fleet soak-uplink soak-opcua-recovery soak-opcua soak-demo ## the fault tests with their full figures, then the demo for an hour
+soak: soak-modbus soak-fuzz soak-buffer soak-agent soak-fleet soak-uplink soak-opcua-recovery soak-opcua soak-skab soak-demo ## the fault tests with their full figures, then the demo for an hour
 
 soak-modbus: ## a million exchanges with Modbus devices that do everything wrong
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
@@ -101,6 +104,12 @@ soak-opcua: ## two hours with an OPC UA server that is restarted each minute: fl
 	@echo "MILLRACE_SEED=$(MILLRACE_SEED)"
 	MILLRACE_CHURN_SECONDS=7200 MILLRACE_CHURN_EVERY=60 \
 		$(CARGO) test --release --locked -p millrace-drivers --test opcua_churn -- --nocapture
+
+soak-skab: setup ## 16 experiments of the Skoltech benchmark over Modbus through 16 models; MILLRACE_SKAB names their folder
+	$(CARGO) build --release --locked -p millrace-agent --bin millrace
+	MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/release/millrace" \
+		$(CARGO) test --locked -p millrace-tests --test it skab:: -- --nocapture
+	$(CARGO) test --locked -p millrace-inference --test it skab:: -- --nocapture
 
 soak-demo: ## the demo for an hour: outages, faults, the verdict at the end
 	$(CARGO) run --release --quiet --locked -p millrace-agent --bin millrace -- demo --seconds $(or $(SOAK_SECONDS),3600)

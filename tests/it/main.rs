@@ -32,6 +32,7 @@ mod profiles;
 mod reload;
 mod replay;
 mod serial_line;
+mod skab;
 mod sparkplug;
 mod sparkplug_checker;
 mod store;

@@ -89,7 +89,7 @@ impl Recording {
 }
 
 /// Replays the recording and returns what came, once the last row was delivered and an anomaly was raised.
-fn replay(directory: &Path, recording: &Recording, bundle: &Path) -> Result<Received> {
+fn replay(directory: &Path, recording: &Recording, bundle: &Path) -> Result<(Received, Gateway)> {
     let broker = Broker::start(directory)?;
     let subscriber = Subscriber::start(broker.port)?;
     let file = directory.join("recording.csv");
@@ -125,7 +125,56 @@ fn replay(directory: &Path, recording: &Recording, bundle: &Path) -> Result<Rece
     gateway.terminate()?;
     let got = subscriber.stop();
     assert_eq!(got.violations, Vec::<String>::new());
-    Ok(got)
+    Ok((got, gateway))
+}
+
+/// Scoring what the gateway has stored gives the scores that it has stored, bit for bit.
+fn scores_come_out_the_same_again(gateway: &Gateway) -> Result<()> {
+    let printed = |args: &[&str]| -> Result<String> {
+        let output = gateway.cli(args)?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {errors}", args.join(" "));
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let bits = |number: &str| -> Result<u64> { Ok(number.parse::<f64>()?.to_bits()) };
+    let args = [
+        "buffer",
+        "export",
+        "--config",
+        "millrace.toml",
+        "--tag",
+        "watch/score",
+    ];
+    let stored: Vec<u64> = printed(&args)?
+        .lines()
+        .skip(1)
+        .map(|line| bits(line.split(',').nth(4).context("a value")?))
+        .collect::<Result<_>>()?;
+    let args = [
+        "model",
+        "eval",
+        "watch",
+        "--config",
+        "millrace.toml",
+        "--from-buffer",
+        "--windows",
+        "--json",
+    ];
+    // The text of a number is exact; what a JSON reader makes of it need not be.
+    let again: Vec<u64> = printed(&args)?
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("\"score\": "))
+        .map(|number| bits(number.trim_end_matches(',')))
+        .collect::<Result<_>>()?;
+    ensure!(stored.len() > 700, "{} scores", stored.len());
+    ensure!(
+        again.len() >= stored.len() && again.len() <= stored.len() + 5,
+        "{} scores again for {}",
+        again.len(),
+        stored.len()
+    );
+    assert_eq!(again[..stored.len()], stored);
+    Ok(())
 }
 
 /// Each tag brought its column: every row once, in order. After its end the replay may hold its last row.
@@ -185,7 +234,7 @@ fn the_vendored_series_arrives_exactly_and_its_failure_is_found() -> Result<()> 
     recording.roles = vec!["temperature".to_owned()];
 
     let directory = tempfile::tempdir()?;
-    let got = replay(
+    let (got, gateway) = replay(
         directory.path(),
         &recording,
         &checkout().join("models/nab-machine-temperature"),
@@ -202,7 +251,7 @@ fn the_vendored_series_arrives_exactly_and_its_failure_is_found() -> Result<()> 
         found,
         "anomalies begin at rows {begins:?}, labelled are {NAB_LABELLED:?}"
     );
-    Ok(())
+    scores_come_out_the_same_again(&gateway)
 }
 
 /// Rows of the experiment `valve1/1` that are labelled as an anomaly.
@@ -235,7 +284,7 @@ fn a_water_loop_experiment_arrives_exactly_and_its_fault_is_found() -> Result<()
     std::fs::write(bundle.join("model.onnx"), &model)?;
     std::fs::write(bundle.join("model.toml"), skab_manifest(&recording, &model))?;
 
-    let got = replay(directory.path(), &recording, &bundle)?;
+    let (got, _) = replay(directory.path(), &recording, &bundle)?;
     rows_are_exact(&got, &recording)?;
     let begins = anomaly_rows(&got, &recording);
     assert!(
