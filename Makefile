@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 
-.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-fleet soak-uplink soak-opcua soak-opcua-recovery soak-skab soak-demo deb help
+.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-fleet soak-uplink soak-opcua soak-opcua-recovery soak-skab soak-demo deb test-deb reproducible audit help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -23,12 +23,17 @@ test: setup ## unit, property and end-to-end tests
 	MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" MILLRACE_BIN="$(TARGET_DIR)/debug/millrace" \
 		$(CARGO) test --locked --workspace
 
-lint: ## format, clippy, licences and advisories, links of the documentation
+lint: ## format, clippy, licences and sources of crates, links of the documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D rustdoc::broken_intra_doc_links" $(CARGO) doc --locked --workspace --no-deps --quiet
-	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check; \
-	else echo "cargo-deny is not installed: licences and advisories were not checked (cargo install cargo-deny)"; fi
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check --hide-inclusion-graph bans licenses sources; \
+	else echo "cargo-deny is not installed: licences and sources were not checked (cargo install cargo-deny)"; fi
+
+audit: ## known vulnerabilities of the crates, by the database of RustSec, which is fetched
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny --locked check advisories; \
+	elif $(CARGO) audit --version >/dev/null 2>&1; then $(CARGO) audit --ignore RUSTSEC-2023-0071; \
+	else echo "neither cargo-deny nor cargo-audit is installed: advisories were not checked (cargo install cargo-deny)"; fi
 
 bench: ## criterion benches, the buffer's life and backlogs (needs 12 GB of disk), the uplink, Modbus, OPC UA, the loads of the design (needs mosquitto)
 	$(CARGO) bench --locked -p millrace-bench --bench buffer
@@ -114,6 +119,13 @@ soak-skab: setup ## 16 experiments of the Skoltech benchmark over Modbus through
 soak-demo: ## the demo for an hour: outages, faults, the verdict at the end
 	$(CARGO) run --release --quiet --locked -p millrace-agent --bin millrace -- demo --seconds $(or $(SOAK_SECONDS),3600)
 
-deb: ## the Debian package for this machine's architecture, in target/debian
-	@$(CARGO) deb --version >/dev/null 2>&1 || { echo "cargo-deb is not installed"; echo "hint: cargo install cargo-deb"; exit 1; }
-	$(CARGO) deb --locked -p millrace-agent
+deb: ## the Debian packages for amd64, arm64 and armhf, in target/debian: make deb ARCHES="amd64 armhf"; fetches Debian's Rust for the three
+	packaging/deb/build.sh $(ARCHES)
+
+test-deb: ## life of a package in a Debian 12 root, as root: install to purge, claims, images: make test-deb DEB=FILE
+	[ -x "$(TARGET_DIR)/deb-venv/bin/python" ] || python3 -m venv "$(TARGET_DIR)/deb-venv"
+	"$(TARGET_DIR)/deb-venv/bin/pip" install --quiet --disable-pip-version-check -r tests/deb/requirements.txt
+	MILLRACE_SBOM_PYTHON="$(TARGET_DIR)/deb-venv/bin/python" tests/deb/life.sh "$(or $(DEB),$(lastword $(sort $(wildcard $(TARGET_DIR)/debian/millrace_*_amd64.deb))),no-package.deb)" "$(TARGET_DIR)/deb-root"
+
+reproducible: ## two builds in two places: the same bytes
+	packaging/reproducible/check.sh

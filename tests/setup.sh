@@ -4,13 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-missing=()
-need() { # program or file, Debian package
-    case "$1" in
-        /*) [ -e "$1" ] ;;
-        *) PATH="$PATH:/usr/sbin:/usr/local/sbin" command -v "$1" >/dev/null ;;
-    esac || missing+=("$2")
-}
+# shellcheck source=packaging/debian-packages.sh
+. packaging/debian-packages.sh
 
 venv_works() {
     local trial
@@ -46,32 +41,7 @@ make_python() {
 make_python || missing+=(python3 python3-venv)
 
 if [ ${#missing[@]} -gt 0 ]; then
-    as_root=""
-    if [ "$(id -u)" != 0 ]; then
-        as_root="sudo"
-        if ! sudo -n true 2>/dev/null; then
-            echo "The tests need these Debian packages: ${missing[*]}" >&2
-            echo "hint: sudo apt-get install --no-install-recommends ${missing[*]}" >&2
-            exit 1
-        fi
-    fi
-    if ! command -v apt-get >/dev/null; then
-        echo "The tests need what Debian packages as: ${missing[*]}" >&2
-        echo "hint: install the same with this system's package manager, then run make test again" >&2
-        exit 1
-    fi
-    echo "Installing ${missing[*]}"
-    export DEBIAN_FRONTEND=noninteractive
-    # A service that the package would start is neither needed nor wanted: the tests start brokers of their own.
-    policy=""
-    if [ ! -e /usr/sbin/policy-rc.d ]; then
-        policy=/usr/sbin/policy-rc.d
-        printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
-        $as_root chmod 755 "$policy"
-        trap '$as_root rm -f "$policy"' EXIT
-    fi
-    $as_root apt-get update -q
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+    install_missing "make test"
     make_python || { echo "no Python that can make a virtual environment, although python3-venv is installed" >&2; exit 1; }
 fi
 

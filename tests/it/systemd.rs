@@ -73,6 +73,47 @@ fn the_service_manager_hears_that_the_agent_lives() -> Result<()> {
     Ok(())
 }
 
+/// systemd need not wait, nor lose patience, while a store takes long to open.
+#[test]
+fn ready_is_said_before_a_long_opening_and_beats_go_on() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let gateway = Gateway::new(directory.path());
+    gateway.configure("")?;
+    let heard = directory.path().join("notify.sock");
+    let socket = listen(&heard)?;
+    // Who opens this part of the data waits for a writer.
+    std::fs::create_dir(gateway.data_dir())?;
+    let pipe = gateway.data_dir().join("totals");
+    ensure!(Command::new("mkfifo").arg(&pipe).status()?.success());
+    let mut agent = start(&gateway, &heard, OFTEN)?;
+    hear(&socket, "READY=1")?;
+    agent.signal("HUP")?;
+    for _ in 0..5 {
+        hear(&socket, "WATCHDOG=1")?;
+    }
+    ensure!(
+        !gateway.cli(&["status"])?.status.success(),
+        "it is open already"
+    );
+    // It reads nothing, and finds nothing there the next time.
+    let writer = std::fs::OpenOptions::new().write(true).open(&pipe)?;
+    std::fs::remove_file(&pipe)?;
+    drop(writer);
+    hear(&socket, "RELOADING=1")?;
+    wait_for("an answer", STEP, || {
+        // Each beat is taken, so that the next one has room.
+        let _ = socket.recv(&mut [0; 512]);
+        gateway
+            .cli(&["status"])
+            .is_ok_and(|output| output.status.success())
+            .then_some(())
+    })?;
+    agent.signal("TERM")?;
+    hear(&socket, "STOPPING=1")?;
+    assert!(agent.wait(STEP)?.success());
+    Ok(())
+}
+
 /// The main loop waits for ever, in the middle of a reload: systemd hears nothing more, and would start the agent anew.
 #[test]
 fn a_main_loop_that_hangs_stops_the_beats() -> Result<()> {
@@ -102,6 +143,7 @@ fn a_main_loop_that_hangs_stops_the_beats() -> Result<()> {
     socket.set_read_timeout(Some(STEP))?;
     hear(&socket, "WATCHDOG=1")?;
     agent.signal("TERM")?;
+    hear(&socket, "STOPPING=1")?;
     assert!(agent.wait(STEP)?.success());
     Ok(())
 }

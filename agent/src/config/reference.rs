@@ -48,7 +48,7 @@ const SECTIONS: [(&SectionDoc, &str); 10] = [
     (
         &CLAIM,
         "A file of its own, not part of the configuration: what an installer brings instead of `[bootstrap]`. These keys \
-         stand at its top; see [bootstrap](bootstrap.md).",
+         stand at its top; see [install](install.md).",
     ),
     (
         &LOCAL,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -156,25 +156,32 @@ impl<'a> Agent<'a> {
         let data_dir = config::data_dir(config, told);
         crate::audit::begin(&data_dir, self.clock.clone());
         self.take_back_trial(&data_dir).await;
-        let mut running = match self.load_good() {
-            Ok(loaded) => self.begin(&loaded, true).await?,
-            Err(bad) if self.options.strict => {
-                eprintln!("{}", bad.said.join("\n"));
-                return Ok(End::Exit(ExitCode::from(2)));
-            }
-            Err(bad) => {
-                let (config, status) = self.fall_back(bad);
-                self.start(config, status).await?
+        let loaded = self.load_good();
+        if let (Err(bad), true) = (&loaded, self.options.strict) {
+            eprintln!("{}", bad.said.join("\n"));
+            return Ok(End::Exit(ExitCode::from(2)));
+        }
+        // A store that a power cut damaged may take long to open. Nobody waits for that, and a SIGHUP meanwhile is kept for later.
+        let mut watchdog = Watchdog::new();
+        let hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
+        notify(&[sd_notify::NotifyState::Ready]);
+        let begun = async {
+            match loaded {
+                Ok(loaded) => self.begin(&loaded, true).await,
+                Err(bad) => {
+                    let (config, status) = self.fall_back(bad);
+                    self.start(config, status).await
+                }
             }
         };
+        let mut running = watchdog.during_opening(begun).await?;
         let current = Current::new(running.gateway.clone());
         let shutdown = CancellationToken::new();
         tokio::spawn(self.clock.clone().watch());
         let panel = crate::panel::show(current.clone());
         let api = self.offer_api(&running.gateway.config, &current, &shutdown);
-        notify(&[sd_notify::NotifyState::Ready]);
         let restart;
-        (running, restart) = self.turn(running, &current).await?;
+        (running, restart) = self.turn(running, &current, (watchdog, hangup)).await?;
         tracing::info!(restart, "stopping");
         drop(panel);
         notify(&[sd_notify::NotifyState::Stopping]);
@@ -198,6 +205,7 @@ impl<'a> Agent<'a> {
         &self,
         mut running: Running,
         current: &Arc<Current>,
+        (mut watchdog, mut hangup): (Watchdog, Signal),
     ) -> anyhow::Result<(Running, bool)> {
         let asked = self
             .asked
@@ -211,8 +219,6 @@ impl<'a> Agent<'a> {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
-        let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
-        let mut watchdog = Watchdog::new();
         let (enrolled, mut enrolments) = mpsc::channel(1);
         let mut first_contact = self.begin_bootstrap(&running.gateway.config, current, &enrolled);
         let mut claims = tokio::time::interval(CLAIM_INTERVAL);

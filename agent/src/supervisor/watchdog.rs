@@ -15,6 +15,9 @@ const BEATS_PER_LIMIT: u32 = 2;
 /// What takes longer hangs.
 const WORK_MAX: Duration = Duration::from_secs(300);
 
+/// The first opening of a store may have to read all of it, from slow flash.
+const OPENING_MAX: Duration = Duration::from_secs(3600);
+
 /// The beat, or nothing where nobody listens.
 pub(super) struct Watchdog {
     beats: Option<Interval>,
@@ -46,8 +49,17 @@ impl Watchdog {
 
     /// Goes on beating while the main loop does something long, but not for ever.
     pub(super) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        self.within(WORK_MAX, work).await
+    }
+
+    /// The same while the store is opened for the first time.
+    pub(super) async fn during_opening<T>(&mut self, work: impl Future<Output = T>) -> T {
+        self.within(OPENING_MAX, work).await
+    }
+
+    async fn within<T>(&mut self, limit: Duration, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
-        let hangs_at = Instant::now() + WORK_MAX;
+        let hangs_at = Instant::now() + limit;
         loop {
             tokio::select! {
                 done = &mut work => return done,
