@@ -9,11 +9,13 @@
 //! kept until the confirm: a reply that was lost is asked for again with the very same request.
 
 mod attempt;
+mod aws_claim;
 mod azure_dps;
 mod cadence;
 mod certificate;
 mod claim;
 mod claim_string;
+mod dialogue;
 mod document;
 mod est;
 mod file_drop;
@@ -33,6 +35,7 @@ use crate::tls::{self, TlsSetupError};
 
 pub use crate::http::REPLY_BYTES_MAX;
 pub use attempt::{Attempt, AttemptError};
+pub use aws_claim::{AwsClaim, Fleet};
 pub use azure_dps::{AzureDps, DpsKey};
 pub use cadence::{Cadence, FIRST_SPREAD_DEFAULT, Outcome, first_draw};
 pub use certificate::Life;

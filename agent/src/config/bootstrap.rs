@@ -1,13 +1,14 @@
 //! `[bootstrap]`: the first contact with a cloud core.
 
 mod claim;
+mod fleet;
 mod identity;
 mod provider;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use millrace_uplink::bootstrap::{DpsKey, Generation, parse_sha256};
+use millrace_uplink::bootstrap::{DpsKey, Fleet, Generation, parse_sha256};
 use millrace_uplink::{Proxy, SecretSource};
 use serde_json::{Map, Value};
 
@@ -41,6 +42,7 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
                     "est",
                     "thingsboard",
                     "azure-dps",
+                    "aws-claim",
                     "file",
                 ],
                 later: &[],
@@ -52,7 +54,7 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
             "url",
             Kind::Form("a URL such as https://core.example/things/bootstrap"),
             "The base URL; what each provider appends is in [bootstrap](bootstrap.md). `est` and `azure-dps` take \
-             https:// only.",
+             https:// only, `aws-claim` mqtts:// only.",
         )
         .means("that of the claim string; `https://global.azure-devices-provisioning.net` for azure-dps"),
         KeyDoc::new(
@@ -134,6 +136,10 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
             "Only with azure-dps: whether the key is this device's, or that of its enrolment group.",
         )
         .default("device"),
+        fleet::TEMPLATE,
+        fleet::CERT_FILE,
+        fleet::KEY_FILE,
+        fleet::PARAMETERS,
         KeyDoc::new("file", Kind::File, "Only with file: where the enrolment will lie."),
         KeyDoc::new(
             "spread",
@@ -155,11 +161,15 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
 };
 
 /// Keys that one provider alone knows.
-const OWN_KEYS: [(&str, &str); 5] = [
+const OWN_KEYS: [(&str, &str); 9] = [
     ("generation", "mainflux"),
     ("secure_key_file", "mainflux"),
     ("id_scope", "azure-dps"),
     ("dps_key", "azure-dps"),
+    ("template", "aws-claim"),
+    ("cert_file", "aws-claim"),
+    ("key_file", "aws-claim"),
+    ("parameters", "aws-claim"),
     ("file", "file"),
 ];
 
@@ -184,6 +194,7 @@ pub(crate) struct Bootstrap {
     secure_key: Option<SecretSource>,
     id_scope: Option<String>,
     dps_key: DpsKey,
+    fleet: Option<Fleet>,
     file: Option<PathBuf>,
     /// What first requests are spread over.
     pub(crate) spread: Duration,
@@ -200,7 +211,7 @@ impl Bootstrap {
     pub(crate) fn read(section: &Section<'_>) -> Option<Self> {
         section.finish(None);
         let provider = section.choice("provider");
-        let url = optional(section, "url", || section.form("url", url));
+        let url = optional(section, "url", || section.form("url", any_url));
         let external_id = external_id(section);
         let secret = |key| {
             optional(section, key, || {
@@ -231,7 +242,12 @@ impl Bootstrap {
         let proxy = wire::read_proxy(section);
         let one_time = optional(section, "one_time", || section.bool("one_time"));
         let spread = section.duration("spread");
-        let uplink = read_uplink(section);
+        let uplink = read_table(
+            section,
+            "uplink",
+            "a table of keys of [[uplink]] is expected",
+        );
+        let fleet = fleet::read(section);
         let provider = provider?;
         let fits = fits(section, provider);
         let bootstrap = Self {
@@ -248,6 +264,7 @@ impl Bootstrap {
             secure_key: secure_key?,
             id_scope: id_scope?.map(str::to_owned),
             dps_key: dps_key?,
+            fleet: fleet?,
             file: file?,
             spread: spread?,
             uplink: uplink?,
@@ -327,7 +344,20 @@ fn fits(section: &Section<'_>, provider: &str) -> bool {
         }
         return fits;
     }
-    if !section.has("claim_file") {
+    if provider == "aws-claim" {
+        for key in ["url", "template", "cert_file", "key_file"] {
+            if !section.has(key) {
+                let said = "it is expected with provider = \"aws-claim\"";
+                complain(key, Complaint::new(said).hint("see docs/bootstrap.md"));
+            }
+        }
+        for key in ["external_key_file", "claim_file", "ca_sha256", "one_time"] {
+            if section.has(key) {
+                let said = "the claim certificate logs in with provider = \"aws-claim\"";
+                complain(key, Complaint::new(said).hint("remove it"));
+            }
+        }
+    } else if !section.has("claim_file") {
         if !section.has("url") && provider != "azure-dps" {
             let said = "a URL that begins with https:// is expected";
             complain(
@@ -350,7 +380,14 @@ fn fits(section: &Section<'_>, provider: &str) -> bool {
     }
     let written = section.node("url").and_then(Node::as_text);
     let plain = written.is_some_and(|url| url.starts_with("http://"));
-    if plain && matches!(provider, "est" | "azure-dps") {
+    let by_mqtt = written.is_some_and(|url| url.starts_with("mqtts://"));
+    if written.is_some() && by_mqtt != (provider == "aws-claim") {
+        let said = match by_mqtt {
+            true => format!("{provider} asks over https://"),
+            false => "aws-claim asks over mqtts:// only".to_owned(),
+        };
+        complain("url", Complaint::new(said));
+    } else if plain && matches!(provider, "est" | "azure-dps") {
         let said = format!("{} asks over https:// only", provider);
         complain("url", Complaint::new(said));
     } else if plain {
@@ -381,6 +418,14 @@ fn optional<T>(
     }
 }
 
+/// Some cores are asked over MQTT.
+fn any_url(text: &str) -> Result<String, Complaint> {
+    match text.strip_prefix("mqtts://") {
+        None => url(text),
+        Some(rest) => url(&format!("https://{rest}")).map(|_| text.to_owned()),
+    }
+}
+
 fn url(text: &str) -> Result<String, Complaint> {
     let rest = text
         .strip_prefix("https://")
@@ -402,16 +447,15 @@ fn url(text: &str) -> Result<String, Complaint> {
     }
 }
 
-/// The table `uplink`, as it goes into the cloud layer.
-fn read_uplink(section: &Section<'_>) -> Option<Map<String, Value>> {
-    let Some(node) = section.node("uplink") else {
+/// A table, as it is written.
+fn read_table(section: &Section<'_>, key: &str, expected: &str) -> Option<Map<String, Value>> {
+    let Some(node) = section.node(key) else {
         return Some(Map::new());
     };
     match value(node) {
         Some(Value::Object(map)) => Some(map),
         _ => {
-            let complaint = Complaint::new("a table of keys of [[uplink]] is expected");
-            section.complain("uplink", complaint);
+            section.complain(key, Complaint::new(expected));
             None
         }
     }

@@ -70,6 +70,7 @@ problem_cases! {
     tls_and_bootstrap_are_checked: "tls",
     keys_of_other_providers_are_named: "bootstrap",
     a_provider_says_what_it_needs: "bootstrap-missing",
+    a_claim_of_aws_says_what_it_needs: "bootstrap-aws",
     tokens_are_checked: "token",
     models_are_checked: "model",
     local_grants_are_checked: "local",

@@ -73,19 +73,22 @@ pub(super) fn of_pkcs7(body: &[u8]) -> Option<Vec<Certificate>> {
 
 /// Certificates as one PEM text, in their order.
 pub(super) fn to_pem<'c>(certificates: impl IntoIterator<Item = &'c Certificate>) -> String {
-    let mut pem = String::new();
-    for der in certificates.into_iter().filter_map(|c| c.to_der().ok()) {
-        pem.push_str("-----BEGIN CERTIFICATE-----\n");
-        let text = STANDARD.encode(der);
-        let mut rest = text.as_str();
-        while !rest.is_empty() {
-            let (line, more) = rest.split_at(rest.len().min(64));
-            pem.push_str(line);
-            pem.push('\n');
-            rest = more;
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
+    let ders = certificates.into_iter().filter_map(|c| c.to_der().ok());
+    ders.map(|der| pem("CERTIFICATE", &der)).collect()
+}
+
+/// One PEM text (RFC 7468).
+pub(super) fn pem(label: &str, der: &[u8]) -> String {
+    let mut pem = format!("-----BEGIN {label}-----\n");
+    let text = STANDARD.encode(der);
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = more;
     }
+    pem.push_str(&format!("-----END {label}-----\n"));
     pem
 }
 

@@ -3,6 +3,7 @@
 // A failed unwrap is a failed test, in its helpers too.
 #![allow(clippy::unwrap_used)]
 
+mod aws;
 mod bootstrap;
 mod broker;
 #[path = "../support/checked.rs"]

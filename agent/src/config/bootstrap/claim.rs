@@ -9,7 +9,7 @@ use std::sync::Arc;
 use millrace_uplink::bootstrap::DpsKey;
 use millrace_uplink::{Proxy, ProxyAddress, Secret, SecretSource};
 
-use super::{Bootstrap, SPREAD_MAX, ca_sha256, external_id, optional, read_uplink, url};
+use super::{Bootstrap, SPREAD_MAX, ca_sha256, external_id, optional, read_table, url};
 use crate::config::complaint::Complaint;
 use crate::config::keys::{KeyDoc, Kind, SectionDoc};
 use crate::config::problem::Problem;
@@ -215,7 +215,11 @@ fn settings(section: &Section<'_>) -> Option<Bootstrap> {
     let external_id = external_id(section);
     let ca_sha256 = ca_sha256(section);
     let spread = section.duration("spread");
-    let uplink = read_uplink(section);
+    let uplink = read_table(
+        section,
+        "uplink",
+        "a table of keys of [[uplink]] is expected",
+    );
     let interface = optional(section, "interface", || {
         section.form("interface", interface)
     });
@@ -242,6 +246,7 @@ fn settings(section: &Section<'_>) -> Option<Bootstrap> {
         secure_key: None,
         id_scope: None,
         dps_key: DpsKey::Device,
+        fleet: None,
         file: None,
         spread: spread?,
         uplink: uplink?,

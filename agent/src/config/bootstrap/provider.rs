@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use millrace_uplink::bootstrap::{
-    AzureDps, BootstrapError, ClaimString, ClaimStringError, Contact, Est, FileDrop, Generation,
-    HmacClaim, MagistralaProof, Mainflux, Provider, ThingsBoard,
+    AwsClaim, AzureDps, BootstrapError, ClaimString, ClaimStringError, Contact, Est, FileDrop,
+    Generation, HmacClaim, MagistralaProof, Mainflux, Provider, ThingsBoard,
 };
 use millrace_uplink::{Secret, SecretError, SecretSource, Trust};
 use serde::{Deserialize, Serialize};
@@ -138,6 +138,10 @@ impl Bootstrap {
                 let scope = self.id_scope.clone().unwrap_or_default();
                 Box::new(AzureDps::new(contact, scope, self.dps_key)?)
             }
+            "aws-claim" => Box::new(AwsClaim::new(
+                contact,
+                self.fleet.clone().unwrap_or_default(),
+            )?),
             "file" => Box::new(FileDrop::new(self.file.clone().unwrap_or_default())),
             _ => {
                 let secure = self.secure_key.as_ref().map(SecretSource::load).transpose();
