@@ -9,6 +9,8 @@ mod fault_broker;
 mod faults;
 mod limits;
 mod node;
+mod reasons;
+mod store;
 
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use millrace_buffer::{Buffer, Settings, TagSpec};
 use millrace_tags::{DropReason, SourceKind, TestClock, Timestamp, Value, ValueType};
 use millrace_uplink::{Feed, Inbound, Refusal, SessionState, Window};
 
+use self::store::Store;
 use super::*;
 use crate::command::{Admission, Journal, Ran, RunCommand};
 
@@ -48,11 +51,22 @@ fn text_tag() -> TagSpec {
 }
 
 struct Bench {
-    buffer: Buffer,
-    delivery: Delivery,
-    clock: Arc<TestClock>,
-    _commands: tokio::task::JoinHandle<()>,
+    store: Store,
     _dir: tempfile::TempDir,
+}
+
+impl std::ops::Deref for Bench {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl std::ops::DerefMut for Bench {
+    fn deref_mut(&mut self) -> &mut Store {
+        &mut self.store
+    }
 }
 
 const WINDOW: Window = Window {
@@ -67,47 +81,13 @@ fn bench() -> Bench {
     bench_with(TestClock::new(1, Some(Timestamp(0))))
 }
 
-fn bench_with(test_clock: TestClock) -> Bench {
+fn bench_with(clock: TestClock) -> Bench {
     let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("millrace.toml");
-    let text = "[gateway]\nid = \"gw\"\ndata_dir = \"data\"\n\n[[uplink]]\nname = \"cloud\"\n\
-                url = \"mqtt://127.0.0.1\"\nmax_message = \"1KiB\"\nroute = [\"pump\"]\n";
-    std::fs::write(&config, text).unwrap();
-    let settings = crate::config::load(Some(&config), None)
-        .unwrap()
-        .config
-        .uplinks
-        .remove(0);
-    let test_clock = Arc::new(test_clock);
-    let clock: Arc<dyn Clock> = test_clock.clone();
-    let buffer = Buffer::open(Settings::new(dir.path().join("buffer")), clock.clone()).unwrap();
-    let outbox = buffer.outbox("cloud", millrace_buffer::Start::Oldest);
-    for (source, texts) in [
-        (
-            "pump",
-            vec!["a".to_owned(), "x".repeat(2000), "c".to_owned()],
-        ),
-        ("fan", vec!["d".to_owned()]),
-    ] {
-        let registration = buffer.register(source, SourceKind::Device, &[text_tag()]);
-        let tag = registration.tags[0];
-        let samples = texts.iter().map(|text| {
-            millrace_tags::Sample::good(tag, Value::Text(text.as_str().into()), clock.now())
-        });
-        buffer.append(registration.source, samples.collect());
-    }
-    buffer.commit().unwrap();
-    let journal = Arc::new(Journal::open(dir.path()));
-    let (commands, task) = Commands::channel("cloud", granted(), journal, clock.clone(), Echo);
-    let running = tokio::spawn(task.run(tokio_util::sync::CancellationToken::new()));
-    let uplink = Uplink::new(&settings);
-    Bench {
-        buffer,
-        delivery: Delivery::new(outbox, settings, uplink, clock, commands),
-        clock: test_clock,
-        _commands: running,
-        _dir: dir,
-    }
+    let keys = "max_message = \"1KiB\"\nroute = [\"pump\"]";
+    let store = Store::open(dir.path(), keys, clock);
+    store.append("pump", ["a".to_owned(), "x".repeat(2000), "c".to_owned()]);
+    store.append("fan", ["d".to_owned()]);
+    Bench { store, _dir: dir }
 }
 
 fn command(topic: &str, payload: &'static str) -> Inbound {

@@ -7,50 +7,19 @@ use millrace_tags::{Event, EventDetail, EventState};
 use super::*;
 use crate::report::MeteredStatus;
 
-struct Limited {
-    delivery: Delivery,
-    shown: Arc<Uplink>,
-    buffer: Buffer,
-    clock: Arc<TestClock>,
-}
-
 /// An uplink with these keys more, over a store in `dir`.
-fn limited(dir: &Path, keys: &str, at: Timestamp) -> Limited {
-    let file = dir.join("millrace.toml");
-    let text = format!(
-        "[gateway]\nid = \"gw\"\ndata_dir = \"data\"\n\n[[uplink]]\nname = \"cloud\"\n\
-         url = \"mqtt://127.0.0.1\"\nmax_message = \"1KiB\"\n{keys}\n"
-    );
-    std::fs::write(&file, text).unwrap();
-    let loaded = crate::config::load(Some(&file), None).unwrap();
-    let settings = loaded.config.uplinks.into_iter().next().unwrap();
-    let test_clock = Arc::new(TestClock::new(1, Some(at)));
-    let clock: Arc<dyn Clock> = test_clock.clone();
-    let buffer = Buffer::open(Settings::new(dir.join("buffer")), clock.clone()).unwrap();
-    let outbox = buffer.outbox("cloud", millrace_buffer::Start::Oldest);
-    let journal = Arc::new(Journal::open(dir));
-    let (commands, _) =
-        Commands::channel("cloud", Admission::default(), journal, clock.clone(), Echo);
-    let shown = Uplink::new(&settings);
-    let delivery = Delivery::new(outbox, settings, shown.clone(), clock, commands).kept_in(dir);
-    Limited {
-        delivery,
-        shown,
-        buffer,
-        clock: test_clock,
+fn limited(dir: &Path, keys: &str, at: Timestamp) -> Store {
+    let keys = format!("max_message = \"1KiB\"\n{keys}");
+    let store = Store::open(dir, &keys, TestClock::new(1, Some(at)));
+    Store {
+        delivery: store.delivery.kept_in(dir),
+        ..store
     }
 }
 
-impl Limited {
-    fn append(&self, count: usize) {
-        let pump = self
-            .buffer
-            .register("pump", SourceKind::Device, &[text_tag()]);
-        let text = |n: usize| Value::Text(format!("{n:0600}").as_str().into());
-        let sample = |n| millrace_tags::Sample::good(pump.tags[0], text(n), self.clock.now());
-        self.buffer
-            .append(pump.source, (0..count).map(sample).collect());
-        self.buffer.commit().unwrap();
+impl Store {
+    fn fill(&self, count: usize) {
+        self.append("pump", (0..count).map(|n| format!("{n:0600}")));
     }
 
     fn alarm(&self) {
@@ -81,7 +50,7 @@ impl Limited {
     }
 
     fn metered(&self) -> MeteredStatus {
-        self.shown.report().metered.unwrap()
+        self.uplink.report().metered.unwrap()
     }
 }
 
@@ -96,13 +65,13 @@ async fn a_limit_of_messages_lets_two_seconds_of_them_go_and_then_one_by_one() {
     limited.delivery.greeting();
     // Each sample is a message; a parcel may overdraw.
     for _ in 0..30 {
-        limited.append(1);
+        limited.fill(1);
     }
     let sent: usize = limited.take().iter().map(|(_, messages)| messages).sum();
     assert!((10..=40).contains(&sent), "{sent}");
     let wait = limited.delivery.pause().unwrap();
     assert!(wait <= Duration::from_secs(3), "{wait:?}");
-    limited.append(5);
+    limited.fill(5);
     assert_eq!(limited.take(), []);
     limited.clock.advance(wait);
     assert_eq!(limited.take().len(), 1);
@@ -115,9 +84,9 @@ async fn a_source_that_is_too_large_for_the_broker_is_withheld_as_a_whole() {
     limited.delivery.greeting();
     // As a broker of MQTT 5 says it.
     limited.delivery.granted_max = 500;
-    limited.append(100);
+    limited.fill(100);
     assert_eq!(limited.take(), []);
-    assert_eq!(limited.shown.report().refused_sources, ["pump"]);
+    assert_eq!(limited.uplink.report().refused_sources, ["pump"]);
     let rows = limited.buffer.set_aside();
     let (mut single, mut withheld) = (0, 0);
     for row in &rows {
@@ -128,7 +97,7 @@ async fn a_source_that_is_too_large_for_the_broker_is_withheld_as_a_whole() {
     }
     assert_eq!(single + withheld, 100, "{rows:?}");
     assert!((1..10).contains(&single), "{rows:?}");
-    let row = |of: &Limited| of.buffer.ledger().devices["pump"].clone();
+    let row = |of: &Store| of.buffer.ledger().devices["pump"].clone();
     assert_eq!(
         (row(&limited).queued, row(&limited).dropped.len()),
         (100, 0)
@@ -137,7 +106,7 @@ async fn a_source_that_is_too_large_for_the_broker_is_withheld_as_a_whole() {
     // A broker that takes more: a trial within the minute frees all of it.
     limited.delivery.granted_max = 1024;
     limited.clock.advance(Duration::from_secs(60));
-    limited.append(1);
+    limited.fill(1);
     for _ in 0..500 {
         limited.take();
         if row(&limited).queued <= single {
@@ -146,11 +115,14 @@ async fn a_source_that_is_too_large_for_the_broker_is_withheld_as_a_whole() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(row(&limited).queued, single, "what was withheld has gone");
-    assert_eq!(limited.shown.report().refused_sources, Vec::<String>::new());
+    assert_eq!(
+        limited.uplink.report().refused_sources,
+        Vec::<String>::new()
+    );
 }
 
 /// ThingsBoard answers to `getSessionLimits`.
-fn told(limits: &mut Limited, payload: &'static str) {
+fn told(limits: &mut Store, payload: &'static str) {
     let mut answer = command("v1/devices/me/rpc/response/1", payload);
     answer.retained = false;
     limits.delivery.received(answer);
@@ -165,7 +137,7 @@ async fn a_core_is_asked_for_its_limits_and_obeyed() {
     let first = limited.delivery.greeting().remove(0);
     assert_eq!(first.topic, "v1/devices/me/rpc/request/1");
     for _ in 0..40 {
-        limited.append(1);
+        limited.fill(1);
     }
     assert_eq!(limited.take(), [], "data wait for the answer");
     assert!(limited.delivery.pause().is_some());
@@ -183,7 +155,7 @@ async fn a_core_is_asked_for_its_limits_and_obeyed() {
         assert!(sent <= 10, "{sent} in a second");
     }
     // At most so many without their acknowledgement.
-    limited.append(40);
+    limited.fill(40);
     let mut under_way = Vec::new();
     for _ in 0..100 {
         limited.clock.advance(Duration::from_secs(1));
@@ -191,7 +163,7 @@ async fn a_core_is_asked_for_its_limits_and_obeyed() {
     }
     let messages: usize = under_way.iter().map(|c| c.messages.len()).sum();
     assert!((3..6).contains(&messages), "{messages} under way");
-    let learned = limited.shown.report().learned.unwrap();
+    let learned = limited.uplink.report().learned.unwrap();
     assert_eq!(
         (learned.messages_per_second, learned.max_inflight),
         (Some(10.0), Some(3))
@@ -205,13 +177,13 @@ async fn a_core_that_does_not_answer_gets_data_all_the_same() {
     let keys = "profile = \"thingsboard\"\npassword_file = \"token\"";
     let mut limited = limited(dir.path(), keys, at(0));
     limited.delivery.greeting();
-    limited.append(5);
+    limited.fill(5);
     told(&mut limited, r#"{"error":"no such method"}"#);
     assert_eq!(limited.take(), []);
     limited.clock.advance(limited.delivery.pause().unwrap());
     let sent: usize = limited.take().iter().map(|(_, messages)| messages).sum();
     assert!(sent > 0);
-    assert_eq!(limited.shown.report().learned, None);
+    assert_eq!(limited.uplink.report().learned, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -219,7 +191,7 @@ async fn points_bound_the_parcels() {
     let dir = tempfile::tempdir().unwrap();
     let mut limited = limited(dir.path(), "points_per_second = 3", at(0));
     limited.delivery.greeting();
-    limited.append(30);
+    limited.fill(30);
     let sent: usize = limited.take().iter().map(|(_, messages)| messages).sum();
     assert!((3..=6).contains(&sent), "{sent}");
 }
@@ -230,18 +202,18 @@ async fn a_spent_budget_leaves_alarms_and_a_spent_day_nothing() {
     let keys = "metered_bytes_per_day = \"240KiB\"";
     let mut metered = limited(dir.path(), keys, at(0));
     metered.delivery.greeting();
-    metered.append(3);
+    metered.fill(3);
     assert!(!metered.take().is_empty());
-    metered.shown.counters.count_traffic(10 * 1024);
-    metered.append(3);
+    metered.uplink.counters.count_traffic(10 * 1024);
+    metered.fill(3);
     metered.alarm();
     let taken = metered.take();
     assert_eq!(taken, [(Lane::Alarm, 1)], "an hour's share is spent");
     assert_eq!(metered.metered().sends, "alarms");
     metered.clock.advance(Duration::from_secs(3600));
     assert!(!metered.take().is_empty(), "an hour later");
-    metered.shown.counters.count_traffic(230 * 1024);
-    metered.append(3);
+    metered.uplink.counters.count_traffic(230 * 1024);
+    metered.fill(3);
     metered.alarm();
     assert_eq!(metered.take(), []);
     let status = metered.metered();
@@ -270,11 +242,11 @@ async fn samples_go_in_batches_and_alarms_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let mut metered = limited(dir.path(), "metered_batch_interval = \"10m\"", at(0));
     metered.delivery.greeting();
-    metered.append(3);
+    metered.fill(3);
     assert!(!metered.take().is_empty());
     metered.clock.advance(Duration::from_secs(3));
     assert_eq!(metered.take(), []);
-    metered.append(3);
+    metered.fill(3);
     metered.alarm();
     assert_eq!(metered.take(), [(Lane::Alarm, 1)]);
     assert!(
