@@ -51,6 +51,8 @@ struct Topic {
     proven: Option<Moment>,
     /// Why it is not, once that is known.
     refused: Option<&'static str>,
+    /// It is to be tried all the same, until there is an answer.
+    again: bool,
 }
 
 /// A consignment that waits for its messages to come back.
@@ -120,10 +122,12 @@ impl Proof {
         let over_it = closed && !proven && self.topics.values().any(asked);
         self.closed_over_it = if over_it { self.closed_over_it + 1 } else { 0 };
         if self.closed_over_it >= CLOSED_OVER_IT {
-            // It hangs up on the subscription, as Mainflux does where we may not read.
-            self.closed_over_it = 0;
+            // It hangs up on the subscription, as Mainflux does where we may not read. Of a core that does so, the next
+            // time says enough.
+            self.closed_over_it = CLOSED_OVER_IT - 1;
             for topic in self.topics.values_mut().filter(|topic| asked(topic)) {
                 topic.refused = Some(DEAF);
+                topic.again = false;
             }
         }
     }
@@ -139,9 +143,12 @@ impl Proof {
             && matches!(topic.ear, Ear::Asked(_))
         {
             topic.ear = if granted { Ear::On } else { Ear::Off };
+            topic.again = false;
             if !granted {
                 topic.refused = Some(DEAF);
                 topic.proven = None;
+            } else if topic.refused == Some(DEAF) {
+                topic.refused = None;
             }
         }
     }
@@ -157,7 +164,9 @@ impl Proof {
             };
             let stale = topic.proven.is_none_or(|at| now >= at + PROOF_KEPT);
             match topic.ear {
-                Ear::Off if topic.refused == Some(DEAF) => return Gate::Shut(DEAF),
+                Ear::Off if topic.refused == Some(DEAF) && !topic.again => {
+                    return Gate::Shut(DEAF);
+                }
                 Ear::Off if stale => {
                     topic.ear = Ear::Asked(now);
                     let begin = Listening::Begin(message.topic.clone());
@@ -175,11 +184,11 @@ impl Proof {
         gate
     }
 
-    /// A source is tried again: what was refused may have been mended.
+    /// A source is tried again: what was refused may have been mended. Until that is known it is told as before.
     pub(super) fn try_again(&mut self, messages: &[Message]) {
         for message in messages {
             if let Some(topic) = self.topics.get_mut(&message.topic) {
-                topic.refused = None;
+                topic.again = true;
             }
         }
     }
@@ -241,6 +250,7 @@ impl Proof {
             if matches!(topic.ear, Ear::Asked(since) if now >= since + ANSWER_LIMIT) {
                 topic.ear = Ear::Off;
                 topic.refused = Some(DEAF);
+                topic.again = false;
                 topic.proven = None;
             }
         }
@@ -406,5 +416,31 @@ mod tests {
             proof.reconnected(AT(100));
         }
         assert_eq!(proof.admit(&first, AT(100)), Gate::Shut(DEAF));
+        // A core that hangs up on one subscription hangs up on others.
+        let other = [message("b", "1")];
+        assert_eq!(proof.admit(&other, AT(100)), Gate::Wait);
+        proof.lost(true);
+        proof.reconnected(AT(100));
+        assert_eq!(proof.admit(&other, AT(100)), Gate::Shut(DEAF));
+    }
+
+    #[test]
+    fn a_trial_takes_no_reason_back_before_it_has_an_outcome() {
+        let mut proof = listening("a");
+        let first = [message("a", "1")];
+        proof.sent(1, &first);
+        assert!(proof.acked(1, AT(0)));
+        assert_eq!(proof.overdue(AT(10)), [(1, Fate::Discarded)]);
+        proof.lost(true);
+        proof.reconnected(AT(60));
+        proof.try_again(&first);
+        assert_eq!(proof.admit(&first, AT(60)), Gate::Wait);
+        assert_eq!(proof.refused(), [("a".to_owned(), DISCARDED)]);
+        proof.listens("a", true);
+        proof.sent(2, &first);
+        assert!(proof.acked(2, AT(61)));
+        assert_eq!(proof.refused(), [("a".to_owned(), DISCARDED)]);
+        assert_eq!(proof.received("a", b"1", AT(61)), Some(2));
+        assert_eq!(proof.refused(), []);
     }
 }

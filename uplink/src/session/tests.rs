@@ -34,6 +34,9 @@ struct Lanes {
     unsubscribed: Vec<(String, Reason)>,
     states: Vec<SessionState>,
     received: Vec<Inbound>,
+    /// What it finds that it has to listen to, when it is asked for messages.
+    wish: Option<Listening>,
+    listening: Option<Listening>,
     ready: Arc<Notify>,
 }
 
@@ -55,6 +58,10 @@ impl Feed for &mut Lanes {
     }
 
     fn next(&mut self, window: Window) -> Option<Consignment> {
+        if let Some(wish) = self.wish.take() {
+            self.listening = Some(wish);
+            return None;
+        }
         if let Some(consignment) = self.queue.pop_front() {
             return Some(consignment);
         }
@@ -87,6 +94,10 @@ impl Feed for &mut Lanes {
 
     fn subscribed(&mut self, refused: &[(String, Reason)]) {
         self.unsubscribed = refused.to_vec();
+    }
+
+    fn listening(&mut self) -> Option<Listening> {
+        self.listening.take()
     }
 
     fn state(&mut self, state: &SessionState) {
@@ -914,4 +925,20 @@ async fn properties_go_both_ways() {
     assert_eq!(sent, Packet::Publish(Publish::new(message.clone(), 1)));
     assert_eq!(ack, puback(5));
     assert_eq!(lanes.received[0].properties, properties);
+}
+
+/// Nothing else may wake the session before the next ping.
+#[tokio::test(start_paused = true)]
+async fn what_the_feed_has_to_listen_to_is_subscribed_at_once() {
+    let (link, mut peer) = connection_v5();
+    let mut lanes = Lanes {
+        wish: Some(Listening::Begin("a".into())),
+        ..Lanes::default()
+    };
+    let settings = settings();
+    let started = Instant::now();
+    let script = async { peer.packet().await };
+    let packet = beside_on(&terms(), &settings, &mut lanes, link, script).await;
+    assert!(matches!(packet, Ok(Packet::Subscribe { .. })), "{packet:?}");
+    assert!(started.elapsed() < Duration::from_secs(1));
 }

@@ -39,7 +39,6 @@ impl<F: Feed> Live<'_, F> {
 
     /// Encodes what the window allows, asking the feed for more while there is room.
     pub(super) fn fill(&mut self) -> Result<(), LostError> {
-        self.change_subscriptions()?;
         while self.link.outbound.len() < OUTBOUND_BYTES_AHEAD {
             if let Some(waiting) = self.next_waiting() {
                 self.send(waiting)?;
@@ -47,7 +46,8 @@ impl<F: Feed> Live<'_, F> {
                 break;
             }
         }
-        Ok(())
+        // After the feed was asked: it may have found that it has to listen first.
+        self.change_subscriptions()
     }
 
     /// Subscribes and unsubscribes as the feed wants it.
