@@ -1,7 +1,9 @@
-//! nats-server with JetStream: delivery over drops, restarts and kills, and a subject that it acknowledges and discards.
+//! nats-server with JetStream: delivery over drops, restarts, kills and a consumer that is away, and subjects that it acknowledges
+//! and discards, from the start or from some moment on.
 
 use anyhow::{Context, Result};
 use millrace_tests::agent::Gateway;
+use millrace_tests::cutter::Cutter;
 use millrace_tests::nats::{EVERYTHING, Nats};
 use millrace_tests::sim::SimModbus;
 use millrace_tests::subscriber::Subscriber;
@@ -11,8 +13,8 @@ use serde_json::Value;
 use crate::ledger::{self, Row};
 use crate::plant;
 
-/// A gateway with the devices `pump` and `tank`, which are one simulated device.
-fn gateway(directory: &std::path::Path, nats: &Nats, more: &str) -> Result<(Gateway, SimModbus)> {
+/// A gateway with the devices `pump`, `tank` and `fan`, which are one simulated device.
+fn gateway(directory: &std::path::Path, port: u16) -> Result<(Gateway, SimModbus)> {
     let gateway = Gateway::new(directory);
     gateway.write(
         "map.csv",
@@ -21,11 +23,10 @@ fn gateway(directory: &std::path::Path, nats: &Nats, more: &str) -> Result<(Gate
     let sim = SimModbus::start(&["--map", "map.csv"], directory)?;
     gateway.write("nats.password", "gateway")?;
     let pump = plant::small_pump_config(sim.port, &[0]);
-    let tank = pump.replace("\"pump\"", "\"tank\"");
+    let (tank, fan) = (pump.replace("pump", "tank"), pump.replace("pump", "fan"));
     gateway.configure(&format!(
-        "[[uplink]]\nname = \"cloud\"\nprofile = \"nats\"\nurl = \"mqtt://127.0.0.1:{}\"\nusername = \"gateway\"\n\
-         password_file = \"nats.password\"\n{more}\n{pump}{tank}",
-        nats.mqtt_port
+        "[[uplink]]\nname = \"cloud\"\nprofile = \"nats\"\nurl = \"mqtt://127.0.0.1:{port}\"\nusername = \"gateway\"\n\
+         password_file = \"nats.password\"\n\n{pump}{tank}{fan}"
     ))?;
     Ok((gateway, sim))
 }
@@ -38,26 +39,43 @@ fn uplink(gateway: &Gateway) -> Result<Value> {
     Ok(gateway.json(&["status"])?["uplinks"][0].clone())
 }
 
+/// Neither the tank nor the fan.
+const PUMP_ONLY: &str =
+    "publish: { deny: [\"millrace.gw-1.data.tank\", \"millrace.gw-1.data.fan\"] }";
+
+/// Waits until both sources that may not publish are in `status`, with their topics.
+fn both_are_named(gateway: &Gateway) -> Result<()> {
+    let named = wait_for("both topics in status", STEP, || {
+        let uplink = uplink(gateway).ok()?;
+        let topics = uplink["unproven_topics"].to_string();
+        let all = ["fan", "tank"]
+            .iter()
+            .all(|source| topics.contains(&format!("millrace/gw-1/data/{source}: ")));
+        (all && uplink["refused_sources"] == serde_json::json!(["fan", "tank"])).then_some(())
+    });
+    named.with_context(|| format!("{:?}", uplink(gateway)))
+}
+
 #[test]
-fn a_forbidden_subject_is_found_and_nothing_of_it_is_settled() -> Result<()> {
+fn forbidden_subjects_are_found_and_nothing_of_them_is_settled() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut nats = Nats::start(directory.path())?;
     // What NATS acknowledges and throws away.
-    nats.allow("publish: { deny: [\"millrace.gw-1.data.tank\"] }")?;
+    nats.allow(PUMP_ONLY)?;
     let subscriber = Subscriber::start_as(nats.mqtt_port, Some("reader"))?;
-    let (mut gateway, _sim) = gateway(directory.path(), &nats, "")?;
+    let (mut gateway, _sim) = gateway(directory.path(), nats.mqtt_port)?;
     gateway.start()?;
     subscriber.wait("what is permitted", STEP, |got| got.count("pump") > 10)?;
-    wait_for("the topic in status", STEP, || {
-        let uplink = uplink(&gateway).ok()?;
-        let topic = uplink["unproven_topics"][0].as_str()?;
-        let source = uplink["refused_sources"][0].as_str()?;
-        (topic.starts_with("millrace/gw-1/data/tank:") && source == "tank").then_some(())
-    })?;
+    both_are_named(&gateway)?;
     let said = String::from_utf8(gateway.cli(&["status"])?.stdout)?;
-    assert!(said.contains("millrace/gw-1/data/tank"), "{said}");
-    let tank = row(&gateway, "tank").context("the tank")?;
-    assert!(tank.acked == 0 && tank.queued > 0, "{tank:?}");
+    for words in ["millrace/gw-1/data/fan", "(1 more topics are not"] {
+        assert!(said.contains(words), "{said}");
+    }
+    let refused = ["tank", "fan"].map(|source| row(&gateway, source));
+    for row in &refused {
+        let row = row.as_ref().context("a row")?;
+        assert!(row.acked == 0 && row.queued > 0, "{row:?}");
+    }
     wait_for("the pump goes on", STEP, || {
         (row(&gateway, "pump")?.acked > 20).then_some(())
     })?;
@@ -66,18 +84,66 @@ fn a_forbidden_subject_is_found_and_nothing_of_it_is_settled() -> Result<()> {
     nats.allow(EVERYTHING)?;
     gateway.terminate()?;
     gateway.start()?;
-    subscriber.wait("all of the tank", STEP * 2, |got| {
-        got.count("tank") as u64 > tank.queued
-            && got.line("tank").is_ok_and(|line| line.holes().is_empty())
+    for (source, before) in ["tank", "fan"].into_iter().zip(refused) {
+        let before = before.context("a row")?.queued;
+        subscriber.wait("all of it", STEP * 2, |got| {
+            got.count(source) as u64 > before
+                && got.line(source).is_ok_and(|line| line.holes().is_empty())
+        })?;
+        wait_for("a settled source", STEP, || {
+            (row(&gateway, source)?.acked > before).then_some(())
+        })?;
+    }
+    wait_for("nothing unproven", STEP, || {
+        (uplink(&gateway).ok()?["unproven_topics"] == serde_json::json!([])).then_some(())
     })?;
-    wait_for("a settled tank", STEP, || {
-        (row(&gateway, "tank")?.acked > tank.queued).then_some(())
-    })?;
-    assert_eq!(uplink(&gateway)?["unproven_topics"], serde_json::json!([]));
     gateway.terminate()?;
     let got = subscriber.stop();
     assert_eq!(got.violations, Vec::<String>::new());
     assert_eq!(got.line("pump")?.holes(), []);
+    Ok(())
+}
+
+/// A proof lasts for one connection, and for ten minutes of it: what NATS threw away before is what `replay` is for.
+#[test]
+fn rights_that_are_taken_away_are_found_at_the_next_connection_and_replay_brings_the_rest()
+-> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let mut nats = Nats::start(directory.path())?;
+    let subscriber = Subscriber::start_as(nats.mqtt_port, Some("reader"))?;
+    let way = Cutter::start(nats.mqtt_port)?;
+    let (mut gateway, _sim) = gateway(directory.path(), way.port)?;
+    gateway.start()?;
+    subscriber.wait("all of them", STEP, |got| {
+        ["pump", "tank", "fan"]
+            .iter()
+            .all(|source| got.count(source) > 5)
+    })?;
+    nats.allow(PUMP_ONLY)?;
+    // A server that reloads may have done this itself.
+    way.cut();
+    both_are_named(&gateway)?;
+    let withheld = row(&gateway, "tank").context("the tank")?;
+    let before = subscriber.look(|got| got.count("pump"));
+    subscriber.wait("the pump goes on", STEP, |got| {
+        got.count("pump") > before + 10
+    })?;
+    let later = row(&gateway, "tank").context("the tank")?;
+    assert_eq!(later.acked, withheld.acked, "nothing more is settled");
+    assert!(later.queued > withheld.queued, "{later:?}");
+
+    nats.allow(EVERYTHING)?;
+    gateway.terminate()?;
+    gateway.start()?;
+    gateway.json(&["buffer", "replay", "--since", "1h"])?;
+    for source in ["pump", "tank", "fan"] {
+        subscriber.wait(source, STEP * 2, |got| {
+            got.count(source) as u64 > later.acquired
+                && got.line(source).is_ok_and(|line| line.holes().is_empty())
+        })?;
+    }
+    gateway.terminate()?;
+    assert_eq!(subscriber.stop().violations, Vec::<String>::new());
     Ok(())
 }
 
@@ -87,12 +153,12 @@ fn where_we_may_not_subscribe_nothing_is_thrown_away_and_the_way_out_is_named() 
     let mut nats = Nats::start(directory.path())?;
     nats.allow("subscribe: { deny: [\"millrace.gw-1.data.>\"] }")?;
     let subscriber = Subscriber::start_as(nats.mqtt_port, Some("reader"))?;
-    let (mut gateway, _sim) = gateway(directory.path(), &nats, "")?;
+    let (mut gateway, _sim) = gateway(directory.path(), nats.mqtt_port)?;
     gateway.start()?;
     wait_for("the way out in status", STEP, || {
         let uplink = uplink(&gateway).ok()?;
         let topics = uplink["unproven_topics"].as_array()?.clone();
-        let all = topics.len() == 2
+        let all = topics.len() == 3
             && topics.iter().all(|topic| {
                 topic
                     .as_str()
@@ -121,7 +187,7 @@ fn restarts_and_kills_of_the_server_lose_nothing() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let mut nats = Nats::start(directory.path())?;
     let subscriber = Subscriber::start_as(nats.mqtt_port, Some("reader"))?;
-    let (mut gateway, sim) = gateway(directory.path(), &nats, "")?;
+    let (mut gateway, sim) = gateway(directory.path(), nats.mqtt_port)?;
     gateway.start()?;
     let mut before = 0;
     for round in 0..2 {
@@ -141,6 +207,43 @@ fn restarts_and_kills_of_the_server_lose_nothing() -> Result<()> {
     // What a killed server had acknowledged and not yet passed on is the server's loss: custody, no delivery.
     gateway.json(&["buffer", "replay", "--since", "1h"])?;
     subscriber.wait("what counts as delivered", STEP * 2, |got| {
+        rows.iter().all(|(source, row)| {
+            let whole = got.line(source).is_ok_and(|line| line.holes().is_empty());
+            whole && got.count(source) as u64 >= row.acked
+        })
+    })?;
+    gateway.terminate()?;
+    assert_eq!(subscriber.stop().violations, Vec::<String>::new());
+    Ok(())
+}
+
+/// Cuts the way again and again, while the consumer is away: its session is in JetStream.
+#[test]
+fn cut_links_and_a_consumer_that_is_away_lose_nothing() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let nats = Nats::start(directory.path())?;
+    Subscriber::start_as(nats.mqtt_port, Some("reader"))?.stop();
+    let way = Cutter::start(nats.mqtt_port)?;
+    let (mut gateway, _sim) = gateway(directory.path(), way.port)?;
+    gateway.start()?;
+    let mut cut = 0;
+    for _ in 0..5 {
+        let before = row(&gateway, "pump").map_or(0, |row| row.acked);
+        wait_for("more acknowledged", STEP * 2, || {
+            (row(&gateway, "pump")?.acked > before + 5).then_some(())
+        })?;
+        cut += way.cut();
+    }
+    assert!(cut >= 5, "{cut} connections were cut");
+    gateway.terminate()?;
+    gateway.start()?;
+    let rows = wait_for("a short queue", STEP * 2, || {
+        let rows = ledger::verified(&gateway).ok()?;
+        let good = |row: &Row| row.acked > 30 && row.queued < 10 && row.lost() == 0;
+        rows.values().all(good).then_some(rows)
+    })?;
+    let subscriber = Subscriber::start_as(nats.mqtt_port, Some("reader"))?;
+    subscriber.wait("what was acknowledged", STEP * 2, |got| {
         rows.iter().all(|(source, row)| {
             let whole = got.line(source).is_ok_and(|line| line.holes().is_empty());
             whole && got.count(source) as u64 >= row.acked

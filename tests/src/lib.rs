@@ -8,6 +8,7 @@ pub mod agent;
 pub mod broker;
 pub mod certificates;
 pub mod commander;
+pub mod cutter;
 pub mod fault_broker;
 pub mod nats;
 pub mod peer;
