@@ -20,6 +20,7 @@ mod layering;
 mod ledger;
 mod live;
 mod lost;
+mod mainflux;
 mod meanings;
 mod nats;
 mod opcua_restart;
