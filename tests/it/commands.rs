@@ -3,58 +3,25 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
-use millrace_tests::agent::Gateway;
-use millrace_tests::broker::Broker;
-use millrace_tests::commander::Commander;
-use millrace_tests::peer::Peer;
 use millrace_tests::wait::{STEP, wait_for};
 use serde_json::{Value, json};
 
 use crate::plant;
+use crate::scene::Scene;
 
-/// A broker, a pump of two tags, an agent that is connected, and somebody who commands it.
-struct Scene {
-    gateway: Gateway,
-    core: Commander,
-    _pump: Peer,
-    broker: Broker,
-    _directory: tempfile::TempDir,
-}
-
-impl Scene {
-    fn start() -> Result<Scene> {
-        let directory = tempfile::tempdir()?;
-        let broker = Broker::start(directory.path())?;
-        let core = Commander::start(broker.port)?;
-        let (pump, port) = plant::start_pump(directory.path(), &[])?;
-        let mut gateway = Gateway::new(directory.path());
-        gateway.configure(
-            &(plant::uplink_config(broker.port) + &plant::small_pump_config(port, &[0, 1])),
-        )?;
-        gateway.start()?;
-        connected(&gateway)?;
-        Ok(Scene {
-            gateway,
-            core,
-            _pump: pump,
-            broker,
-            _directory: directory,
-        })
-    }
-}
-
-fn connected(gateway: &Gateway) -> Result<()> {
-    wait_for("good values and a connected uplink", STEP, || {
-        let status = gateway.json(&["status"]).ok()?;
-        let well =
-            status["uplinks"][0]["state"] == "connected" && status["devices"][0]["tags_good"] == 2;
-        well.then_some(())
+/// A pump of two tags.
+fn start() -> Result<Scene> {
+    Scene::start(2, |gateway, uplink, port| {
+        gateway.configure(&format!(
+            "{uplink}{}",
+            plant::small_pump_config(port, &[0, 1])
+        ))
     })
 }
 
 #[test]
 fn read_status_and_ledger_are_answered() -> Result<()> {
-    let scene = Scene::start()?;
+    let scene = start()?;
     let read = scene
         .core
         .ask(&json!({"id": "r-1", "op": "read", "args": {"tags": ["pump/t1"]}}))?;
@@ -79,7 +46,7 @@ fn read_status_and_ledger_are_answered() -> Result<()> {
 
 #[test]
 fn what_is_not_granted_is_rejected_and_says_what_grants_it() -> Result<()> {
-    let scene = Scene::start()?;
+    let scene = start()?;
     for (id, op) in [
         ("a", "write"),
         ("b", "config.apply"),
@@ -100,7 +67,7 @@ fn what_is_not_granted_is_rejected_and_says_what_grants_it() -> Result<()> {
 
 #[test]
 fn an_id_runs_once_and_its_answer_is_repeated_over_a_restart() -> Result<()> {
-    let mut scene = Scene::start()?;
+    let mut scene = start()?;
     let command = json!({"id": "once", "op": "read", "args": {"tags": ["pump/t0"]}});
     let first = scene.core.ask(&command)?;
     assert_eq!(first["status"], "done", "{first}");
@@ -109,14 +76,14 @@ fn an_id_runs_once_and_its_answer_is_repeated_over_a_restart() -> Result<()> {
     assert_eq!(scene.core.ask(&command)?, first);
     scene.gateway.kill();
     scene.gateway.start()?;
-    connected(&scene.gateway)?;
+    scene.delivers(2)?;
     assert_eq!(scene.core.ask(&command)?, first);
     Ok(())
 }
 
 #[test]
 fn late_and_retained_commands_do_not_run() -> Result<()> {
-    let scene = Scene::start()?;
+    let scene = start()?;
     let late = json!({"id": "late", "op": "status", "expires": unix_ms()? - 1000});
     assert_eq!(scene.core.ask(&late)?["status"], "expired");
 
@@ -136,7 +103,7 @@ fn late_and_retained_commands_do_not_run() -> Result<()> {
     scene.gateway.terminate()?;
     std::fs::remove_file(scene.gateway.data_dir().join("commands.journal"))?;
     scene.gateway.start()?;
-    connected(&scene.gateway)?;
+    scene.delivers(2)?;
     // Whatever came before this answer would have been answered before it.
     scene.core.ask(&json!({"id": "after", "op": "status"}))?;
     assert!(scene.core.replies("kept-2").is_empty());
@@ -153,7 +120,7 @@ fn late_and_retained_commands_do_not_run() -> Result<()> {
 
 #[test]
 fn garbage_does_no_harm() -> Result<()> {
-    let scene = Scene::start()?;
+    let scene = start()?;
     let large = format!("{{\"id\":\"{}\",\"op\":\"status\"}}", "x".repeat(70_000));
     for garbage in [
         "",
@@ -183,7 +150,7 @@ fn garbage_does_no_harm() -> Result<()> {
 
 #[test]
 fn local_files_take_the_right_to_command_away() -> Result<()> {
-    let mut scene = Scene::start()?;
+    let mut scene = start()?;
     let config = std::fs::read_to_string(scene.gateway.config_path())?;
     scene.gateway.write(
         "millrace.toml",
@@ -191,7 +158,7 @@ fn local_files_take_the_right_to_command_away() -> Result<()> {
     )?;
     scene.gateway.terminate()?;
     scene.gateway.start()?;
-    connected(&scene.gateway)?;
+    scene.delivers(2)?;
     let status = |id: &str, op: &str| -> Result<Value> {
         Ok(scene.core.ask(&json!({"id": id, "op": op}))?["status"].clone())
     };

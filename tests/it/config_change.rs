@@ -3,63 +3,27 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use millrace_tests::agent::Gateway;
-use millrace_tests::broker::Broker;
 use millrace_tests::commander::Commander;
-use millrace_tests::peer::Peer;
 use millrace_tests::wait::{STEP, wait_for};
 use serde_json::{Value, json};
 
 use crate::plant;
+use crate::scene::Scene;
 
 /// A gateway whose devices come from the cloud layer; uplink and rights are local.
-struct Scene {
-    gateway: Gateway,
-    core: Commander,
-    port: u16,
-    broker: Broker,
-    _pump: Peer,
-    directory: tempfile::TempDir,
-}
-
-impl Scene {
-    fn start() -> Result<Scene> {
-        let directory = tempfile::tempdir()?;
-        let broker = Broker::start(directory.path())?;
-        let core = Commander::start(broker.port)?;
-        let (pump, port) = plant::start_pump(directory.path(), &[])?;
-        let mut gateway = Gateway::new(directory.path());
+fn start() -> Result<Scene> {
+    Scene::start(1, |gateway, uplink, port| {
         let rights = "[local]\ncommands = [\"config.get\", \"config.apply\", \"config.rollback\", \"status\", \"restart\", \"log\"]\n";
-        gateway.configure(&format!("{}{rights}", plant::uplink_config(broker.port)))?;
+        gateway.configure(&format!("{uplink}{rights}"))?;
         std::fs::create_dir_all(gateway.data_dir().join("config"))?;
         gateway.write(
             "data/config/cloud.toml",
             &plant::small_pump_config(port, &[0]),
-        )?;
-        gateway.start()?;
-        let scene = Scene {
-            gateway,
-            core,
-            port,
-            broker,
-            _pump: pump,
-            directory,
-        };
-        scene.delivers(1)?;
-        Ok(scene)
-    }
+        )
+    })
+}
 
-    /// Waits until so many tags are good and the uplink is connected.
-    fn delivers(&self, tags: u64) -> Result<()> {
-        wait_for(&format!("{tags} good tags"), STEP, || {
-            let status = self.gateway.json(&["status"]).ok()?;
-            let well = status["uplinks"][0]["state"] == "connected"
-                && status["devices"][0]["tags_good"] == tags;
-            well.then_some(())
-        })
-        .with_context(|| self.gateway.log())
-    }
-
+impl Scene {
     fn layer(&self) -> Result<String> {
         Ok(std::fs::read_to_string(
             self.gateway.path("data/config/cloud.toml"),
@@ -79,7 +43,7 @@ impl Scene {
 
 #[test]
 fn a_good_one_is_kept_and_can_be_gone_back_from() -> Result<()> {
-    let scene = Scene::start()?;
+    let scene = start()?;
     let before = scene.layer()?;
     let got = scene.outcome("get", "config.get", &json!({}))?;
     let files = got["result"]["files"].as_array().context("files")?;
@@ -134,7 +98,7 @@ fn a_good_one_is_kept_and_can_be_gone_back_from() -> Result<()> {
 
 #[test]
 fn problems_are_all_told_and_change_nothing() -> Result<()> {
-    let scene = Scene::start()?;
+    let scene = start()?;
     let before = scene.layer()?;
     let wrong = plant::small_pump_config(scene.port, &[0, 1]).replace("\"u32\"", "\"u33\"");
     let refused = scene.outcome("p-1", "config.apply", &json!({"toml": wrong}))?;
@@ -163,7 +127,7 @@ fn problems_are_all_told_and_change_nothing() -> Result<()> {
 
 #[test]
 fn one_without_good_data_is_taken_back_by_itself() -> Result<()> {
-    let scene = Scene::start()?;
+    let scene = start()?;
     let before = scene.layer()?;
     // Nobody listens there.
     let dead = plant::small_pump_config(1, &[0]);
@@ -186,7 +150,7 @@ fn one_without_good_data_is_taken_back_by_itself() -> Result<()> {
 
 #[test]
 fn a_restart_amid_the_trial_takes_it_back_and_the_core_hears_of_it() -> Result<()> {
-    let mut scene = Scene::start()?;
+    let mut scene = start()?;
     let before = scene.layer()?;
     let two = plant::small_pump_config(scene.port, &[0, 1]);
     let command = json!({"id": "k-1", "op": "config.apply", "args": {"toml": two, "watch": "60s"}});
@@ -205,7 +169,7 @@ fn a_restart_amid_the_trial_takes_it_back_and_the_core_hears_of_it() -> Result<(
 
 #[test]
 fn an_uplink_that_does_not_come_back_takes_it_back_and_the_outcome_waits_for_it() -> Result<()> {
-    let mut scene = Scene::start()?;
+    let mut scene = start()?;
     let two = plant::small_pump_config(scene.port, &[0, 1]);
     let command = json!({"id": "u-1", "op": "config.apply", "args": {"toml": two, "watch": "5s"}});
     scene.core.publish(&command.to_string(), false)?;
@@ -238,7 +202,7 @@ fn an_uplink_that_does_not_come_back_takes_it_back_and_the_outcome_waits_for_it(
 
 #[test]
 fn a_restart_by_command_keeps_the_process_and_is_answered() -> Result<()> {
-    let mut scene = Scene::start()?;
+    let mut scene = start()?;
     let pid = scene.gateway.pid();
     let uptime = |scene: &Scene| scene.gateway.json(&["status"]).ok()?["uptime_s"].as_u64();
     std::thread::sleep(Duration::from_secs(3));
@@ -272,13 +236,12 @@ fn a_restart_by_command_keeps_the_process_and_is_answered() -> Result<()> {
         "{wrong}"
     );
     scene.gateway.terminate()?;
-    drop(scene.directory);
     Ok(())
 }
 
 #[test]
 fn the_command_line_does_the_same() -> Result<()> {
-    let scene = Scene::start()?;
+    let scene = start()?;
     let cli = |args: &[&str]| -> Result<(bool, String)> {
         let output = scene.gateway.cli(args)?;
         let text =

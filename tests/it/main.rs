@@ -32,6 +32,7 @@ mod plant;
 mod profiles;
 mod reload;
 mod replay;
+mod scene;
 mod serial_line;
 mod skab;
 mod sparkplug;
