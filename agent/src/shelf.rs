@@ -295,6 +295,7 @@ mod tests {
         config::Model {
             name: "hall/pump".into(),
             bundle: PUMP.into(),
+            detector: None,
             inputs: inputs
                 .map(|input| (input.role.clone(), "a/b".into()))
                 .collect(),

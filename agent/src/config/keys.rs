@@ -23,7 +23,7 @@ pub(crate) struct KeyDoc {
     pub(crate) kind: Kind,
     /// What holds where it is not written.
     pub(crate) default: Absent,
-    /// The only driver that knows it; `None`: all.
+    /// The only drivers or detectors that know it; none: all.
     pub(crate) only: &'static [&'static str],
     /// What it means: on the reference page, and as the hint where it is missing.
     pub(crate) doc: &'static str,
@@ -131,6 +131,14 @@ impl KeyDoc {
 }
 
 impl SectionDoc {
+    /// The key whose word decides which others there are.
+    pub(crate) fn chooser(&self) -> &'static str {
+        match self.key("detector") {
+            Some(key) => key.name,
+            None => "driver",
+        }
+    }
+
     /// What is known of the key.
     pub(crate) fn key(&self, name: &str) -> Option<&'static KeyDoc> {
         self.keys.iter().find(|key| key.name == name)

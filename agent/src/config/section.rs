@@ -397,7 +397,10 @@ impl<'a> Section<'a> {
                     ),
                 )
                 .key(self.path_of(key.name))
-                .hint(format!("remove it, or set driver = \"{owner}\"")),
+                .hint(format!(
+                    "remove it, or set {} = \"{owner}\"",
+                    self.doc.chooser()
+                )),
             );
         } else if matches!(key.kind, Kind::Later) {
             let message = format!("{} is not in this version yet", key.name);

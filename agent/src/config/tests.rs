@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use millrace_buffer::WhenFull;
 use millrace_drivers::opcua::{Auth, Collect, Security};
+use millrace_inference::{CalibrationRule, Grid, Method, Threshold};
 use millrace_tags::ValueType;
 use millrace_uplink::SecretSource;
 
@@ -73,6 +74,7 @@ problem_cases! {
     a_claim_of_aws_says_what_it_needs: "bootstrap-aws",
     tokens_are_checked: "token",
     models_are_checked: "model",
+    detectors_are_checked: "detector",
     local_grants_are_checked: "local",
     wrong_shapes_are_named: "shapes",
     csv_problems_have_their_row: "tags-file",
@@ -669,6 +671,52 @@ fn newer_good_configuration_replaces_the_older_whole() {
         last_good::load(&data),
         Err(last_good::LastGoodError::Newer { version: 99, .. })
     ));
+}
+
+#[test]
+fn a_detector_takes_the_place_of_a_bundle() {
+    let dir = directory(&[
+        (
+            "millrace.toml",
+            "[[model]]\nname = \"watch\"\ndetector = \"pca\"\ninputs = { p = \"d/run\", q = \"d/run\" }\n\
+             [[model]]\nname = \"drift\"\ndetector = \"cusum\"\ngrid = \"scan\"\nthreshold = \"pot\"\nthreshold_windows = 500\n\
+             inputs = { p = \"d/run\" }\n\
+             [[model]]\nname = \"still\"\ndetector = \"stuck\"\non = 1\nseverity = []\ninputs = { p = \"d/run\", q = \"d/run\" }\n\
+             limits = { q = 0.5 }\n",
+        ),
+        ("conf.d/d.toml", &device("d")),
+    ]);
+    let loaded = load_in(&dir).unwrap();
+    let (problems, _) = check_surroundings(&loaded);
+    problems.unwrap();
+    let detector = |at: usize| loaded.config.models[at].detector.clone().unwrap();
+    let pca = detector(0);
+    let method = Method::Pca {
+        variance: 0.85,
+        confidence: 0.999,
+        train: 1_000,
+    };
+    assert_eq!((pca.method, pca.window.len), (method, 1));
+    assert_eq!(pca.threshold, Threshold::Fixed(1.0));
+    let roles: Vec<&str> = pca.inputs.iter().map(|input| input.role.as_str()).collect();
+    assert_eq!(roles, ["p", "q"]);
+    assert_eq!((pca.decision.on, pca.decision.on_of), (3, 3));
+    assert_eq!(pca.decision.severity, [1.0, 1.5, 3.0]);
+    let cusum = detector(1);
+    assert_eq!((cusum.window.grid, cusum.window.len), (Grid::Scan, 100));
+    let rule = CalibrationRule {
+        windows: 500,
+        ..CalibrationRule::POT
+    };
+    assert_eq!(cusum.threshold, Threshold::Pot(rule));
+    let stuck = detector(2);
+    assert_eq!(
+        stuck.method,
+        Method::Stuck {
+            change: vec![0.0, 0.5]
+        }
+    );
+    assert!(stuck.decision.severity.is_empty());
 }
 
 #[test]
