@@ -5,6 +5,7 @@
 
 mod bootstrap;
 mod buffer;
+mod calibrate;
 mod config;
 mod line;
 mod peer;
@@ -17,5 +18,6 @@ mod trace;
 mod tests;
 
 pub(crate) use bootstrap::BootstrapRequest;
+pub(crate) use calibrate::CalibrateRequest;
 pub(crate) use line::TUNNEL;
 pub(crate) use socket::serve;

@@ -8,6 +8,7 @@
 mod budget;
 mod desk;
 mod feed;
+mod learned;
 mod pool;
 mod priority;
 mod publish;
@@ -17,6 +18,7 @@ mod slot;
 mod trial;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ use roles::Roles;
 
 pub(crate) use desk::TakeVerdict;
 pub(crate) use feed::ModelTap;
+pub(crate) use learned::Keeper;
 pub(crate) use publish::{ModelTags, Publisher};
 pub(crate) use roles::Verdict;
 pub(crate) use trial::Bounds;
@@ -60,6 +63,7 @@ pub(crate) struct Built {
     roles: Vec<String>,
     reach: Reach,
     lateness: Duration,
+    keeper: Option<Keeper>,
 }
 
 impl Built {
@@ -76,7 +80,8 @@ impl Built {
             Grid::Every(grid) => Reach {
                 time: grid * u32::try_from(rows).unwrap_or(u32::MAX)
                     + window.max_gap
-                    + window.lateness,
+                    + window.lateness
+                    + spec.memory(),
                 scans: 0,
             },
         };
@@ -90,7 +95,14 @@ impl Built {
             roles: spec.inputs.iter().map(|it| it.role.clone()).collect(),
             reach,
             lateness: window.lateness,
+            keeper: None,
         }
+    }
+
+    /// Goes on from what is kept of what it has learned, and has the rest kept.
+    pub(crate) fn keep(mut self, data_dir: &Path, spec: &ModelSpec, model: &str) -> Self {
+        self.keeper = Keeper::open(data_dir, spec, model, &mut self.monitor);
+        self
     }
 
     /// Which version it is.
@@ -185,6 +197,14 @@ impl Model {
         let (answer, told) = oneshot::channel();
         self.desk.order(Order::StopShadow { answer });
         told.await.ok().flatten()
+    }
+
+    /// Has the version that counts forget what it has learned, and learn anew from the next window on; `false` where it learns
+    /// nothing.
+    pub(crate) async fn learn_anew(&self) -> bool {
+        let (answer, told) = oneshot::channel();
+        self.desk.order(Order::LearnAnew { answer });
+        told.await.unwrap_or(false)
     }
 
     /// A tap that maps tags of one device to the roles that they play.

@@ -13,7 +13,9 @@ use crate::cli::show;
 
 pub(crate) use buffer::{BufferStatus, Damage, Lanes, LogStatus, Refused, about_duration};
 pub(crate) use device::{DeviceState, DeviceStatus, ExcludedRange, Since, TroubleReport};
-pub(crate) use model::{ModelStatus, NextStatus, ShadowStatus, TakenBackStatus, TrialStatus};
+pub(crate) use model::{
+    CalibrationStatus, ModelStatus, NextStatus, ShadowStatus, TakenBackStatus, TrialStatus,
+};
 pub(crate) use opcua::{
     CallDone, CallOutput, NodeRow, NodeTree, OpcuaQuestion, OpcuaRequest, ServerIdentity,
 };

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millrace_tags::Moment;
 use sha2::{Digest, Sha256};
 
 use crate::builtin::{Builtin, Training};
-use crate::bundle::{Bundle, Column, DecisionRule, Input, Threshold, Window};
+use crate::bundle::{Bundle, Column, DecisionRule, Input, Source, Threshold, Window};
 use crate::onnx::{Detector, ScoreError, Scored};
 use crate::threshold::Progress;
 
@@ -38,6 +39,21 @@ pub struct ModelSpec {
 }
 
 impl ModelSpec {
+    /// How long before its row a value may count: the time that columns and inputs of another pace look back.
+    pub fn memory(&self) -> Duration {
+        let over = self
+            .columns
+            .iter()
+            .filter_map(|column| match column.source {
+                Source::Mean { over, .. }
+                | Source::Deviation { over, .. }
+                | Source::Band { over, .. } => Some(over),
+                Source::Input(_) | Source::Difference { .. } => None,
+            });
+        let gaps = self.inputs.iter().filter_map(|input| input.max_gap);
+        over.chain(gaps).max().unwrap_or_default()
+    }
+
     /// SHA-256, hex, of everything that what is learned depends on: the model, the asset, windows and threshold.
     pub fn fingerprint(&self) -> String {
         let Self {

@@ -8,6 +8,7 @@ use super::later::AnyArgs;
 use super::{Global, Later};
 
 mod bench;
+mod calibrate;
 mod eval;
 mod which;
 
@@ -28,8 +29,7 @@ pub(crate) enum ModelCommand {
     Rollback(AnyArgs),
     /// Take a version off the shelf
     Remove(AnyArgs),
-    /// Find the threshold on clean windows
-    Calibrate(AnyArgs),
+    Calibrate(calibrate::CalibrateArgs),
     Eval(eval::EvalArgs),
     Bench(bench::BenchArgs),
 }
@@ -38,7 +38,6 @@ impl ModelCommand {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
         let configure =
             "set `bundle` of the `[[model]]` in the configuration and restart the agent";
-        let fixed = "set `[threshold]` in the bundle's model.toml";
         let later = match self {
             ModelCommand::New(_) => Later::new("model new", "write model.toml by hand"),
             ModelCommand::List(_) => {
@@ -52,7 +51,7 @@ impl ModelCommand {
             ModelCommand::Promote(_) => Later::new("model promote", configure),
             ModelCommand::Rollback(_) => Later::new("model rollback", configure),
             ModelCommand::Remove(_) => Later::new("model remove", configure),
-            ModelCommand::Calibrate(_) => Later::new("model calibrate", fixed),
+            ModelCommand::Calibrate(args) => return args.run(global),
             ModelCommand::Eval(args) => return args.run(global),
             ModelCommand::Bench(args) => return args.run(global),
         };

@@ -52,6 +52,9 @@ fn render(status: &Status) -> String {
         }
     }
     section(&mut text, "MODELS", &models(&status.models));
+    for model in &status.models {
+        text.push_str(&calibration_line(model));
+    }
     text.push('\n');
     text.push_str(&buffer_line(&status.buffer));
     text.push_str(&clock_line(&status.clock));
@@ -183,6 +186,23 @@ fn metered_line(name: &str, metered: &MeteredStatus) -> String {
         "  metered: ",
         &format!("{name} used {used}{of} today{next}"),
     )
+}
+
+/// How far a model is that learns; nothing where it does not, or no more.
+fn calibration_line(model: &ModelStatus) -> String {
+    let Some(calibration) = &model.calibration else {
+        return String::new();
+    };
+    let (Some(windows), Some(needed)) = (calibration.windows, calibration.needed) else {
+        return String::new();
+    };
+    let what = match calibration.state.as_str() {
+        "training" => "learns what is normal: no scores yet",
+        _ => "learns its threshold: no events yet",
+    };
+    let (windows, needed) = (show::count(windows as u64), show::count(needed as u64));
+    let line = format!("{} {what}, {windows} of {needed} windows", model.name);
+    show::bullet("  calibration: ", &line)
 }
 
 fn models(models: &[ModelStatus]) -> Table {

@@ -46,6 +46,8 @@ pub(super) enum Order {
     /// This version is to score beside.
     #[allow(dead_code)] // until the shelf has a place for it
     Shadow { built: Box<Built> },
+    /// The version that counts is to forget what it has learned.
+    LearnAnew { answer: oneshot::Sender<bool> },
     /// None is to score beside any more.
     #[allow(dead_code)] // until the shelf has a place for it
     StopShadow {
@@ -140,6 +142,10 @@ impl Desk {
                 let (seat, _) = take_seat(*built, (self.slots, model), valve, (roles, names));
                 roles.set_shadow(seat);
             }
+            Order::LearnAnew { answer } => {
+                // They may have given up.
+                let _ = answer.send(roles.learn_anew());
+            }
             Order::StopShadow { answer } => {
                 // They may have given up.
                 let _ = answer.send(roles.stop_shadow());
@@ -161,12 +167,13 @@ fn take_seat(
         monitor,
         roles: inputs,
         lateness,
+        keeper,
         ..
     } = built;
     let place = |name: &String| inputs.iter().position(|input| input == name);
     let inputs = names.iter().map(place).collect();
     let window_max = (roles.bounds.window_budget * WINDOW_BUDGETS_MAX).max(WINDOW_MAX);
-    let slot = Slot::new(ids, (monitor, inputs, lateness), valve, window_max);
+    let slot = Slot::new(ids, (monitor, inputs, lateness), keeper, valve, window_max);
     let from = roles.feeds.attach(&slot, reach);
     (Seat::new(id, slot), from)
 }

@@ -1,15 +1,15 @@
 //! Where a model's scores and events go: the buffer, the live table, the list of events, its status.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use millrace_buffer::Buffer;
+use millrace_buffer::{Buffer, TagSpec};
 use millrace_inference::{NotScored, Output};
-use millrace_tags::{Event, EventState, Sample, SourceId, TagId, Value};
+use millrace_tags::{Event, EventState, Sample, SourceId, SourceKind, TagId, Value, ValueType};
 
 use super::Model;
 use crate::events::EventLog;
-use crate::live::LiveTable;
+use crate::live::{LiveTable, TagLabel};
 
 /// The numbers that a model's results go under.
 pub(crate) struct ModelTags {
@@ -21,6 +21,8 @@ pub(crate) struct ModelTags {
     pub(crate) ratio: TagId,
     /// Tags `share/<role>`.
     pub(crate) shares: HashMap<Arc<str>, TagId>,
+    /// Tags of what else models say, such as `t2` and `q` of a PCA, as they come.
+    pub(crate) others: Mutex<HashMap<Arc<str>, TagId>>,
 }
 
 /// Tells what the version says that counts.
@@ -45,6 +47,7 @@ impl Publisher {
                 score,
                 ratio,
                 share,
+                values,
                 ..
             } => {
                 let number = |tag, value| Sample::good(tag, Value::F64(value), at);
@@ -53,10 +56,18 @@ impl Publisher {
                 for (role, share) in &share {
                     samples.extend(self.tags.shares.get(role).map(|tag| number(*tag, *share)));
                 }
+                for (name, value) in &values {
+                    samples.push(number(self.tag(name), *value));
+                }
                 self.live.confirm(&samples);
                 self.buffer.append(self.tags.source, samples);
                 model.update(|status| {
-                    "running".clone_into(&mut status.state);
+                    let state = if ratio.is_some() {
+                        "running"
+                    } else {
+                        "calibrating"
+                    };
+                    state.clone_into(&mut status.state);
                     status.error = None;
                     status.score = Some(score);
                     status.ratio = ratio;
@@ -78,6 +89,37 @@ impl Publisher {
                 self.event(event);
             }
         }
+    }
+
+    /// The number of a further value of this name; it gets one when it comes first.
+    fn tag(&self, name: &Arc<str>) -> TagId {
+        let mut others = self
+            .tags
+            .others
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *others.entry(name.clone()).or_insert_with(|| {
+            let spec = TagSpec {
+                name: name.clone(),
+                value_type: ValueType::F64,
+                unit: None,
+            };
+            let registration = self.buffer.register(&self.name, SourceKind::Model, &[spec]);
+            let tag = registration
+                .tags
+                .first()
+                .copied()
+                .unwrap_or(TagId(u32::MAX));
+            let full_name = format!("{}/{name}", self.name);
+            self.live.add(
+                tag,
+                TagLabel {
+                    full_name,
+                    unit: None,
+                },
+            );
+            tag
+        })
     }
 
     /// Keeps and shows an event.

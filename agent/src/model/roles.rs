@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use millrace_inference::{NotScored, Output};
+use millrace_inference::{Calibration, NotScored, Output};
 use millrace_tags::{Clock, Event, EventDetail, EventState, Moment};
 use tokio::sync::oneshot;
 
@@ -23,7 +23,7 @@ use super::shadow::Comparison;
 use super::slot::{Done, Limit, Slot, Turn};
 use super::trial::{Bounds, Trial};
 use super::{Model, Swapped, VersionId};
-use crate::report::{ModelStatus, NextStatus, TakenBackStatus, TrialStatus};
+use crate::report::{CalibrationStatus, ModelStatus, NextStatus, TakenBackStatus, TrialStatus};
 
 /// A version that fails so many windows one after the other outside a trial is stopped.
 const FAILURES_MAX: u32 = 10;
@@ -46,6 +46,8 @@ pub(super) struct Seat {
     windows_shed: u64,
     /// Processor time of a window, the newest counting most.
     window_mean: Option<Duration>,
+    /// How far learning is; `None` where it has nothing to learn, or had no turn yet.
+    calibration: Option<Calibration>,
 }
 
 impl Seat {
@@ -60,6 +62,7 @@ impl Seat {
             pending: Vec::new(),
             windows_shed: 0,
             window_mean: None,
+            calibration: None,
         }
     }
 
@@ -67,6 +70,7 @@ impl Seat {
         self.done = turn.done;
         self.is_full = turn.is_full;
         self.windows_shed += turn.windows_shed;
+        self.calibration = turn.calibration;
         for spent in &turn.spent {
             let mean = self
                 .window_mean
@@ -201,6 +205,16 @@ impl Roles {
         Some(id)
     }
 
+    /// The version that counts forgets what it has learned.
+    pub(super) fn learn_anew(&mut self) -> bool {
+        let Some(live) = self.live.as_ref().filter(|it| it.calibration.is_some()) else {
+            return false;
+        };
+        live.slot.learns_anew.store(true, Ordering::Relaxed);
+        self.feeds.wake(&live.slot);
+        true
+    }
+
     fn leave(&self, seat: Seat) {
         self.feeds.detach(&seat.slot);
         seat.slot.valve().close();
@@ -244,6 +258,8 @@ impl Roles {
     fn live_turn(&mut self, turn: Turn) {
         if let Some(live) = &mut self.live {
             live.take_note(&turn);
+            let ended = live.event.take_if(|_| turn.learns_anew);
+            self.end_event(ended);
         }
         let mut why = None;
         for spent in &turn.spent {
@@ -592,6 +608,7 @@ impl Roles {
                 status.sha256 = Some(live.id.sha256.clone());
                 status.window_ms = live.window_mean.map(|mean| mean.as_secs_f64() * 1e3);
                 status.anomaly = live.event.is_some();
+                status.calibration = live.calibration.map(CalibrationStatus::from);
             }
         });
         if let Some(live) = &mut self.live {

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use millrace_inference::{Monitor, Output};
+use millrace_inference::{Calibration, Monitor, Output};
 use millrace_tags::{Clock, Moment};
 
 use super::budget::{Account, Budget};
 use super::feed::{Feed, What};
+use super::learned::Keeper;
 use super::priority;
 
 /// Feeds that may wait for a version: some seconds of a fast poll cycle.
@@ -39,6 +40,8 @@ pub(super) struct Slot {
     pub(super) is_given_up: AtomicBool,
     /// The most that one window may take before it counts as endless.
     pub(super) window_max: Duration,
+    /// It is to forget what it has learned.
+    pub(super) learns_anew: AtomicBool,
     /// The pool's.
     pub(super) turn: AtomicU8,
     valve: Arc<Valve>,
@@ -85,6 +88,15 @@ struct Work {
     /// How long after its time a row may still get samples.
     lateness: Duration,
     done: Done,
+    keeper: Option<Keeper>,
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.save(&self.monitor);
+        }
+    }
 }
 
 /// What came of a turn.
@@ -100,6 +112,10 @@ pub(super) struct Turn {
     /// A whole window has been there.
     pub(super) is_full: bool,
     pub(super) done: Done,
+    /// It has forgotten what it had learned before this turn.
+    pub(super) learns_anew: bool,
+    /// How far learning is; `None` where there is nothing to learn.
+    pub(super) calibration: Option<Calibration>,
     /// It can do nothing more, and why.
     pub(super) panic: Option<String>,
 }
@@ -118,6 +134,7 @@ impl Slot {
     pub(super) fn new(
         (id, model): (u64, usize),
         (mut monitor, inputs, lateness): (Monitor, Vec<Option<usize>>, Duration),
+        keeper: Option<Keeper>,
         valve: Arc<Valve>,
         window_max: Duration,
     ) -> Arc<Self> {
@@ -130,6 +147,7 @@ impl Slot {
             samples_shed: AtomicU64::new(0),
             is_given_up: AtomicBool::new(false),
             window_max,
+            learns_anew: AtomicBool::new(false),
             turn: AtomicU8::new(0),
             clock: valve.clock.clone(),
             valve,
@@ -142,6 +160,7 @@ impl Slot {
                 inputs,
                 lateness,
                 done: Done::NOTHING,
+                keeper,
             })),
         })
     }
@@ -202,7 +221,12 @@ impl Slot {
         };
         let (feeds, limit, more) = self.take();
         let mut outputs = Vec::new();
+        let learns_anew = self.learns_anew.swap(false, Ordering::Relaxed);
         let step = AssertUnwindSafe(|| {
+            if learns_anew {
+                // The desk ends the event that it told of.
+                drop(work.monitor.restart_calibration(self.clock.now()));
+            }
             for feed in &feeds {
                 work.take(feed, &mut outputs);
             }
@@ -212,6 +236,9 @@ impl Slot {
                     Limit::Behind(done) => done.rows,
                 };
                 work.advance(now, &mut outputs);
+            }
+            if let Some(keeper) = &mut work.keeper {
+                keeper.look(&work.monitor);
             }
         });
         let panic = std::panic::catch_unwind(step).err();
@@ -224,10 +251,13 @@ impl Slot {
             windows_shed,
             is_full,
             done: work.done,
+            learns_anew,
+            calibration: work.monitor.learns().then(|| work.monitor.calibration()),
             panic: panic.map(|panic| message(&*panic)),
         };
         if turn.panic.is_some() {
-            // Its monitor may be in any state: it goes.
+            // Its monitor may be in any state: it goes, and with it what it has learned since it was kept last.
+            work.keeper = None;
             return (Some(turn), Next::Fed);
         }
         let next = match (more, limit) {
@@ -239,6 +269,7 @@ impl Slot {
         *self.lock_work() = Some(work);
         let tell = self.is_watched.load(Ordering::Relaxed)
             || !turn.outputs.is_empty()
+            || turn.learns_anew
             || turn.windows_shed > 0;
         (tell.then_some(turn), next)
     }

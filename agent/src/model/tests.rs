@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use millrace_buffer::{Buffer, Item, Outbox, Settings, Start, TagSpec};
 use millrace_inference::{
-    Column, DecisionRule, Fill, Input, ScoreError, ScoreFunction, Scored, Source, Threshold,
-    Window, WindowView,
+    CalibrationRule, Column, DecisionRule, Fill, Input, ScoreError, ScoreFunction, Scored, Source,
+    Threshold, Window, WindowView,
 };
 use millrace_tags::{Moment, Sample, SourceKind, TestClock, Value, ValueType};
 
@@ -57,6 +57,7 @@ impl Bench {
                 score: registered.tags[0],
                 ratio: registered.tags[1],
                 shares: HashMap::new(),
+                others: Mutex::default(),
             },
             buffer: buffer.clone(),
             live: Arc::new(LiveTable::default()),
@@ -619,4 +620,75 @@ async fn a_version_with_longer_windows_fills_them_beside_the_one_before() {
     let first = scores.iter().position(|(_, score)| *score == 2.0).unwrap();
     assert!((50..=76).contains(&first), "{first}");
     assert!(scores[first..].iter().all(|(_, score)| *score == 2.0));
+}
+
+/// A version that learns its threshold, over a restart; then it learns anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_learns_its_threshold_and_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let built = || {
+        let rule = CalibrationRule {
+            q: 0.9,
+            factor: 2.0,
+            windows: 20,
+        };
+        let spec = ModelSpec {
+            threshold: Threshold::Quantile(rule),
+            ..spec("learner", LEN)
+        };
+        let newest = ScoreFunction::new(|window: WindowView<'_>| {
+            Ok(Scored {
+                score: f64::from(*window.values.last().unwrap()),
+                contribution: None,
+                values: vec![],
+            })
+        });
+        Built::new(&spec, newest, None).keep(dir.path(), &spec, "watch")
+    };
+    let state = |it: &ModelStatus| it.calibration.clone().map(|it| it.state);
+    let mut bench = Bench::new(400);
+    bench.model.begin(built(), false);
+    for _ in 0..LEN + 10 {
+        bench.offer(1.0);
+    }
+    bench.all_told().await;
+    let status = bench.model.report();
+    assert_eq!((status.state.as_str(), status.ratio), ("calibrating", None));
+    let windows = status.calibration.unwrap().windows.unwrap();
+    assert!((5..20).contains(&windows), "{windows}");
+    bench.end().await;
+
+    // After the restart it goes on, and then a score far above is an event.
+    let mut bench = Bench::new(400);
+    bench.model.begin(built(), false);
+    for _ in 0..LEN + 20 - windows + 2 {
+        bench.offer(1.0);
+    }
+    let done = bench
+        .until("the threshold", |it| state(it).as_deref() == Some("done"))
+        .await;
+    assert_eq!(done.calibration.unwrap().threshold, Some(2.0));
+    for _ in 0..5 {
+        bench.offer(9.0);
+    }
+    bench.until("the event", |it| it.anomaly).await;
+
+    assert!(bench.model.learn_anew().await);
+    let anew = bench
+        .until("learning anew", |it| {
+            state(it).as_deref() == Some("calibrating")
+        })
+        .await;
+    assert!(!anew.anomaly, "its event has ended");
+    assert_eq!(bench.events.report().last().unwrap().state, "end");
+    bench.end().await;
+
+    let mut bench = Bench::new(400);
+    bench.model.begin(constant("fixed", 1.0), false);
+    for _ in 0..LEN + 2 {
+        bench.offer(1.0);
+    }
+    bench.all_told().await;
+    assert!(!bench.model.learn_anew().await, "nothing to learn");
+    bench.end().await;
 }

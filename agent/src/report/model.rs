@@ -1,5 +1,6 @@
 //! A model, as the local API and `status` show it.
 
+use millrace_inference::{Calibration, Progress};
 use serde::{Deserialize, Serialize};
 
 /// One model.
@@ -37,6 +38,9 @@ pub(crate) struct ModelStatus {
     /// Why it runs at normal priority, where the system does not permit a low one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) at_normal_priority: Option<String>,
+    /// What it has to learn on this gateway; absent where there is nothing to learn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) calibration: Option<CalibrationStatus>,
     /// The version was promoted, and is on trial.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trial: Option<TrialStatus>,
@@ -49,6 +53,42 @@ pub(crate) struct ModelStatus {
     /// The version that was promoted last and taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) taken_back: Option<TakenBackStatus>,
+}
+
+/// How far a model is that learns what is normal, or its threshold.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CalibrationStatus {
+    /// `training` (no scores yet), `calibrating` (scores, and no events yet) or `done`.
+    pub(crate) state: String,
+    /// Windows so far; absent once it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) windows: Option<usize>,
+    /// Windows that this step needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) needed: Option<usize>,
+    /// The score that begins an event, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) threshold: Option<f64>,
+}
+
+impl From<Calibration> for CalibrationStatus {
+    fn from(calibration: Calibration) -> Self {
+        let on_the_way = |state: &str, progress: Progress| Self {
+            state: state.to_owned(),
+            windows: Some(progress.windows),
+            needed: Some(progress.needed),
+            threshold: None,
+        };
+        match calibration {
+            Calibration::Training(progress) => on_the_way("training", progress),
+            Calibration::Calibrating(progress) => on_the_way("calibrating", progress),
+            Calibration::Done { threshold } => Self {
+                state: "done".to_owned(),
+                threshold: Some(threshold),
+                ..Self::default()
+            },
+        }
+    }
 }
 
 /// The trial of a promoted version.

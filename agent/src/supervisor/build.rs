@@ -322,6 +322,7 @@ impl Builder {
             score: next(),
             ratio: next(),
             shares: roles.into_iter().zip(tags).collect(),
+            others: Mutex::default(),
         }
     }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_inference::{Bundle, Detector, ModelSpec};
+use millrace_inference::{Builtin, Bundle, Detector, ModelSpec};
 use serde_json::json;
 
 use crate::apply::Outcome;
@@ -19,6 +19,13 @@ const MODEL_BUILD_MAX: Duration = Duration::from_secs(20);
 
 /// Has the version score that the shelf says. A bundle that cannot be used leaves a model that says why.
 pub(super) async fn begin(settings: &config::Model, model: &Model, data_dir: &Path) {
+    if let Some(detector) = &settings.detector {
+        let mut spec = detector.spec();
+        spec.asset = asset(settings);
+        let built = Built::new(&spec, Builtin::new(detector), None);
+        model.begin(built.keep(data_dir, &spec, &settings.name), false);
+        return;
+    }
     let (built, shelf_error) = build_active(settings, data_dir).await;
     model.update(|status| status.shelf_error = shelf_error);
     match built {
@@ -33,6 +40,12 @@ pub(super) async fn begin(settings: &config::Model, model: &Model, data_dir: &Pa
 /// Has a version score from the next window on, here and after a restart. Where it does not, the one before goes on.
 pub(super) async fn promote(gateway: &Gateway, name: &str, version: Option<&str>) -> Outcome {
     let (settings, model) = gateway.model(name)?;
+    if let Some(detector) = &settings.detector {
+        return Err(format!(
+            "{name} is a detector of this program ({}), which has no versions; change its keys in the configuration",
+            detector.method.name()
+        ));
+    }
     let _changing = model.changing.lock().await;
     let data_dir = &gateway.config.gateway.data_dir;
     let shelf = Shelf::of(data_dir, name);
@@ -103,6 +116,13 @@ pub(super) fn keeper(config: &Config, models: &[Arc<Model>]) -> TakeVerdict {
     })
 }
 
+/// What tells the machine that the model looks at from others: what was learned of another one is not used.
+fn asset(settings: &config::Model) -> String {
+    let bound = settings.inputs.iter();
+    let lines: Vec<String> = bound.map(|(role, tag)| format!("{role} = {tag}")).collect();
+    lines.join("\n")
+}
+
 /// Builds the version that the shelf says, else the configured bundle; in the latter case why the shelf's is not the one.
 async fn build_active(
     settings: &config::Model,
@@ -115,7 +135,7 @@ async fn build_active(
         let named = path
             .file_stem()
             .map(|stem| stem.to_string_lossy().into_owned());
-        match build(path, named).await {
+        match build(path, named, settings, data_dir).await {
             Ok(built) => return (Ok(built), None),
             Err(error) => {
                 tracing::error!(model = %settings.name, error, "the version on the shelf cannot be used: the configured bundle runs");
@@ -123,16 +143,30 @@ async fn build_active(
             }
         }
     }
-    (build(settings.bundle.clone(), None).await, shelf_error)
+    (
+        build(settings.bundle.clone(), None, settings, data_dir).await,
+        shelf_error,
+    )
 }
 
 /// Loads a bundle and builds its detector on a thread of its own, which is left behind where it does not
 /// come to an end.
-async fn build(bundle: PathBuf, shelf: Option<String>) -> Result<Built, String> {
+async fn build(
+    bundle: PathBuf,
+    shelf: Option<String>,
+    settings: &config::Model,
+    data_dir: &Path,
+) -> Result<Built, String> {
+    let (asset, name) = (asset(settings), settings.name.clone());
+    let data_dir = data_dir.to_owned();
     let built = tokio::task::spawn_blocking(move || {
         let bundle = Bundle::load(&bundle).map_err(|error| chain(&error))?;
         let detector = Detector::build(&bundle).map_err(|error| chain(&error))?;
-        Ok(Built::new(&ModelSpec::from(&bundle), detector, shelf))
+        let spec = ModelSpec {
+            asset,
+            ..ModelSpec::from(&bundle)
+        };
+        Ok(Built::new(&spec, detector, shelf).keep(&data_dir, &spec, &name))
     });
     match tokio::time::timeout(MODEL_BUILD_MAX, built).await {
         Ok(built) => built.unwrap_or_else(|error| Err(error.to_string())),

@@ -45,6 +45,13 @@ pub(super) fn find(name: &str, global: &Global) -> Result<Found, Failure> {
                 .hint(known),
         );
     };
+    if let Some(detector) = &model.detector {
+        let method = detector.method.name();
+        return Err(Failure::new(format!(
+            "{name} is a detector of this program ({method}), which has no bundle"
+        ))
+        .hint("`millrace model calibrate` shows what it has learned"));
+    }
     let active = Shelf::of(&config.gateway.data_dir, &model.name).active(model);
     let path = active.unwrap_or_else(|| model.bundle.clone());
     load(path, model.inputs.clone())
