@@ -17,7 +17,7 @@ struct Cli {
     /// A Python that has onnxruntime; without it only our own figures come.
     #[arg(long)]
     python: Option<PathBuf>,
-    /// A further bundle with golden vectors; the recipe's forest has a target of 30 us. May be given several times.
+    /// A further bundle with golden vectors. May be given several times.
     #[arg(long)]
     bundle: Vec<PathBuf>,
     /// Turns of each engine; the median counts.
@@ -43,8 +43,7 @@ fn main() -> Result<()> {
     };
     let mut subjects = Subject::zoo(&zoo, scratch)?;
     for bundle in &cli.bundle {
-        let is_forest = bundle.to_string_lossy().contains("forest");
-        subjects.push(Subject::bundle(bundle, is_forest.then_some(30.0))?);
+        subjects.push(Subject::bundle(bundle)?);
     }
     let script = checkout.join("inference/ort.py");
     let ort = cli.python.map(|python| Ort::start(&python, &script));
