@@ -1,6 +1,6 @@
 //! The corpus, replayed and mutated, with any compiler.
 //!
-//! `MILLRACE_SEED` repeats a run; `MILLRACE_FUZZ_SECONDS` makes it a long one. What makes a function panic is printed, and
+//! `MILLRACE_SEED` repeats a run; `MILLRACE_FUZZ_SECONDS` makes it a long one, `MILLRACE_FUZZ_ONLY` one of a single function. What makes a function panic is printed, and
 //! belongs into the corpus.
 
 // A test that cannot set itself up has failed.
@@ -54,7 +54,11 @@ fn corpus_holds() {
 fn mutations_hold() {
     let seed = number("MILLRACE_SEED").unwrap_or(SEED);
     let span = number("MILLRACE_FUZZ_SECONDS").map(Duration::from_secs);
+    let only = std::env::var("MILLRACE_FUZZ_ONLY").ok();
     for of in TARGETS {
+        if only.as_ref().is_some_and(|only| only != of.name) {
+            continue;
+        }
         let mut rng = fastrand::Rng::with_seed(seed);
         let corpus = corpus(&of);
         let (begun, mut rounds) = (Instant::now(), 0_u64);

@@ -5,16 +5,19 @@
 //! the node; evaluation trusts nothing but those checks, and no kernel takes the compiler's bounds checks away.
 
 mod attribute;
+mod convolution;
 mod error;
 mod kernel;
 mod labels;
 mod linear;
+mod matrix;
 mod post;
 mod prepare;
 mod recurrent;
 mod reduce;
 mod svm;
 mod tree;
+mod wide;
 
 use tract_onnx::Onnx;
 
@@ -23,6 +26,7 @@ pub use error::OperatorError;
 /// Puts our operators in place of the engine's.
 pub(super) fn register(onnx: &mut Onnx) {
     let operators = &mut onnx.op_register;
+    convolution::register(operators);
     linear::register(operators);
     prepare::register(operators);
     recurrent::register(operators);

@@ -7,7 +7,6 @@
 mod cell;
 mod curve;
 mod layer;
-mod matrix;
 
 use super::kernel::{Operators, register};
 

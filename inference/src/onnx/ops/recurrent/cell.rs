@@ -1,7 +1,8 @@
 //! All steps of one direction of a layer.
 
 use super::curve::{sigmoid, tanh};
-use super::matrix::Matrix;
+use crate::onnx::ops::matrix::Matrix;
+use crate::onnx::ops::wide::Wide;
 
 /// The kind of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,27 +97,9 @@ pub(super) struct Run<'a> {
     pub(super) steps: &'a mut [f32],
 }
 
-impl Run<'_> {
-    /// With the widest instructions that this machine has.
-    pub(super) fn go(self) {
-        #[cfg(target_arch = "x86_64")]
-        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
-        {
-            #[allow(unsafe_code)]
-            // SAFETY: the machine has just said that it has both.
-            return unsafe { self.go_wide() };
-        }
-        self.go_with::<{ cfg!(target_arch = "aarch64") }>();
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    fn go_wide(self) {
-        self.go_with::<true>();
-    }
-
+impl Wide for Run<'_> {
     #[inline(always)]
-    fn go_with<const FUSED: bool>(self) {
+    fn go<const FUSED: bool>(self) {
         let Weights {
             hidden,
             of_input,

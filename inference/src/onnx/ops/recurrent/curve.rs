@@ -1,6 +1,6 @@
 //! Activations, as fractions of polynomials, which compilers turn into wide instructions; within 3e-7 of the functions.
 
-use super::matrix::add_product;
+use crate::onnx::ops::matrix::add_product;
 
 /// The value of a polynomial, its coefficients from the highest.
 #[inline(always)]

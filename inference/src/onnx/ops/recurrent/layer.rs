@@ -8,6 +8,7 @@ use tract_onnx::tract_hir::internal::*;
 use super::cell::{Kind, Run, Weights};
 use crate::onnx::ops::attribute;
 use crate::onnx::ops::kernel::{Folded, Form, Kernel, floats};
+use crate::onnx::ops::wide;
 
 /// The places of inputs in the standard.
 const X: usize = 0;
@@ -284,7 +285,7 @@ impl Kernel for Layer {
                 } else {
                     direction * batch + of
                 };
-                Run {
+                wide::run(Run {
                     kind: self.kind,
                     weights,
                     is_reverse: *is_reverse,
@@ -292,8 +293,7 @@ impl Kernel for Layer {
                     state: &mut state[at * hidden..][..hidden],
                     cell: &mut cell[at * hidden..][..hidden],
                     steps: &mut left,
-                }
-                .go();
+                });
                 for (step, left) in left.chunks_exact(hidden).enumerate() {
                     let at = if self.is_batch_first {
                         (of * steps + step) * directions + direction

@@ -5,14 +5,14 @@ const BLOCK: usize = 32;
 
 /// `rows` by `columns`, in blocks of columns, each row after row; the last block is filled with zeros.
 #[derive(Debug, Clone)]
-pub(super) struct Matrix {
+pub(in crate::onnx::ops) struct Matrix {
     rows: usize,
     blocks: Vec<f32>,
 }
 
 impl Matrix {
     /// Of what stands in the file, which has it the other way: column after column.
-    pub(super) fn of_columns(rows: usize, columns: &[f32]) -> Self {
+    pub(in crate::onnx::ops) fn of_columns(rows: usize, columns: &[f32]) -> Self {
         let count = columns.len() / rows.max(1);
         let mut blocks = vec![0.0; count.div_ceil(BLOCK) * BLOCK * rows];
         for (column, values) in columns.chunks_exact(rows.max(1)).enumerate() {
@@ -25,13 +25,17 @@ impl Matrix {
     }
 
     /// The columns, and those of the filling.
-    pub(super) fn padded_columns(&self) -> usize {
+    pub(in crate::onnx::ops) fn padded_columns(&self) -> usize {
         self.blocks.len() / self.rows.max(1)
     }
 
     /// Adds `vector * self` to `sums`, which is as long as [`Matrix::padded_columns`] says.
     #[inline(always)]
-    pub(super) fn multiply<const FUSED: bool>(&self, vector: &[f32], sums: &mut [f32]) {
+    pub(in crate::onnx::ops) fn multiply<const FUSED: bool>(
+        &self,
+        vector: &[f32],
+        sums: &mut [f32],
+    ) {
         let blocks = self.blocks.chunks_exact(BLOCK * self.rows.max(1));
         for (block, sums) in blocks.zip(sums.as_chunks_mut::<BLOCK>().0) {
             // Two sums for each column, of every other row: a sum need not wait for the one before.
@@ -60,7 +64,7 @@ impl Matrix {
 
 /// In one instruction where the machine has it; a call of a function where it has not, which is why that is asked before.
 #[inline(always)]
-pub(super) fn add_product<const FUSED: bool>(sum: f32, x: f32, y: f32) -> f32 {
+pub(in crate::onnx::ops) fn add_product<const FUSED: bool>(sum: f32, x: f32, y: f32) -> f32 {
     if FUSED {
         x.mul_add(y, sum)
     } else {
