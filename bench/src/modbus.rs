@@ -5,6 +5,7 @@
 
 mod jitter;
 mod line;
+mod models;
 mod pipeline;
 mod plans;
 mod registers;
@@ -20,6 +21,7 @@ use millrace_tags::TagId;
 
 pub use jitter::jitter;
 pub use line::line_use;
+pub use models::{hundred_models, jitter_beside_models};
 pub use pipeline::pipelining;
 pub use plans::plan_cost;
 pub use registers::{bare_cpu, cpu};

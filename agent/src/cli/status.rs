@@ -8,7 +8,7 @@ use super::table::Table;
 use super::{Global, output, show};
 use crate::report::{
     BootstrapStatus, BufferStatus, ClockStatus, ConfigStatus, CoreStatus, DeviceState,
-    DeviceStatus, MeteredStatus, ModelStatus, Status, TroubleReport, UplinkStatus, about_duration,
+    DeviceStatus, MeteredStatus, Status, TroubleReport, UplinkStatus, about_duration,
 };
 
 /// Asks the agent and prints.
@@ -51,9 +51,9 @@ fn render(status: &Status) -> String {
             text.push_str(&metered_line(&uplink.name, metered));
         }
     }
-    section(&mut text, "MODELS", &models(&status.models));
+    section(&mut text, "MODELS", &models::table(&status.models));
     for model in &status.models {
-        text.push_str(&calibration_line(model));
+        text.push_str(&models::lines(model));
     }
     text.push('\n');
     text.push_str(&buffer_line(&status.buffer));
@@ -188,42 +188,6 @@ fn metered_line(name: &str, metered: &MeteredStatus) -> String {
     )
 }
 
-/// How far a model is that learns; nothing where it does not, or no more.
-fn calibration_line(model: &ModelStatus) -> String {
-    let Some(calibration) = &model.calibration else {
-        return String::new();
-    };
-    let (Some(windows), Some(needed)) = (calibration.windows, calibration.needed) else {
-        return String::new();
-    };
-    let what = match calibration.state.as_str() {
-        "training" => "learns what is normal: no scores yet",
-        _ => "learns its threshold: no events yet",
-    };
-    let (windows, needed) = (show::count(windows as u64), show::count(needed as u64));
-    let line = format!("{} {what}, {windows} of {needed} windows", model.name);
-    show::bullet("  calibration: ", &line)
-}
-
-fn models(models: &[ModelStatus]) -> Table {
-    let mut table = Table::new([
-        "NAME", "VERSION", "STATE", ">SCORE", ">RATIO", ">WINDOWS", ">SHED", "ANOMALY",
-    ]);
-    for model in models {
-        table.row([
-            model.name.clone(),
-            model.version.clone().unwrap_or_else(|| "-".into()),
-            model.state.clone(),
-            show::decimal(model.score),
-            show::decimal(model.ratio),
-            show::count(model.windows_total),
-            show::count(model.samples_shed_total),
-            if model.anomaly { "YES" } else { "no" }.into(),
-        ]);
-    }
-    table
-}
-
 fn buffer_line(buffer: &BufferStatus) -> String {
     let commit = match (&buffer.commit_error, buffer.commit_age_s) {
         (Some(error), _) => format!("COMMITS FAIL: {error}"),
@@ -264,5 +228,6 @@ pub(super) fn bootstrap_line(bootstrap: &BootstrapStatus) -> String {
     show::bullet("ENROLMENT  ", &sentence)
 }
 
+mod models;
 #[cfg(test)]
 mod tests;

@@ -68,7 +68,7 @@ impl Bench {
             roles: vec!["level".to_owned()],
             bounds: Bounds {
                 trial: Duration::from_secs(60),
-                window_budget: Duration::from_millis(50),
+                window_budget: Duration::from_millis(5),
                 events: 2,
             },
             publisher,

@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 use millrace_bench::{Row, modbus};
 use millrace_drivers::modbus::DataType;
 
-/// Measures the Modbus driver: lines, registers, plans, pipelining, writes, and with MILLRACE_BIN the agent's poll jitter.
+/// Measures the Modbus driver: lines, registers, plans, pipelining, writes, and with MILLRACE_BIN the agent's poll jitter, also beside models, and what models cost.
 #[derive(Parser)]
 struct Cli {
     /// JSON instead of a table.
@@ -19,6 +19,9 @@ struct Cli {
     /// Seed of the maps and the pauses.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Turns with models and without.
+    #[arg(long, default_value_t = 5)]
+    turns: usize,
     /// Which parts; all of them where none is named.
     parts: Vec<Part>,
 }
@@ -31,6 +34,7 @@ enum Part {
     Pipelining,
     Jitter,
     Writes,
+    Models,
 }
 
 fn main() -> Result<()> {
@@ -65,6 +69,10 @@ fn main() -> Result<()> {
             Part::Plans => modbus::plan_cost(1_000, cli.seed)?,
             Part::Pipelining => vec![runtime.block_on(modbus::pipelining(8, 10))?],
             Part::Jitter => modbus::jitter(span)?,
+            Part::Models => {
+                let jitter = modbus::jitter_beside_models(span, cli.turns)?;
+                [jitter, modbus::hundred_models(span)?].concat()
+            }
             // A write a second or so.
             Part::Writes => runtime.block_on(modbus::writes(4 * cli.seconds as u16, cli.seed))?,
         };

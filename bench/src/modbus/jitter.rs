@@ -10,12 +10,12 @@ use super::server::Manner;
 use super::{Server, percentile};
 use crate::{Row, Target};
 
-const INTERVAL: Duration = Duration::from_millis(100);
+pub(super) const INTERVAL: Duration = Duration::from_millis(100);
 
 const TAGS: u16 = 1_000;
 
 /// Connections and first pages are not what this is about.
-const WARM_UP: Duration = Duration::from_secs(5);
+pub(super) const WARM_UP: Duration = Duration::from_secs(5);
 
 /// How far the polls of the agent are off their grid as the device sees it, and a thread of this process that only sleeps
 /// is at the same time; milliseconds, all but one in a hundred.
@@ -68,7 +68,7 @@ fn configure(gateway: &Gateway, server: &Server) -> Result<()> {
 }
 
 /// How far this share of the moments is off the grid that fits them, at most.
-fn off_grid(moments: &[Instant], share: f64) -> f64 {
+pub(super) fn off_grid(moments: &[Instant], share: f64) -> f64 {
     let Some(&first) = moments.first() else {
         return f64::NAN;
     };
@@ -84,7 +84,7 @@ fn off_grid(moments: &[Instant], share: f64) -> f64 {
     percentile(&mut off, share)
 }
 
-fn sleep_evenly(span: Duration) -> Vec<Instant> {
+pub(super) fn sleep_evenly(span: Duration) -> Vec<Instant> {
     let begun = Instant::now();
     let mut moments = Vec::new();
     for nth in 1.. {

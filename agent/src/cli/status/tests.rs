@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::report::LastChange;
+use crate::report::{LastChange, ModelStatus, ShadowStatus, TrialStatus};
 
 /// A gateway with one of everything, something wrong with most.
 pub(crate) fn example() -> Status {
@@ -55,6 +55,21 @@ pub(crate) fn example() -> Status {
             score: Some(0.41),
             ratio: Some(0.22),
             windows_total: 9_120,
+            windows_shed_total: 12,
+            window_ms: Some(0.041),
+            trial: Some(TrialStatus {
+                left_s: 540,
+                previous: Some("0.9.0".into()),
+            }),
+            shadow: Some(ShadowStatus {
+                version: "1.1.0".into(),
+                windows_compared: 4_100,
+                ratio_difference_mean: Some(0.012),
+                ratio_difference_max: Some(0.31),
+                alarms_only_shadow: 2,
+                events_shadow: 1,
+                ..ShadowStatus::default()
+            }),
             ..ModelStatus::default()
         }],
         uplinks: vec![UplinkStatus {
