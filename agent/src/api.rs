@@ -8,6 +8,7 @@ mod buffer;
 mod calibrate;
 mod config;
 mod line;
+mod models;
 mod peer;
 mod routes;
 mod socket;

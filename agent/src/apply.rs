@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config;
+use crate::shelf::Step;
 
 /// How long a new configuration is watched where nobody says.
 pub(crate) const WATCH_DEFAULT: Duration = Duration::from_secs(60);
@@ -51,8 +52,8 @@ pub(crate) enum Wish {
     Promote {
         /// The model's name.
         model: String,
-        /// Which version; `None`: the configured bundle.
-        version: Option<String>,
+        /// Which version.
+        step: Step,
     },
     /// The program ends and starts again.
     Restart,

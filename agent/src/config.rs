@@ -58,7 +58,7 @@ pub(crate) use buffer::Buffer;
 pub(crate) use device::{Connection, Device, Listen};
 pub(crate) use gateway::{DATA_DIR, Gateway};
 pub(crate) use line::Line;
-pub(crate) use local::Local;
+pub(crate) use local::{Local, ModelPolicy};
 pub(crate) use meaning::TagMeaning;
 pub(crate) use model::Model;
 pub(crate) use names::NAME_BYTES_MAX;

@@ -16,7 +16,7 @@ use crate::device::chain;
 use crate::gateway::Gateway;
 use crate::replay::{ReplayRequest, brief};
 use crate::report::{WriteDone, WriteRequest};
-use crate::shelf::Shelf;
+use crate::shelf::Step;
 use crate::write::WriteRefusal;
 
 /// Operations of this version.
@@ -244,33 +244,26 @@ impl Remote {
                 Undone::Rejected(format!("args: {}; {expected}", chain(&error)))
             })?;
         let model = self.model(name.as_deref())?;
-        let shelf = Shelf::of(&self.gateway.config.gateway.data_dir, &model.name);
-        let to = shelf.arriving().map_err(Undone::Failed)?;
+        let arrival = self
+            .gateway
+            .shelf(&model)
+            .arriving()
+            .map_err(Undone::Failed)?;
         let rules = self.fetch_rules(MODEL_BYTES_MAX, MODEL_LIMIT);
-        self.fetch(url, sha256.clone(), to, rules).await?;
-        let name = model.name.clone();
-        let admitted = tokio::task::spawn_blocking(move || shelf.admit(&model, &sha256)).await;
-        let admitted = admitted.map_err(|error| Undone::Failed(error.to_string()))?;
+        self.fetch(url, sha256, arrival.path().to_owned(), rules)
+            .await?;
+        let policy = &self.gateway.config.local.models;
+        let (signed, older) = (!policy.unsigned, policy.older);
+        let from = format!("uplink {}", self.uplink);
+        let terms = self.gateway.terms(signed, older, from);
+        let admitted = self.gateway.admit(&model, arrival, terms).await;
         let installed = admitted.map_err(|why| Undone::Failed(format!("not admitted: {why}")))?;
-        Ok(json!({"name": name, "version": installed.version, "sha256": installed.sha256}))
+        Ok(json!(installed))
     }
 
-    /// The configured model of this name, or the only one.
     fn model(&self, name: Option<&str>) -> Result<config::Model, Undone> {
-        let models = &self.gateway.config.models;
-        let found = match (name, models.as_slice()) {
-            (Some(name), models) => models.iter().find(|model| model.name == name),
-            (None, [only]) => Some(only),
-            (None, _) => None,
-        };
-        found.cloned().ok_or_else(|| {
-            let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-            Undone::Rejected(format!(
-                "args.name is {}; the configuration has the models: {}",
-                name.unwrap_or("missing"),
-                known.join(", ")
-            ))
-        })
+        let model = self.gateway.configured_model(name);
+        model.map_err(|error| Undone::Rejected(format!("args.name: {error}")))
     }
 
     fn promote(&self, command: &Command) -> Result<Ran, Undone> {
@@ -278,23 +271,20 @@ impl Remote {
         let version = command.args.get("version").and_then(Value::as_str);
         let version =
             version.ok_or_else(|| Undone::Rejected("args has no `version`".to_owned()))?;
-        self.run_version(model.name, Some(version.to_owned()), command)
+        let step = Step::To {
+            version: version.to_owned(),
+            older: self.gateway.config.local.models.older,
+        };
+        self.run_version(model.name, step, command)
     }
 
     fn rollback_model(&self, command: &Command) -> Result<Ran, Undone> {
         let model = self.model(command.args.get("name").and_then(Value::as_str))?;
-        let shelf = Shelf::of(&self.gateway.config.gateway.data_dir, &model.name);
-        let previous = shelf.previous().map_err(Undone::Rejected)?;
-        self.run_version(model.name, previous, command)
+        self.run_version(model.name, Step::Back, command)
     }
 
-    fn run_version(
-        &self,
-        model: String,
-        version: Option<String>,
-        command: &Command,
-    ) -> Result<Ran, Undone> {
-        self.ask(Wish::Promote { model, version }, command)?;
+    fn run_version(&self, model: String, step: Step, command: &Command) -> Result<Ran, Undone> {
+        self.ask(Wish::Promote { model, step }, command)?;
         if command.reply_to.fleeting {
             return Ok(Ran::Done(
                 json!({"state": "trying", "outcome": "see models of status"}),

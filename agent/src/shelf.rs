@@ -1,58 +1,148 @@
-//! Versions of models that were installed by command, in `<data_dir>/models/<name>/`: one tar file a version, named by its SHA-256, and
-//! `shelf.json`, which says which of them runs.
+//! Versions of models in `<data_dir>/models/<name>/`: one tar file a version, named by the SHA-256 of its model.toml, and
+//! `shelf.json`, which says which of them runs and which ran before.
 //!
-//! What is on the shelf was admitted: its bundle loads, its roles are those that the configuration gives tags, and its detector
-//! reproduces its golden windows. `active` wins over the configured bundle after a restart, until the configuration names another
-//! version: that one runs then. Where the active one cannot be built, the configured one runs, and the status says so.
+//! What is on the shelf was examined in a process of its own ([`inspector`]): its maker is trusted, its digests are right, it
+//! builds, it reproduces its golden windows, and its roles are those that the configuration gives tags. `active` is what runs,
+//! also after a restart. A configured bundle that the shelf lacks is put there and promoted once; from then on `active` wins,
+//! until the configuration names another bundle. A file of the shelf that is damaged is named, and the version before runs.
+
+mod change;
+pub(crate) mod examine;
+pub(crate) mod inspector;
+mod list;
+mod order;
+mod request;
+mod settle;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use millrace_inference::{Bundle, Detector};
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
-use crate::config;
-use crate::device::chain;
+use crate::config::{self, ModelPolicy};
 use crate::durable;
+pub(crate) use change::Step;
+use examine::{Examined, Probe, Question};
+pub(crate) use list::{VersionRow, versions};
+pub(crate) use request::{InstallQuery, Installed, ModelAction, ModelRequest};
 
 const FORMAT: &str = "millrace-shelf";
 const VERSION: u32 = 1;
 const MODE: u32 = 0o640;
+const STATE_FILE: &str = "shelf.json";
 
-/// Versions that are kept of one model; the oldest that neither runs nor could be gone back to goes.
+/// Versions that are kept of one model; the oldest that nothing needs goes.
 const VERSIONS_MAX: usize = 8;
 
+/// How far back one can go.
+const BEFORE_MAX: usize = 4;
+
+/// One change at a time, whoever asks for it.
+static CHANGING: Mutex<()> = Mutex::new(());
+
 /// One version.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Installed {
-    /// SHA-256 of its tar file.
-    pub(crate) sha256: String,
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Version {
+    /// SHA-256 of its model.toml; its file is named so.
+    pub(crate) digest: String,
     /// As its manifest says.
     pub(crate) version: String,
+    /// SHA-256 of its model file, as events name it.
+    pub(crate) sha256: String,
+    /// `unsigned`, `unverified`, or the fingerprint of the key that signed it.
+    pub(crate) signature: String,
+    /// Who brought it.
+    pub(crate) from: String,
+    /// What it costs here.
+    pub(crate) probe: Probe,
 }
 
 /// `shelf.json`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     format: String,
     version: u32,
     /// In the order in which they came.
-    pub(crate) versions: Vec<Installed>,
-    /// The one that runs; `None`: the configured bundle does.
+    pub(crate) versions: Vec<Version>,
+    /// The digest of the one that runs; `None` until the first one is promoted.
     pub(crate) active: Option<String>,
-    /// Whether anything was promoted yet, so that there is something to go back to.
+    /// What ran before, the last one last: what one can go back to.
     #[serde(default)]
-    promoted: bool,
-    /// What ran before; `None`: the configured bundle.
+    pub(crate) before: Vec<String>,
+    /// The one that scores beside the active one.
     #[serde(default)]
-    previous: Option<String>,
-    /// The configured bundle that `active` wins over.
+    pub(crate) shadow: Option<String>,
+    /// The digest of the configured bundle that was promoted last.
     #[serde(default)]
     configured: Option<String>,
 }
 
+impl State {
+    /// The version of this number or digest.
+    ///
+    /// # Errors
+    /// Names those that there are.
+    pub(crate) fn find(&self, version: &str) -> Result<&Version, String> {
+        let named = |it: &&Version| it.version == version || it.digest == version;
+        self.versions.iter().find(named).ok_or_else(|| {
+            let known: Vec<&str> = self.versions.iter().map(|it| it.version.as_str()).collect();
+            match known.is_empty() {
+                true => format!("there is no version {version}: the shelf is empty"),
+                false => format!(
+                    "there is no version {version} on the shelf; there are: {}",
+                    known.join(", ")
+                ),
+            }
+        })
+    }
+
+    /// The version that runs.
+    pub(crate) fn running(&self) -> Option<&Version> {
+        let active = self.active.as_deref()?;
+        self.versions.iter().find(|it| it.digest == active)
+    }
+
+    /// Whether something would be missed without it.
+    fn is_needed(&self, digest: &str) -> bool {
+        let running = [&self.active, &self.shadow];
+        running.iter().any(|it| it.as_deref() == Some(digest))
+            || self.before.iter().any(|it| it == digest)
+    }
+}
+
+/// Why the shelf is as it was.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ShelfError {
+    /// It is not taken, for what it is: bring another one.
+    #[error("{0}")]
+    Refused(String),
+    /// The disk refuses: it may be taken later.
+    #[error("{0}")]
+    Disk(String),
+}
+
+/// On which terms a version is taken.
+#[derive(Debug, Clone)]
+pub(crate) struct Terms {
+    /// Whose, and what its examination may cost.
+    pub(crate) policy: ModelPolicy,
+    /// Only signed ones.
+    pub(crate) signed: bool,
+    /// Also one below the version that runs.
+    pub(crate) older: bool,
+    /// For the list.
+    pub(crate) from: String,
+}
+
 /// The shelf of one model.
+#[derive(Debug, Clone)]
 pub(crate) struct Shelf {
     directory: PathBuf,
+}
+
+fn changing() -> MutexGuard<'static, ()> {
+    CHANGING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shelf {
@@ -68,7 +158,7 @@ impl Shelf {
     /// # Errors
     /// Where it cannot be read.
     pub(crate) fn state(&self) -> Result<State, String> {
-        let path = self.directory.join("shelf.json");
+        let path = self.directory.join(STATE_FILE);
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(State::default());
@@ -76,199 +166,130 @@ impl Shelf {
             text => text.map_err(|error| format!("{}: {error}", path.display()))?,
         };
         let state: State = serde_json::from_slice(&text)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+            .map_err(|error| format!("{} is damaged: {error}", path.display()))?;
         if state.format != FORMAT || state.version > VERSION {
             return Err(format!("{} is of a newer version", path.display()));
         }
         Ok(state)
     }
 
-    fn write(&self, mut state: State) -> Result<(), String> {
+    fn write(&self, mut state: State) -> Result<(), ShelfError> {
         FORMAT.clone_into(&mut state.format);
         state.version = VERSION;
-        let path = self.directory.join("shelf.json");
+        let path = self.directory.join(STATE_FILE);
         // Plain data with text keys always has a form in JSON.
         let text = serde_json::to_vec_pretty(&state).unwrap_or_default();
-        durable::write(&path, &text, MODE).map_err(|error| format!("{}: {error}", path.display()))
+        durable::write(&path, &text, MODE).map_err(disk(&path))
     }
 
-    /// Where a download for it goes first.
+    /// A file for what comes next; it goes by itself unless it is kept.
     ///
     /// # Errors
     /// Where there can be no such file.
-    pub(crate) fn arriving(&self) -> Result<PathBuf, String> {
-        std::fs::create_dir_all(&self.directory)
-            .map_err(|error| format!("{}: {error}", self.directory.display()))?;
-        Ok(self.directory.join("arriving.tar"))
-    }
-
-    fn file(&self, sha256: &str) -> PathBuf {
-        self.directory.join(format!("{sha256}.tar"))
-    }
-
-    /// The file of the version that runs, where it wins over the configured bundle.
-    pub(crate) fn active(&self, model: &config::Model) -> Option<PathBuf> {
-        let state = self.state();
-        let state = state
-            .inspect_err(
-                |error| tracing::error!(model = %model.name, error, "the shelf cannot be read"),
-            )
-            .ok()?;
-        let active = state.active?;
-        // Another bundle was configured meanwhile: it was meant to run.
-        let same = state.configured.is_none() || state.configured == identity(&model.bundle);
-        same.then(|| self.file(&active))
-    }
-
-    /// Admits the bundle that has arrived and puts it on the shelf. Building takes its time.
-    ///
-    /// # Errors
-    /// Says why it is not admitted; the shelf is as it was.
-    pub(crate) fn admit(&self, model: &config::Model, sha256: &str) -> Result<Installed, String> {
-        let arriving = self.arriving()?;
-        let admitted = admitted(&arriving, model).and_then(|version| {
-            let installed = Installed {
-                sha256: sha256.to_lowercase(),
-                version,
-            };
-            self.put(installed)
+    pub(crate) fn arriving(&self) -> Result<NamedTempFile, String> {
+        let made = std::fs::create_dir_all(&self.directory).and_then(|()| {
+            tempfile::Builder::new()
+                .prefix("arriving-")
+                .tempfile_in(&self.directory)
         });
-        if admitted.is_err() {
-            // It may be on the shelf already.
-            let _ = std::fs::remove_file(&arriving);
-        }
-        admitted
+        made.map_err(|error| format!("{}: {error}", self.directory.display()))
     }
 
-    fn put(&self, installed: Installed) -> Result<Installed, String> {
-        let mut state = self.state()?;
-        let file = self.file(&installed.sha256);
-        let known = state
-            .versions
-            .iter()
-            .any(|known| known.sha256 == installed.sha256);
-        let same = |known: &&Installed| known.version == installed.version;
-        if let Some(other) = state.versions.iter().find(same).filter(|_| !known) {
-            return Err(format!(
-                "version {} is on the shelf with another content ({})",
-                other.version, other.sha256
-            ));
-        }
-        std::fs::rename(self.arriving()?, &file)
-            .map_err(|error| format!("{}: {error}", file.display()))?;
-        if !known {
-            state.versions.push(installed.clone());
-            while state.versions.len() > VERSIONS_MAX {
-                let needed = [&state.active, &state.previous];
-                let idle = |old: &Installed| {
-                    let is_needed = |it: &&Option<String>| it.as_ref() == Some(&old.sha256);
-                    !needed.iter().any(is_needed)
-                };
-                let Some(at) = state.versions.iter().position(idle) else {
-                    break;
-                };
-                let old = state.versions.remove(at);
-                // What stays is only room.
-                let _ = std::fs::remove_file(self.file(&old.sha256));
-            }
-            self.write(state)?;
-        }
-        Ok(installed)
+    /// Where a version lies.
+    pub(crate) fn file(&self, digest: &str) -> PathBuf {
+        self.directory.join(format!("{digest}.tar"))
     }
 
-    /// Makes a version, or `None` the configured bundle, the one that runs from the next start of the model on.
+    /// The file of the version that runs.
+    pub(crate) fn active(&self) -> Option<PathBuf> {
+        Some(self.file(&self.state().ok()?.active?))
+    }
+
+    /// Has what has arrived examined and puts it on the shelf. Takes its time.
     ///
     /// # Errors
-    /// Where there is no such version.
-    pub(crate) fn promote(
+    /// Says why it is not taken; the shelf is as it was.
+    pub(crate) fn admit(
         &self,
         model: &config::Model,
-        version: Option<&str>,
-    ) -> Result<State, String> {
-        let mut state = self.state()?;
-        let before = state.clone();
-        let active = match version {
-            None => None,
-            Some(version) => {
-                let named = |it: &&Installed| it.version == version || it.sha256 == version;
-                let found = state.versions.iter().find(named);
-                let known: Vec<&str> = state
-                    .versions
-                    .iter()
-                    .map(|it| it.version.as_str())
-                    .collect();
-                let found = found.ok_or_else(|| {
-                    format!(
-                        "there is no version {version} on the shelf; there are: {}",
-                        known.join(", ")
-                    )
-                })?;
-                Some(found.sha256.clone())
-            }
+        arrival: &Path,
+        terms: &Terms,
+    ) -> Result<Version, ShelfError> {
+        let examined = examined(model, arrival, terms).map_err(ShelfError::Refused)?;
+        let Examined {
+            version,
+            digest,
+            sha256,
+            signature,
+            probe,
+            ..
+        } = examined;
+        let version = Version {
+            digest,
+            version,
+            sha256,
+            signature,
+            from: terms.from.clone(),
+            probe,
         };
-        state.previous = std::mem::replace(&mut state.active, active);
-        state.promoted = true;
-        state.configured = identity(&model.bundle);
-        self.write(state)?;
-        Ok(before)
+        let _guard = changing();
+        self.put(arrival, &version, terms.older)?;
+        Ok(version)
     }
 
-    /// The version to go back to; inner `None`: the configured bundle.
-    ///
-    /// # Errors
-    /// Where nothing was promoted yet.
-    pub(crate) fn previous(&self) -> Result<Option<String>, String> {
-        let state = self.state()?;
-        match state.promoted {
-            true => Ok(state.previous),
-            false => Err("no version was promoted yet: there is none to go back to".to_owned()),
+    fn put(&self, arrival: &Path, version: &Version, older: bool) -> Result<(), ShelfError> {
+        let mut state = self.state().map_err(ShelfError::Disk)?;
+        let same = |it: &&Version| it.version == version.version && it.digest != version.digest;
+        if let Some(other) = state.versions.iter().find(same) {
+            return Err(ShelfError::Refused(format!(
+                "version {} is on the shelf with another content (model.toml has SHA-256 {}); a changed bundle needs a version of its own",
+                other.version, other.digest
+            )));
         }
-    }
-
-    /// A version was taken back: the one that goes on runs after a restart, too, unless something else was promoted meanwhile.
-    /// There is none to go back to then.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
-    pub(crate) fn take_back(
-        &self,
-        model: &config::Model,
-        failed: Option<&str>,
-        goes_on: Option<&str>,
-    ) -> Result<(), String> {
-        let mut state = self.state()?;
-        if state.active.as_deref() != failed {
-            return Ok(());
+        change::is_not_older(&state, &version.version, older).map_err(ShelfError::Refused)?;
+        let file = self.file(&version.digest);
+        std::fs::File::open(arrival)
+            .and_then(|arrived| arrived.sync_all())
+            .and_then(|()| std::fs::rename(arrival, &file))
+            .map_err(disk(&file))?;
+        state.versions.retain(|it| it.digest != version.digest);
+        state.versions.push(version.clone());
+        while state.versions.len() > VERSIONS_MAX {
+            let idle =
+                |old: &Version| old.digest != version.digest && !state.is_needed(&old.digest);
+            let Some(at) = state.versions.iter().position(idle) else {
+                break;
+            };
+            let old = state.versions.remove(at);
+            // What stays is only room.
+            let _ = std::fs::remove_file(self.file(&old.digest));
         }
-        state.active = goes_on.map(str::to_owned);
-        state.previous = None;
-        state.promoted = false;
-        state.configured = identity(&model.bundle);
         self.write(state)
     }
+}
 
-    /// As it was before a promotion that did not work.
-    ///
-    /// # Errors
-    /// Where the disk refuses.
-    pub(crate) fn restore(&self, before: State) -> Result<(), String> {
-        self.write(before)
+fn disk(path: &Path) -> impl FnOnce(std::io::Error) -> ShelfError {
+    move |error| ShelfError::Disk(format!("{}: {error}", path.display()))
+}
+
+/// Has a bundle examined, and compares its roles with the configuration.
+fn examined(model: &config::Model, bundle: &Path, terms: &Terms) -> Result<Examined, String> {
+    if let Some(detector) = &model.detector {
+        return Err(format!(
+            "{} is a detector of this program ({}), which has no versions",
+            model.name,
+            detector.method.name()
+        ));
     }
-}
-
-/// What tells one bundle from another.
-fn identity(bundle: &Path) -> Option<String> {
-    let bundle = Bundle::load(bundle).ok()?;
-    Some(format!("{}/{}", bundle.version(), bundle.sha256()))
-}
-
-fn admitted(path: &Path, model: &config::Model) -> Result<String, String> {
-    let bundle = Bundle::load(path).map_err(|error| chain(&error))?;
-    let mut roles: Vec<&str> = bundle
-        .inputs()
-        .iter()
-        .map(|input| input.role.as_str())
-        .collect();
+    let trust = terms.policy.trust(terms.signed)?;
+    let question = Question::new(
+        bundle.to_owned(),
+        &trust,
+        terms.policy.time,
+        terms.policy.memory,
+    );
+    let examined = inspector::examine(&question)?;
+    let mut roles: Vec<&str> = examined.roles.iter().map(String::as_str).collect();
     roles.sort_unstable();
     let given: Vec<&str> = model.inputs.keys().map(String::as_str).collect();
     if roles != given {
@@ -279,105 +300,8 @@ fn admitted(path: &Path, model: &config::Model) -> Result<String, String> {
             given.join(", ")
         ));
     }
-    Detector::build(&bundle).map_err(|error| chain(&error))?;
-    Ok(bundle.version().to_owned())
+    Ok(examined)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PUMP: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/pump-anomaly");
-
-    fn model() -> config::Model {
-        let bundle = Bundle::load(Path::new(PUMP)).unwrap();
-        let inputs = bundle.inputs().iter();
-        config::Model {
-            name: "hall/pump".into(),
-            bundle: PUMP.into(),
-            detector: None,
-            inputs: inputs
-                .map(|input| (input.role.clone(), "a/b".into()))
-                .collect(),
-            bounds: crate::model::Bounds::default(),
-        }
-    }
-
-    /// A tar of the bundle with another version.
-    fn arrive(shelf: &Shelf, version: &str) {
-        let dir = tempfile::tempdir().unwrap();
-        for name in ["model.toml", "model.onnx", "golden.json"] {
-            std::fs::copy(Path::new(PUMP).join(name), dir.path().join(name)).unwrap();
-        }
-        let manifest = dir.path().join("model.toml");
-        let text = std::fs::read_to_string(&manifest).unwrap();
-        let own = Bundle::load(Path::new(PUMP)).unwrap().version().to_owned();
-        let text = text.replace(
-            &format!("version = \"{own}\""),
-            &format!("version = \"{version}\""),
-        );
-        std::fs::write(&manifest, text).unwrap();
-        let status = std::process::Command::new("tar")
-            .args(["-C", dir.path().to_str().unwrap(), "-cf"])
-            .arg(shelf.arriving().unwrap())
-            .arg(".")
-            .status();
-        assert!(status.unwrap().success());
-    }
-
-    #[test]
-    fn versions_are_admitted_promoted_and_gone_back_from_over_restarts() {
-        let dir = tempfile::tempdir().unwrap();
-        let model = model();
-        let shelf = || Shelf::of(dir.path(), &model.name);
-        assert_eq!(shelf().active(&model), None);
-        assert!(shelf().previous().is_err());
-        for (version, digest) in [("9.1.0", "aa"), ("9.2.0", "bb")] {
-            arrive(&shelf(), version);
-            assert_eq!(shelf().admit(&model, digest).unwrap().version, version);
-        }
-        assert_eq!(shelf().active(&model), None, "installed is not promoted");
-        let active = || {
-            shelf()
-                .active(&model)
-                .map(|it| it.file_name().unwrap().to_owned())
-        };
-        shelf().promote(&model, Some("9.1.0")).unwrap();
-        let before = shelf().promote(&model, Some("9.2.0")).unwrap();
-        assert_eq!(active().unwrap(), "bb.tar");
-        shelf().restore(before).unwrap();
-        assert_eq!(active().unwrap(), "aa.tar");
-        let previous = shelf().previous().unwrap();
-        shelf().promote(&model, previous.as_deref()).unwrap();
-        assert_eq!(active(), None, "the configured bundle again");
-        let error = shelf().promote(&model, Some("9.3.0")).unwrap_err();
-        assert!(error.contains("9.1.0, 9.2.0"), "{error}");
-        // A version cannot become another one.
-        arrive(&shelf(), "9.2.0");
-        assert!(
-            shelf()
-                .admit(&model, "cc")
-                .unwrap_err()
-                .contains("another content")
-        );
-    }
-
-    #[test]
-    fn what_is_no_bundle_or_another_one_is_not_admitted() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut model = model();
-        let shelf = Shelf::of(dir.path(), &model.name);
-        std::fs::write(shelf.arriving().unwrap(), b"no tar").unwrap();
-        assert!(shelf.admit(&model, "aa").is_err());
-        arrive(&shelf, "9.1.0");
-        model.inputs.clear();
-        assert!(
-            shelf
-                .admit(&model, "aa")
-                .unwrap_err()
-                .contains("[model.inputs]")
-        );
-        assert_eq!(shelf.state().unwrap(), State::default());
-        assert!(!shelf.arriving().unwrap().exists());
-    }
-}
+mod tests;

@@ -1,13 +1,14 @@
 //! Bundles: one version of a model, as a directory or a tar file.
 //!
-//! Loading reads `model.toml`, then every file that it names, and compares digests. It does not build
-//! the model; [`crate::Detector::build`] does.
+//! Loading reads `model.toml`, compares its signature with the keys that are trusted, then reads every file that
+//! it names and compares digests. It does not build the model; [`crate::Detector::build`] does.
 
 mod archive;
 mod fields;
 mod golden;
 mod manifest;
 mod problem;
+mod signature;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,9 @@ pub use manifest::{
     Normalisation, OutputNames, Source, Threshold, Window,
 };
 pub use problem::Problem;
+pub use signature::{
+    CONTEXT, KeyError, PublicKey, SIGNATURE_FILE, SignatureError, Signed, SigningKey, Trust,
+};
 
 /// Name of the manifest in a bundle.
 pub const MANIFEST_FILE: &str = "model.toml";
@@ -30,6 +34,8 @@ pub const MANIFEST_FILE: &str = "model.toml";
 #[derive(Debug, Clone)]
 pub struct Bundle {
     manifest: Manifest,
+    digest: String,
+    signed: Signed,
     model: Vec<u8>,
     golden: Option<Golden>,
 }
@@ -92,6 +98,20 @@ pub enum BundleError {
         /// The digest of the file.
         actual: String,
     },
+    /// Its maker is not trusted, or nobody knows who made it.
+    #[error("{path} is not taken", path = path.display())]
+    Signature {
+        /// The bundle.
+        path: PathBuf,
+        /// Why not.
+        source: SignatureError,
+    },
+    /// The tar holds a file that nobody vouches for: leave it out, as `Bundle::pack` does.
+    #[error("{path} is not named in model.toml; a tar holds model.toml, model.sig and the files that model.toml names, nothing else", path = path.display())]
+    Unlisted {
+        /// The file.
+        path: PathBuf,
+    },
     /// The golden vectors do not fit the manifest: write them again.
     #[error("{path} cannot be used as golden vectors", path = path.display())]
     Golden {
@@ -111,23 +131,67 @@ fn lines(problems: &[Problem]) -> String {
 }
 
 impl Bundle {
-    /// Loads a bundle from a directory or a tar file and verifies the digests of its files.
+    /// Loads a bundle from a directory or a tar file and verifies the digests of its files, whoever made it.
     ///
     /// # Errors
     /// See [`BundleError`]; problems of the manifest are all named at once.
     pub fn load(path: &Path) -> Result<Self, BundleError> {
-        let archive = Archive::open(path)?;
-        let manifest = read_manifest(&archive)?;
-        let model = read_verified(&archive, &manifest.model.file, &manifest.model.sha256)?;
+        Self::load_trusted(path, &Trust::default())
+    }
+
+    /// Loads a bundle that is to be signed as `trust` says. Nothing of it is parsed before its signature is
+    /// compared.
+    ///
+    /// # Errors
+    /// See [`BundleError`].
+    pub fn load_trusted(path: &Path, trust: &Trust) -> Result<Self, BundleError> {
+        Self::read(&Archive::open(path)?, trust)
+    }
+
+    fn read(archive: &Archive, trust: &Trust) -> Result<Self, BundleError> {
+        let text = archive.read(MANIFEST_FILE)?;
+        let signature = read_signature(archive)?;
+        let signed =
+            trust
+                .check(&text, signature.as_deref())
+                .map_err(|source| BundleError::Signature {
+                    path: archive.path().to_owned(),
+                    source,
+                })?;
+        let manifest = parse_manifest(archive, &text)?;
+        archive.holds_only(&names(&manifest))?;
+        let model = read_verified(archive, &manifest.model.file, &manifest.model.sha256)?;
         let golden = match &manifest.golden {
-            Some(file) => Some(read_golden(&archive, file, &manifest)?),
+            Some(file) => Some(read_golden(archive, file, &manifest)?),
             None => None,
         };
         Ok(Self {
             manifest,
+            digest: sha256(&text),
+            signed,
             model,
             golden,
         })
+    }
+
+    /// [`Bundle::digest`] of the bundle that lies there, whether or not it can be used.
+    ///
+    /// # Errors
+    /// Where it has no model.toml that can be read.
+    pub fn digest_at(path: &Path) -> Result<String, BundleError> {
+        Ok(sha256(&Archive::open(path)?.read(MANIFEST_FILE)?))
+    }
+
+    /// The bundle as a tar file of its files and nothing else. The same files give the same bytes.
+    ///
+    /// # Errors
+    /// Where it does not load.
+    pub fn pack(path: &Path) -> Result<Vec<u8>, BundleError> {
+        let archive = Archive::open(path)?;
+        let bundle = Self::read(&archive, &Trust::default())?;
+        let mut names = names(&bundle.manifest);
+        names.retain(|name| *name != SIGNATURE_FILE || bundle.signed != Signed::No);
+        archive.pack(&names)
     }
 
     /// Name of the model.
@@ -143,6 +207,17 @@ impl Bundle {
     /// SHA-256 of the model file, hex.
     pub fn sha256(&self) -> &str {
         &self.manifest.model.sha256
+    }
+
+    /// SHA-256 of model.toml, hex. As that holds the digests of all other files, it stands for the whole bundle, apart
+    /// from its signature.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// What is known of who made it.
+    pub fn signed(&self) -> Signed {
+        self.signed
     }
 
     /// The inputs: what the configuration binds to tags. [`crate::Monitor::feed`] counts them in this order.
@@ -176,20 +251,37 @@ impl Bundle {
     }
 }
 
-fn read_manifest(archive: &Archive) -> Result<Manifest, BundleError> {
+/// The files of a bundle, as far as it has them.
+fn names(manifest: &Manifest) -> Vec<&str> {
+    let mut names = vec![MANIFEST_FILE, SIGNATURE_FILE, manifest.model.file.as_str()];
+    names.extend(manifest.golden.as_ref().map(|golden| golden.file.as_str()));
+    names
+}
+
+fn read_signature(archive: &Archive) -> Result<Option<Vec<u8>>, BundleError> {
+    match archive.read(SIGNATURE_FILE) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(BundleError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_manifest(archive: &Archive, bytes: &[u8]) -> Result<Manifest, BundleError> {
     let path = archive.place(MANIFEST_FILE);
-    let bytes = archive.read(MANIFEST_FILE)?;
     let text =
-        std::str::from_utf8(&bytes).map_err(|_| BundleError::Encoding { path: path.clone() })?;
+        std::str::from_utf8(bytes).map_err(|_| BundleError::Encoding { path: path.clone() })?;
     Manifest::parse(text).map_err(|problems| BundleError::Manifest { path, problems })
+}
+
+/// The SHA-256 of something as model.toml writes it.
+pub fn sha256(bytes: &[u8]) -> String {
+    let digest = Sha256::digest(bytes);
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn read_verified(archive: &Archive, name: &str, expected: &str) -> Result<Vec<u8>, BundleError> {
     let bytes = archive.read(name)?;
-    let actual: String = Sha256::digest(&bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let actual = sha256(&bytes);
     if actual != expected {
         return Err(BundleError::Digest {
             path: archive.place(name),

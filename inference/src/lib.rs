@@ -13,16 +13,19 @@
 //!   says why.
 //! - A model that does not run here is refused when it is built, by name and with the way out; a model
 //!   whose numbers differ from those of its golden vectors is refused too.
+//! - A bundle is what its maker signed: model.toml holds the digest of every other file, and the signature is compared
+//!   before anything is parsed.
 //! - A broken bundle, a panic of the engine and an endless gap are errors or outputs, never the end of the
 //!   program.
 //!
 //! # Absent on purpose
-//! Signatures (`model.sig` is not read), and quantised models, which are refused by name. Time budgets belong to the caller, who has the threads.
+//! Quantised models, which are refused by name. Time budgets belong to the caller, who has the threads.
 
 mod builtin;
 mod bundle;
 mod column;
 mod decision;
+mod draft;
 pub mod eval;
 mod grid;
 mod learned;
@@ -34,10 +37,12 @@ mod window;
 
 pub use builtin::{Builtin, BuiltinSettings, Method, PCA_VALUES_MAX, Pca};
 pub use bundle::{
-    Bundle, BundleError, Calibration as CalibrationRule, Column, DecisionRule, FILE_BYTES_MAX,
-    Fill, Golden, GoldenError, GoldenFile, GoldenWindow, Grid, Input, Layout, MANIFEST_FILE,
-    Manifest, ModelFile, Normalisation, OutputNames, Problem, Source, Threshold, Window,
+    Bundle, BundleError, CONTEXT, Calibration as CalibrationRule, Column, DecisionRule,
+    FILE_BYTES_MAX, Fill, Golden, GoldenError, GoldenFile, GoldenWindow, Grid, Input, KeyError,
+    Layout, MANIFEST_FILE, Manifest, ModelFile, Normalisation, OutputNames, Problem, PublicKey,
+    SIGNATURE_FILE, SignatureError, Signed, SigningKey, Source, Threshold, Trust, Window, sha256,
 };
+pub use draft::{Draft, METADATA, draft};
 pub use learned::RestoreError;
 pub use monitor::{Calibration, Gate, Monitor, NotScored, Output};
 pub use onnx::{BuildError, Cause, Detector, OperatorError, RefusedOperator, ScoreError, Scored};

@@ -1,11 +1,9 @@
 //! What a gateway fetches by command: configurations and models, over https only, from hosts that are allowed, with a digest.
 
-use std::path::Path;
-use std::process::Command;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use millrace_tests::agent::Gateway;
 use millrace_tests::broker::Broker;
+use millrace_tests::bundle::sha256;
 use millrace_tests::certificates::Certificates;
 use millrace_tests::commander::Commander;
 use millrace_tests::peer::Peer;
@@ -16,8 +14,8 @@ use serde_json::{Value, json};
 use crate::plant;
 
 /// A gateway that is connected over TLS, and a server of files that its authority vouches for.
-struct Scene {
-    gateway: Gateway,
+pub(crate) struct Scene {
+    pub(crate) gateway: Gateway,
     core: Commander,
     port: u16,
     pump: u16,
@@ -27,11 +25,16 @@ struct Scene {
     _directory: tempfile::TempDir,
 }
 
-const RIGHTS: &str = "[local]\ncommands = [\"status\", \"config.apply\", \"model.install\", \"model.promote\", \"model.rollback\"]\n";
+const RIGHTS: &str = "[local]\ncommands = [\"config.apply\"]\n";
 
 impl Scene {
-    fn start(model: bool) -> Result<Scene> {
-        let directory = tempfile::tempdir()?;
+    /// `more` comes into the configuration: `[local]`, and models over `pump/t0`.
+    pub(crate) fn start(more: &str) -> Result<Scene> {
+        Self::start_in(tempfile::tempdir()?, more)
+    }
+
+    /// In a directory that holds what the configuration names.
+    pub(crate) fn start_in(directory: tempfile::TempDir, more: &str) -> Result<Scene> {
         let certificates = Certificates::make(directory.path())?;
         let broker = Broker::start_tls(directory.path(), &certificates)?;
         let core = Commander::start(broker.port)?;
@@ -53,20 +56,8 @@ impl Scene {
             certificates.client().display(),
             certificates.client_key().display()
         );
-        let bundle = millrace_tests::checkout().join("models/pump-anomaly");
-        let model = match model {
-            true => format!(
-                "[[model]]\nname = \"watch\"\nbundle = \"{}\"\n[model.inputs]\n{}\n",
-                bundle.display(),
-                roles()?
-                    .iter()
-                    .map(|role| format!("{role} = \"pump/t0\"\n"))
-                    .collect::<String>()
-            ),
-            false => String::new(),
-        };
         let device = plant::small_pump_config(pump, &[0]);
-        gateway.configure(&format!("{uplink}{RIGHTS}{device}{model}"))?;
+        gateway.configure(&format!("{uplink}{device}{more}"))?;
         gateway.start()?;
         let scene = Scene {
             gateway,
@@ -91,12 +82,12 @@ impl Scene {
         .with_context(|| self.gateway.log())
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("https://localhost:{}{path}", self.port)
     }
 
     /// The reply to a command, whenever it comes.
-    fn outcome(&self, id: &str, op: &str, args: &Value) -> Result<Value> {
+    pub(crate) fn outcome(&self, id: &str, op: &str, args: &Value) -> Result<Value> {
         let command = json!({"id": id, "op": op, "args": args});
         self.core.publish(&command.to_string(), false)?;
         wait_for(&format!("the outcome of {id}"), 3 * STEP, || {
@@ -104,41 +95,11 @@ impl Scene {
         })
         .with_context(|| self.gateway.log())
     }
-
-    fn version(&self) -> Result<String> {
-        let status = self.gateway.json(&["status"])?;
-        Ok(status["models"][0]["version"].to_string())
-    }
-}
-
-/// Lines of the bundle's manifest.
-fn manifest() -> Result<String> {
-    let path = millrace_tests::checkout().join("models/pump-anomaly/model.toml");
-    Ok(std::fs::read_to_string(path)?)
-}
-
-fn roles() -> Result<Vec<String>> {
-    let text = manifest()?;
-    let lines = text.lines().filter_map(|line| line.strip_prefix("role = "));
-    Ok(lines
-        .map(|role| role.trim_matches('"').to_owned())
-        .collect())
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let output = Command::new("sha256sum").arg(path).output()?;
-    ensure!(output.status.success());
-    let text = String::from_utf8(output.stdout)?;
-    Ok(text
-        .split_whitespace()
-        .next()
-        .context("a digest")?
-        .to_owned())
 }
 
 #[test]
 fn a_configuration_comes_by_url_only_where_everything_is_right() -> Result<()> {
-    let scene = Scene::start(false)?;
+    let scene = Scene::start(RIGHTS)?;
     let two = plant::small_pump_config(scene.pump, &[0, 1]).replace("\"pump\"", "\"second\"");
     scene.gateway.write("files/layer", &two)?;
     let digest = sha256(&scene.gateway.path("files/layer"))?;
@@ -224,77 +185,5 @@ fn a_configuration_comes_by_url_only_where_everything_is_right() -> Result<()> {
         Some(2),
         "{status}"
     );
-    Ok(())
-}
-
-#[test]
-fn a_model_is_installed_promoted_and_gone_back_from() -> Result<()> {
-    let mut scene = Scene::start(true)?;
-    let own = scene.version()?;
-    let text = manifest()?;
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("version = "))
-        .context("a version")?;
-    let bundle = scene.gateway.path("bundle");
-    std::fs::create_dir(&bundle)?;
-    let source = millrace_tests::checkout().join("models/pump-anomaly");
-    for name in ["model.onnx", "golden.json"] {
-        std::fs::copy(source.join(name), bundle.join(name))?;
-    }
-    std::fs::write(
-        bundle.join("model.toml"),
-        text.replace(line, "version = \"99.0.0\""),
-    )?;
-    let tar = scene.gateway.path("files/model.tar");
-    let status = Command::new("tar")
-        .arg("-C")
-        .arg(&bundle)
-        .arg("-cf")
-        .arg(&tar)
-        .arg(".")
-        .status()?;
-    ensure!(status.success());
-    let args = json!({"name": "watch", "url": scene.url("/model.tar"), "sha256": sha256(&tar)?});
-    let installed = scene.outcome("i-1", "model.install", &args)?;
-    assert_eq!(installed["result"]["version"], "99.0.0", "{installed}");
-    assert_eq!(scene.version()?, own, "installed is not promoted");
-
-    // What is no bundle is not admitted, and disturbs nothing.
-    scene.gateway.write("files/junk", "junk")?;
-    let junk = sha256(&scene.gateway.path("files/junk"))?;
-    let refused = scene.outcome(
-        "i-2",
-        "model.install",
-        &json!({"url": scene.url("/junk"), "sha256": junk}),
-    )?;
-    assert!(
-        refused["error"].to_string().contains("not admitted"),
-        "{refused}"
-    );
-
-    let unknown = scene.outcome(
-        "p-1",
-        "model.promote",
-        &json!({"name": "watch", "version": "1.2.3"}),
-    )?;
-    assert!(
-        unknown["error"].to_string().contains("there are: 99.0.0"),
-        "{unknown}"
-    );
-    let promoted = scene.outcome(
-        "p-2",
-        "model.promote",
-        &json!({"name": "watch", "version": "99.0.0"}),
-    )?;
-    assert_eq!(promoted["result"]["version"], "99.0.0", "{promoted}");
-    assert_eq!(scene.version()?, "\"99.0.0\"");
-    scene.gateway.terminate()?;
-    scene.gateway.start()?;
-    scene.is_up()?;
-    assert_eq!(scene.version()?, "\"99.0.0\"", "it wins after a restart");
-    let back = scene.outcome("r-1", "model.rollback", &json!({"name": "watch"}))?;
-    assert_eq!(back["status"], "done", "{back}");
-    assert_eq!(scene.version()?, own);
     Ok(())
 }

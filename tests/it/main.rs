@@ -34,6 +34,7 @@ mod reload;
 mod replay;
 mod scene;
 mod serial_line;
+mod shelf;
 mod skab;
 mod sparkplug;
 mod sparkplug_checker;

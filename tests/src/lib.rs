@@ -6,11 +6,13 @@
 
 pub mod agent;
 pub mod broker;
+pub mod bundle;
 pub mod certificates;
 pub mod commander;
 pub mod cutter;
 pub mod fault_broker;
 pub mod nats;
+pub mod onnx;
 pub mod peer;
 pub mod ports;
 pub mod process;

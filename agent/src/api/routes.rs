@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use super::peer::{Peer, Role};
-use super::{bootstrap, buffer, calibrate, config, line, stored, trace};
+use super::{bootstrap, buffer, calibrate, config, line, models, stored, trace};
 use crate::gateway::{Gateway, NotFound};
 use crate::opcua::Unanswered;
 use crate::poison::{PoisonDone, PoisonRequest};
@@ -59,6 +59,8 @@ pub(crate) fn router(door: Door) -> Router {
             get(async |State(door): State<Door>| Json(door.get().buffer_report())),
         )
         .route("/v1/models/calibrate", post(calibrate::restart))
+        .route("/v1/models", get(models::list).post(models::change))
+        .route("/v1/models/install", post(models::install))
         .route("/v1/bootstrap", post(bootstrap::wish))
         .route("/v1/buffer/replay", post(buffer::replay))
         .route("/v1/buffer/purge", post(buffer::purge))

@@ -63,6 +63,15 @@ impl Client {
         block_on(self.ask(path, body))
     }
 
+    /// Hands over these bytes, and takes the answer.
+    pub(crate) fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Vec<u8>,
+    ) -> anyhow::Result<T> {
+        block_on(async { decode(self.send(Method::POST, path, Some(body)).await?).await })
+    }
+
     /// Hands over every object of an endless answer as it comes, until the agent stops or Ctrl-C.
     pub(crate) fn follow<T: DeserializeOwned>(
         &self,

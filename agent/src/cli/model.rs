@@ -2,55 +2,65 @@
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::later::AnyArgs;
 use super::{Global, Later};
 
 mod bench;
 mod calibrate;
+mod change;
 mod eval;
+mod install;
+mod list;
+mod new;
+mod sign;
 mod which;
 
 /// What can be done with bundles.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
-    /// Draft the manifest of a model file
-    New(AnyArgs),
-    /// Versions on the shelf
-    List(AnyArgs),
-    /// Put a bundle on the shelf
-    Install(AnyArgs),
+    New(new::NewArgs),
+    Sign(sign::SignArgs),
+    /// Versions on the shelf: which runs, who signed it, what it costs
+    List,
+    Install(install::InstallArgs),
     /// Score with a version beside the live one
     Shadow(AnyArgs),
-    /// Make a version the live one
-    Promote(AnyArgs),
-    /// Go back to the version before
-    Rollback(AnyArgs),
-    /// Take a version off the shelf
-    Remove(AnyArgs),
+    Promote(change::PromoteArgs),
+    Rollback(change::RollbackArgs),
+    Remove(change::RemoveArgs),
     Calibrate(calibrate::CalibrateArgs),
     Eval(eval::EvalArgs),
     Bench(bench::BenchArgs),
+    /// Examine a bundle for the agent, which asks on standard input
+    #[command(hide = true)]
+    Admit,
+}
+
+/// Which of the configured models.
+#[derive(Debug, Clone, Args)]
+struct Which {
+    /// The configured model; may be left out where there is only one
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
 }
 
 impl ModelCommand {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
-        let configure =
-            "set `bundle` of the `[[model]]` in the configuration and restart the agent";
         let later = match self {
-            ModelCommand::New(_) => Later::new("model new", "write model.toml by hand"),
-            ModelCommand::List(_) => {
-                Later::new("model list", "`millrace status` shows the models that run")
-            }
-            ModelCommand::Install(_) => Later::new("model install", configure),
+            ModelCommand::New(args) => return args.run(global),
+            ModelCommand::Sign(args) => return args.run(global),
+            ModelCommand::List => return list::run(global),
+            ModelCommand::Install(args) => return args.run(global),
+            ModelCommand::Promote(args) => return args.run(global),
+            ModelCommand::Rollback(args) => return args.run(global),
+            ModelCommand::Remove(args) => return args.run(global),
+            ModelCommand::Admit => return crate::shelf::inspector::serve(),
             ModelCommand::Shadow(_) => Later::new(
                 "model shadow",
                 "a second `[[model]]` in the configuration scores beside the first",
             ),
-            ModelCommand::Promote(_) => Later::new("model promote", configure),
-            ModelCommand::Rollback(_) => Later::new("model rollback", configure),
-            ModelCommand::Remove(_) => Later::new("model remove", configure),
             ModelCommand::Calibrate(args) => return args.run(global),
             ModelCommand::Eval(args) => return args.run(global),
             ModelCommand::Bench(args) => return args.run(global),

@@ -45,12 +45,18 @@ const COMMANDS: &[&str] = &[
     "buffer poison retry 3",
     "buffer poison drop 3",
     "model new model.onnx",
+    "model new model.onnx --update",
+    "model sign pump --key maker.pem --new-key",
     "model list",
-    "model install x",
+    "model list --json",
+    "model install pump-1.1.0.tar",
+    "model install models/pump --model hall/pump --allow-downgrade --promote",
     "model shadow x",
-    "model promote x",
-    "model rollback x",
-    "model remove x",
+    "model promote 1.1.0",
+    "model promote 1.1.0 --model hall/pump --allow-downgrade",
+    "model rollback",
+    "model rollback --model hall/pump",
+    "model remove 1.0.0",
     "model calibrate",
     "model calibrate x --restart",
     "model eval pump --csv x.csv --labels anomaly --plot out.svg",
@@ -151,7 +157,7 @@ fn every_command_has_help() {
 
 #[test]
 fn later_commands_say_what_to_use() {
-    for line in ["model list", "doctor", "watch", "user"] {
+    for line in ["model shadow", "doctor", "watch", "user"] {
         let cli = parse(line).unwrap();
         let error = cli.command.run(&cli.global).unwrap_err();
         let text = failure::text(&error);

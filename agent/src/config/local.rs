@@ -1,5 +1,7 @@
 //! `[local]`: what the cloud may do. Read from local files only; nothing from the cloud can widen it.
 
+use std::time::Duration;
+
 use millrace_uplink::SecretSource;
 
 use super::complaint::Complaint;
@@ -7,6 +9,10 @@ use super::keys::{KeyDoc, Kind, SectionDoc, all_of, nearest};
 use super::pattern::Pattern;
 use super::section::Section;
 use crate::delivery::ACK;
+pub(crate) use models::ModelPolicy;
+use models::{MODEL_MEMORY_DEFAULT, MODEL_TIME_DEFAULT};
+
+mod models;
 
 /// What a cloud core may ask where nothing is written: looking, not touching.
 const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];
@@ -58,6 +64,51 @@ pub(crate) const LOCAL: SectionDoc = SectionDoc {
              command came by. Https only, and nothing without its digest.",
         )
         .means("none"),
+        KeyDoc::new(
+            "model_keys",
+            Kind::Texts,
+            "Who may make models: public keys of Ed25519 in base64, or paths of `.pem` files. What the command `model.install` brings \
+             must be signed by one of them. See [models](models.md).",
+        )
+        .means("none"),
+        KeyDoc::new(
+            "revoked_model_keys",
+            Kind::Texts,
+            "Keys that are not to be trusted any more, in the same form. A model that one of them signed is neither installed nor \
+             started, whoever asks.",
+        )
+        .means("none"),
+        KeyDoc::new(
+            "unsigned_models",
+            Kind::Bool,
+            "Whether `model.install` may bring models that none of `model_keys` signed. `millrace model install` may, in any case.",
+        )
+        .default("false"),
+        KeyDoc::new(
+            "older_models",
+            Kind::Bool,
+            "Whether `model.install` and `model.promote` may name a version below the one that runs. `model.rollback` goes back in any \
+             case.",
+        )
+        .default("false"),
+        KeyDoc::new(
+            "model_time",
+            Kind::Duration {
+                min: Duration::from_secs(1),
+                max: Duration::from_secs(600),
+            },
+            "Time of the processor that a model may take until it has been examined. A model that takes longer is refused.",
+        )
+        .default(MODEL_TIME_DEFAULT),
+        KeyDoc::new(
+            "model_memory",
+            Kind::Size {
+                min: 32 << 20,
+                max: 1 << 40,
+            },
+            "Memory that a model may take while it is examined.",
+        )
+        .default(MODEL_MEMORY_DEFAULT),
     ],
 };
 
@@ -74,6 +125,8 @@ pub(crate) struct Local {
     pub(crate) command_token: Option<SecretSource>,
     /// Further hosts that downloads may use.
     pub(crate) fetch_hosts: Vec<String>,
+    /// Whose models are taken, and what they may cost.
+    pub(crate) models: ModelPolicy,
 }
 
 impl Local {
@@ -95,6 +148,7 @@ impl Local {
         };
         let (command_key, command_token) =
             (secret("command_key_file"), secret("command_token_file"));
+        let models = ModelPolicy::read(section);
         let write_tags = write_tags?.into_iter();
         let local = Self {
             commands: commands?,
@@ -102,6 +156,7 @@ impl Local {
             command_key: command_key?,
             command_token: command_token?,
             fetch_hosts: fetch_hosts?,
+            models: models?,
         };
         if !local.write_tags.is_empty() && !local.commands.iter().any(|op| op == "write") {
             let message = "write_tags grants nothing, since commands has no \"write\"".to_owned();

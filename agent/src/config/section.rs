@@ -286,6 +286,24 @@ impl<'a> Section<'a> {
         Some(path)
     }
 
+    /// The path of a file that a list of texts names.
+    pub(crate) fn listed_file(
+        &self,
+        key: &str,
+        text: &str,
+        place: &Place,
+        used_as: FileUse,
+    ) -> Option<PathBuf> {
+        let path = self.resolve(key, text)?;
+        self.report.file(FileReference {
+            path: path.clone(),
+            place: place.clone(),
+            key: self.path_of(key),
+            used_as,
+        });
+        Some(path)
+    }
+
     /// Where a secret is.
     pub(crate) fn secret(&self, key: &str) -> Option<SecretSource> {
         self.secret_used(key, &FileUse::Secret)

@@ -120,7 +120,7 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         }
     };
     for (settings, model) in config.models.iter().zip(&models) {
-        versions::begin(settings, model, &config.gateway.data_dir).await;
+        versions::begin(settings, model, &config).await;
     }
     builder.keep_totals();
     builder.keep_delivered();

@@ -265,8 +265,8 @@ impl<'a> Agent<'a> {
                             restart = true;
                             break;
                         }
-                        Wish::Promote { model, version } => {
-                            let promoted = self.promote(&running.gateway, (model, version), asker);
+                        Wish::Promote { model, step } => {
+                            let promoted = self.promote(&running.gateway, (model, step), asker);
                             watchdog.during(promoted).await;
                             continue;
                         }

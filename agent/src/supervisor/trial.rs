@@ -17,6 +17,7 @@ use crate::config::written::{differences, digest};
 use crate::config::{self, Loaded};
 use crate::device::chain;
 use crate::report::LastChange;
+use crate::shelf::Step;
 use millrace_tags::ReplyStatus;
 
 /// How often a configuration on trial is looked at.
@@ -95,10 +96,10 @@ impl Agent<'_> {
     pub(super) async fn promote(
         &self,
         gateway: &Gateway,
-        (name, version): (String, Option<String>),
+        (name, step): (String, Step),
         asker: Asker,
     ) {
-        let outcome = super::versions::promote(gateway, &name, version.as_deref()).await;
+        let outcome = super::versions::promote(gateway, &name, &step).await;
         self.tell(gateway, asker, outcome).await;
     }
 

@@ -1,10 +1,10 @@
 //! Which version of a model runs: what the shelf says, what is built of it, and what becomes of it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_inference::{Builtin, Bundle, Detector, ModelSpec};
+use millrace_inference::{Builtin, Bundle, Detector, ModelSpec, Trust};
 use serde_json::json;
 
 use crate::apply::Outcome;
@@ -12,13 +12,14 @@ use crate::config::{self, Config};
 use crate::device::chain;
 use crate::gateway::Gateway;
 use crate::model::{Built, Model, Swapped, TakeVerdict, Verdict};
-use crate::shelf::Shelf;
+use crate::shelf::{Shelf, Step};
 
 /// Real models are built in some 0.3 s.
 const MODEL_BUILD_MAX: Duration = Duration::from_secs(20);
 
 /// Has the version score that the shelf says. A bundle that cannot be used leaves a model that says why.
-pub(super) async fn begin(settings: &config::Model, model: &Model, data_dir: &Path) {
+pub(super) async fn begin(settings: &config::Model, model: &Model, config: &Config) {
+    let data_dir = &config.gateway.data_dir;
     if let Some(detector) = &settings.detector {
         let mut spec = detector.spec();
         spec.asset = asset(settings);
@@ -26,7 +27,7 @@ pub(super) async fn begin(settings: &config::Model, model: &Model, data_dir: &Pa
         model.begin(built.keep(data_dir, &spec, &settings.name), false);
         return;
     }
-    let (built, shelf_error) = build_active(settings, data_dir).await;
+    let (built, shelf_error) = build_settled(settings, config).await;
     model.update(|status| status.shelf_error = shelf_error);
     match built {
         Ok(built) => model.begin(built, false),
@@ -38,7 +39,7 @@ pub(super) async fn begin(settings: &config::Model, model: &Model, data_dir: &Pa
 }
 
 /// Has a version score from the next window on, here and after a restart. Where it does not, the one before goes on.
-pub(super) async fn promote(gateway: &Gateway, name: &str, version: Option<&str>) -> Outcome {
+pub(super) async fn promote(gateway: &Gateway, name: &str, step: &Step) -> Outcome {
     let (settings, model) = gateway.model(name)?;
     if let Some(detector) = &settings.detector {
         return Err(format!(
@@ -47,18 +48,14 @@ pub(super) async fn promote(gateway: &Gateway, name: &str, version: Option<&str>
         ));
     }
     let _changing = model.changing.lock().await;
-    let data_dir = &gateway.config.gateway.data_dir;
-    let shelf = Shelf::of(data_dir, name);
-    let before = shelf.promote(settings, version)?;
-    let (built, shelf_error) = build_active(settings, data_dir).await;
-    let built = match shelf_error {
-        Some(error) => Err(error),
-        None => built,
-    };
-    let swapped = match built {
+    let config = &gateway.config;
+    let shelf = Shelf::of(&config.gateway.data_dir, name);
+    let before = shelf.step(step)?;
+    let swapped = match build_active(&shelf, settings, config).await {
         Ok(built) => {
             let id = built.id().clone();
-            let swapped = model.swap(built, version.is_some()).await;
+            let on_trial = *step != Step::Back;
+            let swapped = model.swap(built, on_trial).await;
             swapped.map(|swapped| (id, swapped))
         }
         Err(error) => Err(error),
@@ -96,14 +93,14 @@ pub(super) fn keeper(config: &Config, models: &[Arc<Model>]) -> TakeVerdict {
         else {
             return;
         };
-        let (settings, model) = (settings[at].clone(), models[at].clone());
+        let model = models[at].clone();
         let shelf = Shelf::of(&data_dir, name);
         tokio::spawn(async move {
             // Whoever promoted it may still be about it.
             let _changing = model.changing.lock().await;
             let kept = tokio::task::spawn_blocking(move || {
                 let goes_on = goes_on.and_then(|id| id.shelf);
-                shelf.take_back(&settings, failed.shelf.as_deref(), goes_on.as_deref())
+                shelf.take_back(failed.shelf.as_deref(), goes_on.as_deref())
             });
             let kept = kept.await.map_err(|error| error.to_string()).flatten();
             if let Err(error) = kept {
@@ -123,30 +120,51 @@ fn asset(settings: &config::Model) -> String {
     lines.join("\n")
 }
 
-/// Builds the version that the shelf says, else the configured bundle; in the latter case why the shelf's is not the one.
-async fn build_active(
+/// Builds what a model begins with: what the shelf says, or the version before where that cannot be used; and what is not as it
+/// should be.
+async fn build_settled(
     settings: &config::Model,
-    data_dir: &Path,
+    config: &Config,
 ) -> (Result<Built, String>, Option<String>) {
-    let (model, shelf) = (settings.clone(), Shelf::of(data_dir, &settings.name));
-    let active = tokio::task::spawn_blocking(move || shelf.active(&model)).await;
-    let mut shelf_error = None;
-    if let Some(path) = active.ok().flatten() {
-        let named = path
-            .file_stem()
-            .map(|stem| stem.to_string_lossy().into_owned());
-        match build(path, named, settings, data_dir).await {
-            Ok(built) => return (Ok(built), None),
-            Err(error) => {
-                tracing::error!(model = %settings.name, error, "the version on the shelf cannot be used: the configured bundle runs");
-                shelf_error = Some(error);
+    let shelf = Shelf::of(&config.gateway.data_dir, &settings.name);
+    let (model, policy) = (settings.clone(), config.local.models.clone());
+    let settled = tokio::task::spawn_blocking(move || shelf.settle(&model, &policy)).await;
+    let settled = settled.unwrap_or_default();
+    let mut trouble = settled.trouble;
+    let mut built = Err("there is no version of it that can be used".to_owned());
+    for (path, digest) in settled.candidates {
+        match build(path, digest, settled.trust.clone(), (settings, config)).await {
+            Ok(good) => {
+                built = Ok(good);
+                break;
             }
+            Err(error) => trouble.push(error),
         }
     }
-    (
-        build(settings.bundle.clone(), None, settings, data_dir).await,
-        shelf_error,
-    )
+    for error in &trouble {
+        tracing::error!(model = %settings.name, error, "the model's shelf");
+    }
+    let trouble = (!trouble.is_empty()).then(|| trouble.join("; "));
+    match built {
+        Ok(built) => (Ok(built), trouble),
+        Err(error) => (Err(trouble.unwrap_or(error)), None),
+    }
+}
+
+/// Builds the version that is to run.
+async fn build_active(
+    shelf: &Shelf,
+    settings: &config::Model,
+    config: &Config,
+) -> Result<Built, String> {
+    let active = shelf.state()?.active;
+    let active = active.ok_or("no version is promoted")?;
+    let trust = config.local.models.trust(false)?;
+    let trust = Trust {
+        revoked: trust.revoked,
+        ..Trust::default()
+    };
+    build(shelf.file(&active), Some(active), trust, (settings, config)).await
 }
 
 /// Loads a bundle and builds its detector on a thread of its own, which is left behind where it does not
@@ -154,13 +172,13 @@ async fn build_active(
 async fn build(
     bundle: PathBuf,
     shelf: Option<String>,
-    settings: &config::Model,
-    data_dir: &Path,
+    trust: Trust,
+    (settings, config): (&config::Model, &Config),
 ) -> Result<Built, String> {
     let (asset, name) = (asset(settings), settings.name.clone());
-    let data_dir = data_dir.to_owned();
+    let data_dir = config.gateway.data_dir.clone();
     let built = tokio::task::spawn_blocking(move || {
-        let bundle = Bundle::load(&bundle).map_err(|error| chain(&error))?;
+        let bundle = Bundle::load_trusted(&bundle, &trust).map_err(|error| chain(&error))?;
         let detector = Detector::build(&bundle).map_err(|error| chain(&error))?;
         let spec = ModelSpec {
             asset,

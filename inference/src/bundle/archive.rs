@@ -46,6 +46,44 @@ impl Archive {
         })
     }
 
+    /// Where the bundle is.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Archive::Directory(path) | Archive::Tar { path, .. } => path,
+        }
+    }
+
+    /// Refuses a tar with any other file. Of a directory other files are never read, whoever put them there.
+    pub(super) fn holds_only(&self, names: &[&str]) -> Result<(), BundleError> {
+        let Archive::Tar { files, .. } = self else {
+            return Ok(());
+        };
+        match files.keys().find(|name| !names.contains(&name.as_str())) {
+            Some(name) => Err(BundleError::Unlisted {
+                path: self.place(name),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// A tar of these files. Times and owners are left out, so that the same files give the same bytes.
+    pub(super) fn pack(&self, names: &[&str]) -> Result<Vec<u8>, BundleError> {
+        let mut tar = tar::Builder::new(Vec::new());
+        let failed = |source| BundleError::Archive {
+            path: self.path().to_owned(),
+            source,
+        };
+        for name in names {
+            let bytes = self.read(name)?;
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, bytes.as_slice())
+                .map_err(failed)?;
+        }
+        tar.into_inner().map_err(failed)
+    }
+
     /// Where a file of the bundle is, for messages.
     pub(super) fn place(&self, name: &str) -> PathBuf {
         match self {

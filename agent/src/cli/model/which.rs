@@ -52,7 +52,7 @@ pub(super) fn find(name: &str, global: &Global) -> Result<Found, Failure> {
         ))
         .hint("`millrace model calibrate` shows what it has learned"));
     }
-    let active = Shelf::of(&config.gateway.data_dir, &model.name).active(model);
+    let active = Shelf::of(&config.gateway.data_dir, &model.name).active();
     let path = active.unwrap_or_else(|| model.bundle.clone());
     load(path, model.inputs.clone())
 }

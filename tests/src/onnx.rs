@@ -1,0 +1,110 @@
+//! ONNX files made by hand, for models that no exporter would write.
+//!
+//! A file is a protocol buffer; what is written here is the little of it that the tests need.
+
+/// A graph with one float input `window` and one float output `score`.
+#[derive(Debug, Default)]
+pub struct Graph {
+    body: Vec<u8>,
+    nodes: usize,
+}
+
+// Numbers of fields in onnx.proto3.
+const MODEL_IR_VERSION: u64 = 1;
+const MODEL_GRAPH: u64 = 7;
+const MODEL_OPSET: u64 = 8;
+const GRAPH_NODE: u64 = 1;
+const GRAPH_NAME: u64 = 2;
+const GRAPH_INITIALIZER: u64 = 5;
+const GRAPH_INPUT: u64 = 11;
+const GRAPH_OUTPUT: u64 = 12;
+
+const FLOAT: u64 = 1;
+const INT64: u64 = 7;
+const OPSET: u64 = 17;
+const IR_VERSION: u64 = 8;
+
+impl Graph {
+    /// Adds a node without attributes.
+    #[must_use]
+    pub fn node(mut self, operator: &str, inputs: &[&str], output: &str) -> Self {
+        let mut node = Vec::new();
+        for input in inputs {
+            bytes(&mut node, 1, input.as_bytes());
+        }
+        bytes(&mut node, 2, output.as_bytes());
+        bytes(&mut node, 3, format!("n{}", self.nodes).as_bytes());
+        bytes(&mut node, 4, operator.as_bytes());
+        self.nodes += 1;
+        bytes(&mut self.body, GRAPH_NODE, &node);
+        self
+    }
+
+    /// Adds a constant list of whole numbers.
+    #[must_use]
+    pub fn integers(mut self, name: &str, values: &[i64]) -> Self {
+        let mut tensor = Vec::new();
+        number(&mut tensor, 1, values.len() as u64);
+        number(&mut tensor, 2, INT64);
+        bytes(&mut tensor, 8, name.as_bytes());
+        let raw: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
+        bytes(&mut tensor, 9, &raw);
+        bytes(&mut self.body, GRAPH_INITIALIZER, &tensor);
+        self
+    }
+
+    /// The file, for a window of this shape.
+    #[must_use]
+    pub fn file(mut self, window: &[u64]) -> Vec<u8> {
+        bytes(&mut self.body, GRAPH_NAME, b"test");
+        bytes(&mut self.body, GRAPH_INPUT, &value("window", window));
+        bytes(&mut self.body, GRAPH_OUTPUT, &value("score", &[1]));
+        let mut opset = Vec::new();
+        number(&mut opset, 2, OPSET);
+        let mut model = Vec::new();
+        number(&mut model, MODEL_IR_VERSION, IR_VERSION);
+        bytes(&mut model, MODEL_GRAPH, &self.body);
+        bytes(&mut model, MODEL_OPSET, &opset);
+        model
+    }
+}
+
+fn value(name: &str, shape: &[u64]) -> Vec<u8> {
+    let mut dimensions = Vec::new();
+    for size in shape {
+        let mut dimension = Vec::new();
+        number(&mut dimension, 1, *size);
+        bytes(&mut dimensions, 1, &dimension);
+    }
+    let mut tensor = Vec::new();
+    number(&mut tensor, 1, FLOAT);
+    bytes(&mut tensor, 2, &dimensions);
+    let mut kind = Vec::new();
+    bytes(&mut kind, 1, &tensor);
+    let mut value = Vec::new();
+    bytes(&mut value, 1, name.as_bytes());
+    bytes(&mut value, 2, &kind);
+    value
+}
+
+fn number(to: &mut Vec<u8>, field: u64, value: u64) {
+    variable(to, field << 3);
+    variable(to, value);
+}
+
+fn bytes(to: &mut Vec<u8>, field: u64, value: &[u8]) {
+    variable(to, (field << 3) | 2);
+    variable(to, value.len() as u64);
+    to.extend_from_slice(value);
+}
+
+fn variable(to: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        to.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    to.push(value as u8);
+}
