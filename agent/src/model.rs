@@ -183,8 +183,16 @@ impl Model {
         });
     }
 
+    /// A version is taken back before it has scored: another one goes on.
+    pub(crate) fn take_back(&self, failed: VersionId, goes_on: VersionId, reason: String) {
+        self.desk.order(Order::TakeBack {
+            failed,
+            goes_on,
+            reason,
+        });
+    }
+
     /// Has a version score beside the one that counts; another one that did stops.
-    #[allow(dead_code)] // until the shelf has a place for it
     pub(crate) fn shadow(&self, built: Built) {
         self.desk.order(Order::Shadow {
             built: Box::new(built),
@@ -192,7 +200,6 @@ impl Model {
     }
 
     /// No version scores beside any more; gives the one that did.
-    #[allow(dead_code)] // until the shelf has a place for it
     pub(crate) async fn stop_shadow(&self) -> Option<VersionId> {
         let (answer, told) = oneshot::channel();
         self.desk.order(Order::StopShadow { answer });

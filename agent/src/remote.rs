@@ -20,7 +20,7 @@ use crate::shelf::Step;
 use crate::write::WriteRefusal;
 
 /// Operations of this version.
-pub(crate) const OPERATIONS: [&str; 15] = [
+pub(crate) const OPERATIONS: [&str; 16] = [
     "read",
     "write",
     "status",
@@ -31,6 +31,7 @@ pub(crate) const OPERATIONS: [&str; 15] = [
     "config.apply",
     "config.rollback",
     "model.install",
+    "model.shadow",
     "model.promote",
     "model.rollback",
     "bootstrap",
@@ -278,6 +279,22 @@ impl Remote {
         self.run_version(model.name, step, command)
     }
 
+    /// `{"name", "version"}`; `"version": null` stops it.
+    fn shadow(&self, command: &Command) -> Result<Ran, Undone> {
+        let model = self.model(command.args.get("name").and_then(Value::as_str))?;
+        let step = match command.args.get("version") {
+            Some(Value::String(version)) => Step::Beside {
+                version: version.clone(),
+            },
+            Some(Value::Null) => Step::Alone,
+            _ => {
+                let sentence = "args must have `version`: the one that is to score beside, or null";
+                return Err(Undone::Rejected(sentence.to_owned()));
+            }
+        };
+        self.run_version(model.name, step, command)
+    }
+
     fn rollback_model(&self, command: &Command) -> Result<Ran, Undone> {
         let model = self.model(command.args.get("name").and_then(Value::as_str))?;
         self.run_version(model.name, Step::Back, command)
@@ -338,6 +355,7 @@ impl RunCommand for Remote {
             "config.apply" => return self.apply(command).await,
             "config.rollback" => return self.rollback(command).await,
             "model.install" => self.install(args).await?,
+            "model.shadow" => return self.shadow(command),
             "model.promote" => return self.promote(command),
             "model.rollback" => return self.rollback_model(command),
             "bootstrap" => self.bootstrap()?,

@@ -73,9 +73,21 @@ pub(crate) struct State {
     /// The one that scores beside the active one.
     #[serde(default)]
     pub(crate) shadow: Option<String>,
+    /// The version that was promoted and has not proved itself yet.
+    #[serde(default)]
+    trial: Option<OnTrial>,
     /// The digest of the configured bundle that was promoted last.
     #[serde(default)]
     configured: Option<String>,
+}
+
+/// A version that has not proved itself yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct OnTrial {
+    /// Its digest.
+    digest: String,
+    /// How often the program was started meanwhile.
+    starts: u32,
 }
 
 impl State {

@@ -25,8 +25,14 @@ fn refuse(error: impl ToString) -> Refusal {
 /// `GET /v1/models`.
 pub(super) async fn list(State(door): State<Door>) -> Result<Json<Vec<VersionRow>>, Refusal> {
     let gateway = door.get();
-    let rows = tokio::task::spawn_blocking(move || versions(&gateway.config)).await;
-    Ok(Json(rows.map_err(refuse)?.map_err(refuse)?))
+    let asked = gateway.clone();
+    let rows = tokio::task::spawn_blocking(move || versions(&asked.config)).await;
+    let mut rows = rows.map_err(refuse)?.map_err(refuse)?;
+    for row in rows.iter_mut().filter(|row| row.state == "shadow") {
+        let model = gateway.model(&row.model).ok();
+        row.comparison = model.and_then(|(_, model)| model.report().shadow);
+    }
+    Ok(Json(rows))
 }
 
 /// `POST /v1/models/install`: the body is a tar of the bundle.

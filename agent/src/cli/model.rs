@@ -4,8 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::later::AnyArgs;
-use super::{Global, Later};
+use super::Global;
 
 mod bench;
 mod calibrate;
@@ -25,8 +24,7 @@ pub(crate) enum ModelCommand {
     /// Versions on the shelf: which runs, who signed it, what it costs
     List,
     Install(install::InstallArgs),
-    /// Score with a version beside the live one
-    Shadow(AnyArgs),
+    Shadow(change::ShadowArgs),
     Promote(change::PromoteArgs),
     Rollback(change::RollbackArgs),
     Remove(change::RemoveArgs),
@@ -48,23 +46,19 @@ struct Which {
 
 impl ModelCommand {
     pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
-        let later = match self {
-            ModelCommand::New(args) => return args.run(global),
-            ModelCommand::Sign(args) => return args.run(global),
-            ModelCommand::List => return list::run(global),
-            ModelCommand::Install(args) => return args.run(global),
-            ModelCommand::Promote(args) => return args.run(global),
-            ModelCommand::Rollback(args) => return args.run(global),
-            ModelCommand::Remove(args) => return args.run(global),
-            ModelCommand::Admit => return crate::shelf::inspector::serve(),
-            ModelCommand::Shadow(_) => Later::new(
-                "model shadow",
-                "a second `[[model]]` in the configuration scores beside the first",
-            ),
-            ModelCommand::Calibrate(args) => return args.run(global),
-            ModelCommand::Eval(args) => return args.run(global),
-            ModelCommand::Bench(args) => return args.run(global),
-        };
-        later.refuse()
+        match self {
+            ModelCommand::New(args) => args.run(global),
+            ModelCommand::Sign(args) => args.run(global),
+            ModelCommand::List => list::run(global),
+            ModelCommand::Install(args) => args.run(global),
+            ModelCommand::Promote(args) => args.run(global),
+            ModelCommand::Rollback(args) => args.run(global),
+            ModelCommand::Remove(args) => args.run(global),
+            ModelCommand::Admit => crate::shelf::inspector::serve(),
+            ModelCommand::Shadow(args) => args.run(global),
+            ModelCommand::Calibrate(args) => args.run(global),
+            ModelCommand::Eval(args) => args.run(global),
+            ModelCommand::Bench(args) => args.run(global),
+        }
     }
 }

@@ -51,7 +51,8 @@ const COMMANDS: &[&str] = &[
     "model list --json",
     "model install pump-1.1.0.tar",
     "model install models/pump --model hall/pump --allow-downgrade --promote",
-    "model shadow x",
+    "model shadow 1.1.0 --model hall/pump",
+    "model shadow --stop",
     "model promote 1.1.0",
     "model promote 1.1.0 --model hall/pump --allow-downgrade",
     "model rollback",
@@ -157,7 +158,7 @@ fn every_command_has_help() {
 
 #[test]
 fn later_commands_say_what_to_use() {
-    for line in ["model shadow", "doctor", "watch", "user"] {
+    for line in ["doctor", "watch", "user"] {
         let cli = parse(line).unwrap();
         let error = cli.command.run(&cli.global).unwrap_err();
         let text = failure::text(&error);

@@ -18,10 +18,7 @@ mod models;
 const COMMANDS_DEFAULT: [&str; 3] = ["read", "status", "ledger"];
 
 /// Operations of this version.
-const COMMANDS: [&str; 15] = crate::remote::OPERATIONS;
-
-/// Operations that are recognised and refused.
-const COMMANDS_LATER: [&str; 1] = ["model.shadow"];
+const COMMANDS: [&str; 16] = crate::remote::OPERATIONS;
 
 /// The table of keys.
 pub(crate) const LOCAL: SectionDoc = SectionDoc {
@@ -199,13 +196,8 @@ fn read_commands(section: &Section<'_>) -> Option<Vec<String>> {
 }
 
 fn unknown_command(text: &str) -> Complaint {
-    let works = format!("{} are", all_of(&COMMANDS));
-    if COMMANDS_LATER.contains(&text) {
-        let complaint = Complaint::new(format!("this command is not in this version yet, {works}"));
-        return complaint.hint("remove it");
-    }
     let complaint = Complaint::new("no command has this name");
-    match nearest(text, COMMANDS.into_iter().chain(COMMANDS_LATER)) {
+    match nearest(text, COMMANDS) {
         Some(near) => complaint.hint(format!("did you mean {near}?")),
         None => complaint.hint(format!(
             "commands of this version are {}",

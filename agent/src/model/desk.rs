@@ -44,12 +44,16 @@ pub(super) enum Order {
         answer: Option<oneshot::Sender<Result<Swapped, String>>>,
     },
     /// This version is to score beside.
-    #[allow(dead_code)] // until the shelf has a place for it
     Shadow { built: Box<Built> },
     /// The version that counts is to forget what it has learned.
     LearnAnew { answer: oneshot::Sender<bool> },
+    /// A version was taken back before it began.
+    TakeBack {
+        failed: VersionId,
+        goes_on: VersionId,
+        reason: String,
+    },
     /// None is to score beside any more.
-    #[allow(dead_code)] // until the shelf has a place for it
     StopShadow {
         answer: oneshot::Sender<Option<VersionId>>,
     },
@@ -146,6 +150,11 @@ impl Desk {
                 // They may have given up.
                 let _ = answer.send(roles.learn_anew());
             }
+            Order::TakeBack {
+                failed,
+                goes_on,
+                reason,
+            } => roles.taken_back(failed, Some(goes_on), reason),
             Order::StopShadow { answer } => {
                 // They may have given up.
                 let _ = answer.send(roles.stop_shadow());

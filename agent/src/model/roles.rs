@@ -191,7 +191,7 @@ impl Roles {
     /// A version scores beside the one that counts.
     pub(super) fn set_shadow(&mut self, seat: Seat) {
         self.stop_shadow();
-        seat.slot.valve().open(Moment(i64::MIN));
+        seat.slot.valve().open(self.reached);
         self.shadow = Some((seat, Comparison::default()));
         self.show();
     }
@@ -345,7 +345,10 @@ impl Roles {
         self.watch(self.standby.is_some());
         match incoming.answer {
             Some(answer) => reply(Some(answer), Err(why)),
-            None => self.taken_back(failed, why),
+            None => {
+                let goes_on = self.live.as_ref().map(|live| live.id.clone());
+                self.taken_back(failed, goes_on, why);
+            }
         }
     }
 
@@ -478,7 +481,8 @@ impl Roles {
                 live.slot.limit(Limit::None);
                 self.feeds.wake(&live.slot);
             }
-            return self.taken_back(id, why);
+            let goes_on = self.live.as_ref().map(|live| live.id.clone());
+            return self.taken_back(id, goes_on, why);
         }
         let name = &self.name;
         tracing::error!(target: "audit", model = %name, version = %id.version, error = %why, "a model is stopped");
@@ -487,9 +491,14 @@ impl Roles {
         self.model.fail(why);
     }
 
-    fn taken_back(&mut self, failed: VersionId, reason: String) {
+    /// Tells that a version is taken back, and has it kept.
+    pub(super) fn taken_back(
+        &mut self,
+        failed: VersionId,
+        goes_on: Option<VersionId>,
+        reason: String,
+    ) {
         let name = &self.name;
-        let goes_on = self.live.as_ref().map(|live| live.id.clone());
         let before = goes_on
             .as_ref()
             .map_or("no version", |id| id.version.as_str());

@@ -123,7 +123,7 @@ pub(crate) struct TakenBackStatus {
 }
 
 /// A version that scores beside the one that counts, and what both say of the same windows since it began.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ShadowStatus {
     /// Version of its bundle.
     pub(crate) version: String,

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::order::order;
-use super::{BEFORE_MAX, Shelf, ShelfError, State, changing};
+use super::{BEFORE_MAX, OnTrial, Shelf, ShelfError, State, changing};
 
 /// To which version.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,13 @@ pub(crate) enum Step {
     },
     /// To the one before.
     Back,
+    /// The same runs, and this one scores beside it.
+    Beside {
+        /// Its number or digest.
+        version: String,
+    },
+    /// The same runs, and none scores beside it.
+    Alone,
 }
 
 /// Refuses a version below the one that runs.
@@ -41,6 +48,8 @@ impl Shelf {
         match step {
             Step::To { version, older } => self.promote(version, *older),
             Step::Back => self.go_back(),
+            Step::Beside { version } => self.set_shadow(Some(version)),
+            Step::Alone => self.set_shadow(None),
         }
     }
 
@@ -51,6 +60,10 @@ impl Shelf {
         is_not_older(&before, &version.version, older)?;
         let mut state = before.clone();
         state.make_active(version.digest.clone());
+        state.trial = Some(OnTrial {
+            digest: version.digest.clone(),
+            starts: 0,
+        });
         self.write(state).map_err(|error| error.to_string())?;
         Ok(before)
     }
@@ -64,6 +77,7 @@ impl Shelf {
             return Err("no other version ran before this one: there is none to go back to".into());
         };
         state.active = Some(last);
+        state.trial = None;
         self.write(state).map_err(|error| error.to_string())?;
         Ok(before)
     }
@@ -83,6 +97,7 @@ impl Shelf {
             return Ok(());
         }
         state.active = goes_on.map(str::to_owned);
+        state.trial = None;
         state.before.retain(|it| Some(it.as_str()) != goes_on);
         self.write(state).map_err(|error| error.to_string())
     }
@@ -97,6 +112,60 @@ impl Shelf {
         state.active = before.active;
         state.before = before.before;
         state.shadow = before.shadow;
+        state.trial = before.trial;
+        self.write(state).map_err(|error| error.to_string())
+    }
+
+    /// Has a version score beside the one that runs, or none.
+    fn set_shadow(&self, version: Option<&str>) -> Result<State, String> {
+        let _guard = changing();
+        let before = self.state()?;
+        let mut state = before.clone();
+        state.shadow = match version {
+            None => None,
+            Some(version) => {
+                let found = before.find(version)?;
+                if before.active.as_ref() == Some(&found.digest) {
+                    return Err(format!("version {} is the one that runs", found.version));
+                }
+                Some(found.digest.clone())
+            }
+        };
+        self.write(state).map_err(|error| error.to_string())?;
+        Ok(before)
+    }
+
+    /// The program has started within the trial of the active version: gives the version to go back to and the number of
+    /// such starts. `None` where there is no trial, or nothing to go back to.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub(crate) fn start_in_trial(&self) -> Result<Option<(String, u32)>, String> {
+        let _guard = changing();
+        let mut state = self.state()?;
+        let (Some(trial), Some(back)) = (&mut state.trial, state.before.last()) else {
+            return Ok(None);
+        };
+        if state.active.as_ref() != Some(&trial.digest) {
+            return Ok(None);
+        }
+        trial.starts += 1;
+        let found = (back.clone(), trial.starts);
+        self.write(state).map_err(|error| error.to_string())?;
+        Ok(Some(found))
+    }
+
+    /// The version has proved itself.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub(crate) fn end_trial(&self, proved: Option<&str>) -> Result<(), String> {
+        let _guard = changing();
+        let mut state = self.state()?;
+        if state.trial.as_ref().map(|trial| trial.digest.as_str()) != proved {
+            return Ok(());
+        }
+        state.trial = None;
         self.write(state).map_err(|error| error.to_string())
     }
 

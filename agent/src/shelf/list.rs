@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{Shelf, State, Version};
 use crate::config::Config;
 use crate::device::chain;
+use crate::report::ShadowStatus;
 
 /// One version on the shelf of a model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub(crate) struct VersionRow {
     pub(crate) version: Version,
     /// `active`, `shadow`, `previous` or `installed`.
     pub(crate) state: String,
+    /// What it and the version that runs say of the same windows, where it scores beside that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) comparison: Option<ShadowStatus>,
     /// Why it could not run: its file is damaged, or its key revoked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) problem: Option<String>,
@@ -47,6 +51,7 @@ pub(crate) fn versions(config: &Config) -> Result<Vec<VersionRow>, String> {
                 model: model.name.clone(),
                 state: part(&state, version).to_owned(),
                 version: version.clone(),
+                comparison: None,
                 problem,
             });
         }

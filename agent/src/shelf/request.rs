@@ -29,6 +29,8 @@ pub(crate) enum ModelAction {
     Promote,
     /// What ran before is to run.
     Rollback,
+    /// It is to score beside the one that runs; where none is named, none is.
+    Shadow,
     /// It is not needed any more.
     Remove,
 }
@@ -70,6 +72,10 @@ impl ModelRequest {
     pub(crate) fn step(&self) -> Result<Step, String> {
         match (self.action, &self.version) {
             (ModelAction::Rollback, _) => Ok(Step::Back),
+            (ModelAction::Shadow, Some(version)) => Ok(Step::Beside {
+                version: version.clone(),
+            }),
+            (ModelAction::Shadow, None) => Ok(Step::Alone),
             (_, Some(version)) => Ok(Step::To {
                 version: version.clone(),
                 older: self.allow_downgrade,

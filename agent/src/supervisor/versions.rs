@@ -12,10 +12,13 @@ use crate::config::{self, Config};
 use crate::device::chain;
 use crate::gateway::Gateway;
 use crate::model::{Built, Model, Swapped, TakeVerdict, Verdict};
-use crate::shelf::{Shelf, Step};
+use crate::shelf::{Shelf, State, Step};
 
 /// Real models are built in some 0.3 s.
 const MODEL_BUILD_MAX: Duration = Duration::from_secs(20);
+
+/// The program may be started so often within a trial; then it may be the version that ends it.
+const TRIAL_STARTS_MAX: u32 = 3;
 
 /// Has the version score that the shelf says. A bundle that cannot be used leaves a model that says why.
 pub(super) async fn begin(settings: &config::Model, model: &Model, config: &Config) {
@@ -29,13 +32,53 @@ pub(super) async fn begin(settings: &config::Model, model: &Model, config: &Conf
     }
     let (built, shelf_error) = build_settled(settings, config).await;
     model.update(|status| status.shelf_error = shelf_error);
-    match built {
-        Ok(built) => model.begin(built, false),
+    let built = match built {
+        Ok(built) => built,
         Err(error) => {
             tracing::error!(model = %settings.name, error, "the model cannot be used");
-            model.fail(error);
+            return model.fail(error);
+        }
+    };
+    let shelf = Shelf::of(&config.gateway.data_dir, &settings.name);
+    match previous_on_trial(&shelf, &built, (settings, config)).await {
+        None => model.begin(built, false),
+        Some((previous, starts)) if starts > TRIAL_STARTS_MAX => {
+            let (failed, goes_on) = (built.id().clone(), previous.id().clone());
+            model.begin(previous, false);
+            let reason = format!("the agent was started {starts} times within its trial");
+            model.take_back(failed, goes_on, reason);
+        }
+        Some((previous, _)) => {
+            model.begin(previous, false);
+            model.begin(built, true);
         }
     }
+    if let Some(shadow) = shelf.state().ok().and_then(|state| state.shadow) {
+        match build_installed(&shelf, shadow, (settings, config)).await {
+            Ok(shadow) => model.shadow(shadow),
+            Err(error) => {
+                tracing::error!(model = %settings.name, error, "the shadow cannot be used");
+            }
+        }
+    }
+}
+
+/// The version to go back to, and how often the program was started, where this one is on trial still.
+async fn previous_on_trial(
+    shelf: &Shelf,
+    built: &Built,
+    of: (&config::Model, &Config),
+) -> Option<(Built, u32)> {
+    let found = shelf.start_in_trial().unwrap_or_else(|error| {
+        tracing::error!(error, "the trial of a model is not known any more");
+        None
+    });
+    let (previous, starts) = found?;
+    if built.id().shelf.as_deref() == Some(previous.as_str()) {
+        return None;
+    }
+    let previous = build_installed(shelf, previous, of).await;
+    Some((previous.ok()?, starts))
 }
 
 /// Has a version score from the next window on, here and after a restart. Where it does not, the one before goes on.
@@ -51,6 +94,9 @@ pub(super) async fn promote(gateway: &Gateway, name: &str, step: &Step) -> Outco
     let config = &gateway.config;
     let shelf = Shelf::of(&config.gateway.data_dir, name);
     let before = shelf.step(step)?;
+    if matches!(step, Step::Beside { .. } | Step::Alone) {
+        return beside(&shelf, before, (settings, model), config).await;
+    }
     let swapped = match build_active(&shelf, settings, config).await {
         Ok(built) => {
             let id = built.id().clone();
@@ -78,6 +124,36 @@ pub(super) async fn promote(gateway: &Gateway, name: &str, step: &Step) -> Outco
     }
 }
 
+/// Has the version score beside that the shelf says, or none.
+async fn beside(
+    shelf: &Shelf,
+    before: State,
+    (settings, model): (&config::Model, &Model),
+    config: &Config,
+) -> Outcome {
+    let name = settings.name.as_str();
+    let Some(digest) = shelf.state()?.shadow else {
+        let stopped = model.stop_shadow().await;
+        return Ok(
+            json!({"name": name, "version": stopped.map(|id| id.version), "state": "stopped"}),
+        );
+    };
+    match build_installed(shelf, digest, (settings, config)).await {
+        Ok(built) => {
+            let id = built.id().clone();
+            model.shadow(built);
+            let (version, sha256) = (id.version, id.sha256);
+            Ok(json!({"name": name, "version": version, "sha256": sha256, "state": "shadow"}))
+        }
+        Err(error) => {
+            if let Err(error) = shelf.restore(before) {
+                tracing::error!(model = name, error, "the shelf cannot be written");
+            }
+            Err(error)
+        }
+    }
+}
+
 /// Keeps on the shelves what trials bring.
 pub(super) fn keeper(config: &Config, models: &[Arc<Model>]) -> TakeVerdict {
     let data_dir = config.gateway.data_dir.clone();
@@ -87,20 +163,19 @@ pub(super) fn keeper(config: &Config, models: &[Arc<Model>]) -> TakeVerdict {
         let Some(at) = settings.iter().position(|it| it.name == name) else {
             return;
         };
-        let Verdict::TakenBack {
-            failed, goes_on, ..
-        } = verdict
-        else {
-            return;
-        };
         let model = models[at].clone();
         let shelf = Shelf::of(&data_dir, name);
         tokio::spawn(async move {
             // Whoever promoted it may still be about it.
             let _changing = model.changing.lock().await;
-            let kept = tokio::task::spawn_blocking(move || {
-                let goes_on = goes_on.and_then(|id| id.shelf);
-                shelf.take_back(failed.shelf.as_deref(), goes_on.as_deref())
+            let kept = tokio::task::spawn_blocking(move || match verdict {
+                Verdict::TakenBack {
+                    failed, goes_on, ..
+                } => {
+                    let goes_on = goes_on.and_then(|id| id.shelf);
+                    shelf.take_back(failed.shelf.as_deref(), goes_on.as_deref())
+                }
+                Verdict::Proved(id) => shelf.end_trial(id.shelf.as_deref()),
             });
             let kept = kept.await.map_err(|error| error.to_string()).flatten();
             if let Err(error) = kept {
@@ -159,12 +234,21 @@ async fn build_active(
 ) -> Result<Built, String> {
     let active = shelf.state()?.active;
     let active = active.ok_or("no version is promoted")?;
+    build_installed(shelf, active, (settings, config)).await
+}
+
+/// Builds a version that is on the shelf.
+async fn build_installed(
+    shelf: &Shelf,
+    digest: String,
+    (settings, config): (&config::Model, &Config),
+) -> Result<Built, String> {
     let trust = config.local.models.trust(false)?;
     let trust = Trust {
         revoked: trust.revoked,
         ..Trust::default()
     };
-    build(shelf.file(&active), Some(active), trust, (settings, config)).await
+    build(shelf.file(&digest), Some(digest), trust, (settings, config)).await
 }
 
 /// Loads a bundle and builds its detector on a thread of its own, which is left behind where it does not

@@ -24,6 +24,22 @@ pub(crate) struct PromoteArgs {
     allow_downgrade: bool,
 }
 
+/// Score with a version beside the live one
+///
+/// Its scores are compared with those of the live one in `millrace status`, and go nowhere else. It is there again after a
+/// restart.
+#[derive(Debug, Args)]
+pub(crate) struct ShadowArgs {
+    /// Its version or digest, as `millrace model list` shows them
+    #[arg(required_unless_present = "stop")]
+    version: Option<String>,
+    /// Stop the one that scores beside the live one
+    #[arg(long, conflicts_with = "version")]
+    stop: bool,
+    #[command(flatten)]
+    which: Which,
+}
+
 /// Go back to the version before
 ///
 /// Once more goes back further, up to four versions.
@@ -53,6 +69,22 @@ impl PromoteArgs {
             allow_downgrade: self.allow_downgrade,
         };
         ask(global, &request, "runs")
+    }
+}
+
+impl ShadowArgs {
+    pub(super) fn run(self, global: &Global) -> anyhow::Result<ExitCode> {
+        let done = match self.stop {
+            true => "does not score beside the live one any more",
+            false => "scores beside the live one",
+        };
+        let request = ModelRequest {
+            model: self.which.model,
+            action: ModelAction::Shadow,
+            version: self.version,
+            allow_downgrade: false,
+        };
+        ask(global, &request, done)
     }
 }
 

@@ -106,6 +106,7 @@ mod tests {
             model: "pump".to_owned(),
             version,
             state: state.to_owned(),
+            comparison: None,
             problem: problem.map(str::to_owned),
         };
         let rows = [
