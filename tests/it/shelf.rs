@@ -43,7 +43,7 @@ impl Works {
         Bundle::write(&place.join("configured"), "1.0.0", &good().file(&WINDOW))?;
         let more = format!(
             "[local]\ncommands = [\"model.install\", \"model.promote\", \"model.rollback\"]\nmodel_keys = [\"{}\"]\n\
-             revoked_model_keys = [\"{}\"]\nmodel_time = \"{TIME_S}s\"\nmodel_memory = \"128MiB\"\n\n\
+             revoked_model_keys = [\"{}\"]\nmodel_time = \"{TIME_S}s\"\nmodel_memory = \"1GiB\"\n\n\
              [[model]]\nname = \"watch\"\nbundle = \"configured\"\n[model.inputs]\na = \"pump/t0\"\nb = \"pump/t0\"\n",
             maker.public()?,
             revoked.public()?
@@ -161,8 +161,6 @@ fn bad_bundles(works: &Works) -> Result<Vec<(&'static str, PathBuf, &'static str
         "large",
         "asks for too much memory",
     )?;
-
-    add(&signed("greedy", &greedy())?, "greedy", "model_memory")?;
 
     let unknown = Graph::default()
         .integers("axes", &[0, 1, 2])
@@ -349,21 +347,32 @@ fn versions_are_installed_promoted_and_gone_back_from() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_configured_model_that_never_ends_leaves_polling_alone() -> Result<()> {
+/// A gateway that is configured with a model that is not admitted: what is said, and whether it polls all the same.
+fn configured(model: &[u8], limits: &str, said: &str) -> Result<()> {
     let directory = tempfile::tempdir()?;
-    Bundle::write(&directory.path().join("endless"), "1.0.0", &endless())?;
+    Bundle::write(&directory.path().join("bad"), "1.0.0", model)?;
     let more = format!(
-        "[local]\nmodel_time = \"{TIME_S}s\"\n[[model]]\nname = \"watch\"\nbundle = \"endless\"\n\
+        "[local]\n{limits}\n[[model]]\nname = \"watch\"\nbundle = \"bad\"\n\
          [model.inputs]\na = \"pump/t0\"\nb = \"pump/t0\"\n"
     );
     let scene = Scene::start_in(directory, &more)?;
     let status = scene.gateway.json(&["status"])?;
     let model = &status["models"][0];
     assert_eq!(model["state"], "failed", "{model}");
-    assert!(model["error"].to_string().contains("model_time"), "{model}");
+    assert!(model["error"].to_string().contains(said), "{model}");
     ensure!(status["devices"][0]["tags_good"] == 1, "{status}");
     Ok(())
+}
+
+#[test]
+fn a_configured_model_that_never_ends_leaves_polling_alone() -> Result<()> {
+    let limits = format!("model_time = \"{TIME_S}s\"\nmodel_memory = \"1GiB\"");
+    configured(&endless(), &limits, "model_time")
+}
+
+#[test]
+fn a_configured_model_that_takes_all_memory_leaves_polling_alone() -> Result<()> {
+    configured(&greedy(), "model_memory = \"64MiB\"", "model_memory")
 }
 
 #[test]
