@@ -183,6 +183,8 @@ fn take_seat(
     let inputs = names.iter().map(place).collect();
     let window_max = (roles.bounds.window_budget * WINDOW_BUDGETS_MAX).max(WINDOW_MAX);
     let slot = Slot::new(ids, (monitor, inputs, lateness), keeper, valve, window_max);
+    // Before it gets samples: a thread may take them at once.
+    slot.valve().open(roles.reached());
     let from = roles.feeds.attach(&slot, reach);
     (Seat::new(id, slot), from)
 }

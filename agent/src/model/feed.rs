@@ -64,6 +64,8 @@ struct State {
     samples_kept: usize,
     scans_kept: usize,
     reach: Reach,
+    /// A version gets what comes: what it needs is known. Devices are polled before the first one is built.
+    has_begun: bool,
 }
 
 impl Feeds {
@@ -98,6 +100,7 @@ impl Feeds {
     pub(super) fn attach(&self, slot: &Arc<Slot>, reach: Reach) -> u64 {
         let mut state = self.lock();
         state.reach = state.reach.max(reach);
+        state.has_begun = true;
         slot.begin_with(state.kept.iter().cloned());
         state.slots.push(slot.clone());
         self.pool.schedule(slot);
@@ -125,8 +128,9 @@ impl State {
         self.kept.push_back(feed);
         while let Some(oldest) = self.kept.front() {
             let too_many = self.samples_kept > SAMPLES_KEPT_MAX;
-            let needed =
-                newest.since(oldest.came) <= self.reach.time || self.scans_kept <= self.reach.scans;
+            let needed = !self.has_begun
+                || newest.since(oldest.came) <= self.reach.time
+                || self.scans_kept <= self.reach.scans;
             if needed && !too_many {
                 break;
             }

@@ -153,6 +153,11 @@ impl Roles {
         }
     }
 
+    /// The newest window that was told of.
+    pub(super) fn reached(&self) -> Moment {
+        self.reached
+    }
+
     pub(super) fn take_verdicts(&mut self) -> Vec<Verdict> {
         std::mem::take(&mut self.verdicts)
     }
@@ -170,7 +175,6 @@ impl Roles {
             let told = "another version was promoted before it could take over";
             reply(before.answer, Err(told.to_owned()));
         }
-        seat.slot.valve().open(self.reached);
         self.watch(true);
         self.incoming = Some(Incoming {
             seat,
@@ -191,7 +195,6 @@ impl Roles {
     /// A version scores beside the one that counts.
     pub(super) fn set_shadow(&mut self, seat: Seat) {
         self.stop_shadow();
-        seat.slot.valve().open(self.reached);
         self.shadow = Some((seat, Comparison::default()));
         self.show();
     }

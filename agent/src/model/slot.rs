@@ -219,6 +219,8 @@ impl Slot {
         let Some(mut work) = work else {
             return (None, Next::Fed);
         };
+        // Before the samples are taken: rows must not go past samples that come while these are at work.
+        let begun = self.clock.now();
         let (feeds, limit, more) = self.take();
         let mut outputs = Vec::new();
         let learns_anew = self.learns_anew.swap(false, Ordering::Relaxed);
@@ -232,7 +234,7 @@ impl Slot {
             }
             if !more {
                 let now = match limit {
-                    Limit::None => work.late(self.clock.now()),
+                    Limit::None => work.late(begun),
                     Limit::Behind(done) => done.rows,
                 };
                 work.advance(now, &mut outputs);

@@ -540,6 +540,7 @@ async fn a_shadow_is_compared_tells_nothing_and_takes_over_with_its_event() {
     bench
         .model
         .shadow(version("shadow", |window| Ok(newest(window)? + 4.0)));
+    bench.until("a shadow", |it| it.shadow.is_some()).await;
     for value in [2.0, 3.0, 7.0, 8.0, 8.0, 8.0] {
         bench.offer(value);
     }
@@ -567,8 +568,12 @@ async fn a_shadow_is_compared_tells_nothing_and_takes_over_with_its_event() {
 
     let swapped = bench.model.swap(version("shadow", newest), true).await;
     assert_eq!(swapped, Ok(Swapped::Scores));
-    let status = bench.until("the event", |it| it.anomaly).await;
-    assert!(status.shadow.is_none());
+    let told = || bench.events.report().len() == 1;
+    bench
+        .until("the event", |it| {
+            it.anomaly && it.shadow.is_none() && told()
+        })
+        .await;
     let rows = bench.events.report();
     assert_eq!((rows.len(), rows[0].state.as_str()), (1, "begin"));
     assert_eq!(rows[0].detail["version"], "shadow");
@@ -613,13 +618,17 @@ async fn a_version_with_longer_windows_fills_them_beside_the_one_before() {
     bench
         .until("the longer one", |it| it.version.as_deref() == Some("long"))
         .await;
+    for _ in 0..5 {
+        bench.offer(1.0);
+    }
     bench.all_told().await;
     let windows = bench.windows();
     let scores = bench.end().await;
     assert_whole(&scores);
     assert_eq!(scores.len() as u64, windows);
     let first = scores.iter().position(|(_, score)| *score == 2.0).unwrap();
-    assert!((50..=76).contains(&first), "{first}");
+    // 60 rows are there after 50 windows at the earliest; how much later it is depends on who is scheduled.
+    assert!((50..=windows as usize - 1).contains(&first), "{first}");
     assert!(scores[first..].iter().all(|(_, score)| *score == 2.0));
 }
 
