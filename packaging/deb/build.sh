@@ -9,11 +9,6 @@ target_dir=${CARGO_TARGET_DIR:-$PWD/target}
 . packaging/deb/targets.sh
 for arch in "$@"; do triple "$arch" >/dev/null; done
 
-# The oldest glibc that the packages run on: what agent/Cargo.toml says in `depends`. What the binaries ask for is checked against it.
-glibc_floor=$(sed -n 's/^depends = "libc6 (>= \([0-9.]*\)).*/\1/p' agent/Cargo.toml)
-# What a package may bring, in MB: boxes with 1 GB of eMMC are in use.
-binary_max_mb=25
-
 toolchain=${MILLRACE_TOOLCHAIN:-$target_dir/toolchain}
 packaging/toolchain/setup.sh "$toolchain"
 . "$toolchain/env.sh"
@@ -51,9 +46,9 @@ packaging/deb/crates.py copyright $(for arch in amd64 arm64 armhf; do triple "$a
 for arch in "$@"; do
     target=$(triple "$arch")
     binary=$target_dir/$target/release/millrace
-    asked=$(objdump_of "$arch" -T "$binary" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -1)
-    if [ "$(printf '%s\n%s\n' "$asked" "$glibc_floor" | sort -V | tail -1)" != "$glibc_floor" ]; then
-        echo "the $arch binary asks for glibc $asked; agent/Cargo.toml says libc6 (>= $glibc_floor) in depends" >&2
+    asked=$(glibc_asked "$arch" "$binary")
+    if ! is_within_floor "$asked"; then
+        echo "the $arch binary asks for glibc $asked; agent/Cargo.toml says libc6 (>= $(glibc_floor)) in depends" >&2
         exit 1
     fi
     size=$(($(stat -c %s "$binary") / 1000000))

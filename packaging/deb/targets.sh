@@ -9,12 +9,26 @@ triple() { # architecture
     esac
 }
 
-objdump_of() { # architecture, arguments
-    local arch=$1
-    shift
-    case "$arch" in
-        amd64) objdump "$@" ;;
-        arm64) aarch64-linux-gnu-objdump "$@" ;;
-        armhf) arm-linux-gnueabihf-objdump "$@" ;;
+gnu() { # architecture: what its binutils and C library are called by
+    case "$1" in
+        amd64) echo x86_64-linux-gnu ;;
+        arm64) echo aarch64-linux-gnu ;;
+        armhf) echo arm-linux-gnueabihf ;;
     esac
+}
+
+# What a package may bring, in MB: boxes with 1 GB of eMMC are in use.
+binary_max_mb=25
+
+# The oldest glibc that the packages run on: what agent/Cargo.toml says in `depends`. What the binaries ask for is checked against it.
+glibc_floor() {
+    sed -n 's/^depends = "libc6 (>= \([0-9.]*\)).*/\1/p' "$(dirname "${BASH_SOURCE[0]}")/../../agent/Cargo.toml"
+}
+
+glibc_asked() { # architecture, program
+    "$(gnu "$1")-objdump" -T "$2" | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -Vu | tail -1
+}
+
+is_within_floor() { # a version of glibc
+    [ "$(printf '%s\n%s\n' "$1" "$(glibc_floor)" | sort -V | tail -1)" = "$(glibc_floor)" ]
 }
