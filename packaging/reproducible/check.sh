@@ -1,42 +1,75 @@
 #!/usr/bin/env bash
-# Builds the program twice, in two checkouts at different paths with different target directories, and compares the bytes: the binary and,
-# where cargo-deb is there, nothing else of the package depends on the machine. `packaging/reproducible/check.sh [ARCH] [CHECKOUT-DIRECTORY]`.
-# Two full builds: an hour on a small machine.
+# Builds a package twice, in two checkouts at different paths with different target directories, and compares the bytes: of the program, and
+# of the package with all that is in it.
+#
+#   packaging/reproducible/check.sh [ARCH] [DIRECTORY] [--against PACKAGE]
+#
+# Two full builds are an hour on a small machine. With --against there is one, compared with a package of the same commit that was built
+# elsewhere, by anybody. DIRECTORY is where the checkouts and their builds go, and stay; without one they are removed in the end.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 root=$PWD
-arch=${1:-amd64}
-work=${2:-$(mktemp -d)}
+against=
+words=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --against)
+            against=$(readlink -e "${2:?--against needs a package}") || { echo "$2 is missing" >&2; exit 2; }
+            shift 2
+            ;;
+        -*) sed -n '5p' "$0" | cut -c3- >&2; exit 2 ;;
+        *) words+=("$1"); shift ;;
+    esac
+done
+arch=${words[0]:-amd64}
+work=${words[1]:-}
+if [ -z "$work" ]; then
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+fi
+mkdir -p "$work"
+work=$(cd "$work" && pwd)
 . packaging/deb/targets.sh
 target=$(triple "$arch")
-toolchain=${MILLRACE_TOOLCHAIN:-${CARGO_TARGET_DIR:-$root/target}/toolchain}
-packaging/toolchain/setup.sh "$toolchain"
+MILLRACE_TOOLCHAIN=${MILLRACE_TOOLCHAIN:-${CARGO_TARGET_DIR:-$root/target}/toolchain}
+export MILLRACE_TOOLCHAIN
 [ -z "$(git status --porcelain)" ] || echo "note: what is compared is the last commit, without the changes of this checkout" >&2
 
-sums=()
-for name in one another/place; do
-    checkout=$work/$name
+build() { # place: leaves the package's name in $package
+    local place=$1 checkout=$work/$1 built=$work/target-$(basename "$1")
     rm -rf "$checkout"
     git clone -q "$root" "$checkout"
-    (
-        cd "$checkout"
-        . "$toolchain/env.sh"
-        export CARGO_TARGET_DIR=$work/target-$(basename "$name")
-        unset SOURCE_DATE_EPOCH
-        . packaging/reproducible/env.sh
-        cargo build --quiet --release --locked -p millrace-agent --bin millrace --target "$target"
-    )
-    binary=$work/target-$(basename "$name")/$target/release/millrace
-    sums+=("$(sha256sum < "$binary")")
-    echo "$name: ${sums[-1]%% *}"
-    if strings -n 6 "$binary" | grep -F -e "$work" -e "$root" -e "${CARGO_HOME:-$HOME/.cargo}" -m 5; then
-        echo "the binary names paths of this machine" >&2
+    env -u SOURCE_DATE_EPOCH CARGO_TARGET_DIR="$built" "$checkout/packaging/deb/build.sh" "$arch"
+    package=$(echo "$built"/debian/millrace_*_"$arch".deb)
+    if strings -n 6 "$built/$target/release/millrace" | grep -F -e "$work" -e "$root" -e "${CARGO_HOME:-$HOME/.cargo}" -m 5; then
+        echo "the program of $place names paths of this machine" >&2
         exit 1
     fi
+}
+
+program_of() { # package
+    dpkg-deb --fsys-tarfile "$1" | tar -xO ./usr/bin/millrace | sha256sum | cut -d' ' -f1
+}
+
+packages=()
+if [ -n "$against" ]; then
+    packages+=("$against")
+else
+    build one
+    packages+=("$package")
+fi
+build another/place
+packages+=("$package")
+
+for package in "${packages[@]}"; do
+    echo "$package: $(sha256sum < "$package" | cut -d' ' -f1), program $(program_of "$package")"
 done
-if [ "${sums[0]}" != "${sums[1]}" ]; then
-    echo "the two builds differ; diffoscope says where: $work" >&2
+if [ "$(program_of "${packages[0]}")" != "$(program_of "${packages[1]}")" ]; then
+    echo "the programs differ; diffoscope says where" >&2
     exit 1
 fi
-[ $# -ge 2 ] || rm -rf "$work"
-echo "both builds are the same bytes"
+if ! cmp "${packages[@]}"; then
+    echo "the programs are the same bytes, other files of the packages are not; diffoscope says which" >&2
+    exit 1
+fi
+echo "both are the same bytes: program and package"

@@ -74,6 +74,7 @@ verdict() { # holds (0 is yes), what
 
 programs=()
 for file in "$@"; do
+    [ -e "$file" ] || { echo "$file is missing; hint: make deb, or name a program or a package" >&2; exit 2; }
     mkdir "$work/unpacked"
     if dpkg-deb --field "$file" Architecture >/dev/null 2>&1; then
         dpkg-deb -x "$file" "$work/unpacked"
