@@ -104,6 +104,6 @@ done
 case "${programs[0]}" in amd64=*) ;; *) echo "a program for amd64 is needed to hold the others against" >&2; exit 2 ;; esac
 
 code=0
-"$python" "$here/arm.py" "$work/site" "${programs[@]}" || code=1
+"$python" -B "$here/arm.py" "$work/site" "${programs[@]}" || code=1
 echo "glibc and size: $passed passed, $failed failed"
 [ "$code" = 0 ] && [ "$failed" = 0 ]
