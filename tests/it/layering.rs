@@ -14,7 +14,7 @@ const MIDDLE: [&str; 4] = [
     "millrace-uplink",
 ];
 
-/// What each room may import. `tags <- {drivers, buffer, inference, uplink} <- agent <- tests, bench`.
+/// What each room may import. `tags <- {drivers, buffer, inference, uplink} <- agent <- tests, bench`, `{drivers, inference} <- fuzz`.
 fn permitted(room: &str) -> BTreeSet<&'static str> {
     let mut permitted = BTreeSet::new();
     if room != "millrace-tags" {
