@@ -1,6 +1,7 @@
 //! First contact: an agent that knows a core's address and a key gets its devices and its uplink from there, from
 //! each kind of core that is documented.
 
+mod aws;
 mod claims;
 mod clock;
 mod fleet;

@@ -1,7 +1,7 @@
 """A certificate authority for the bootstrap services: it signs requests, and has a certificate for `localhost`.
 
 With a directory, ca.pem, ca.key, server.pem (with the CA behind it), server.key, and broker.pem and broker.key for a mosquitto are
-written there; a CA that is there already is used again.
+written there; a CA that is there already is used again, and where it only signs nothing else is written.
 """
 
 import base64
@@ -40,7 +40,7 @@ def key_pem(key):
 
 
 class Ca:
-    def __init__(self, directory=None):
+    def __init__(self, directory=None, serves=True):
         self.lock = threading.Lock()
         place = pathlib.Path(directory) if directory else None
         if place and (place / "ca.key").exists():
@@ -52,7 +52,7 @@ class Ca:
         self.pem = pem(self.certificate)
         der = self.certificate.public_bytes(serialization.Encoding.DER)
         self.sha256 = hashlib.sha256(der).hexdigest()
-        if place:
+        if place and serves:
             place.mkdir(exist_ok=True)
             (place / "ca.pem").write_text(self.pem)
             (place / "ca.key").write_bytes(key_pem(self.key))

@@ -1,6 +1,6 @@
 //! One question to the core: for an enrolment, which is kept, or whether it heard that one has proved itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use millrace_uplink::bootstrap::{BootstrapError, Contact, Enrolment, Outcome};
@@ -23,6 +23,13 @@ pub(super) enum AskError {
     Enrolment(#[from] EnrolmentError),
     #[error("the core's enrolment does not go together with the local configuration:\n{0}")]
     Together(config::Problems),
+    /// `ca_file` went away since the core was asked with it.
+    #[error("cannot read {}, which is to vouch for the broker, too", .path.display())]
+    Authorities {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -35,6 +42,7 @@ impl AskError {
             AskError::Enrolment(EnrolmentError::NoContent) => Outcome::Pending,
             AskError::Enrolment(_)
             | AskError::Together(_)
+            | AskError::Authorities { .. }
             | AskError::Settings(_)
             | AskError::Store(_) => Outcome::Denied,
         }
@@ -107,11 +115,12 @@ impl Bootstrap {
         let known = KnownContact::of(&contact);
         let without_key = contact.external_key.is_none();
         let asked_with = contact.external_key.as_ref().map(key::fingerprint);
+        let ca_file = contact.trust.ca_file.clone();
         let provider = (self.make_provider)(&self.settings, contact, state.generation)?;
         let attempt = store.attempt(&known.external_id)?;
         let own = own_certificate(store).filter(|_| provider.renews_by_certificate());
         let renewed = own.is_some() && (why == Reason::Renewal || without_key);
-        let enrolment = match renewed {
+        let mut enrolment = match renewed {
             true => provider.renew(&attempt, own.as_ref()).await?,
             false => provider.ask(&attempt).await?,
         };
@@ -119,7 +128,12 @@ impl Bootstrap {
         let _turn = self.desk.turn().await;
         let kept = match enrolment.content.is_none() && enrolment.uplink.is_empty() && renewed {
             true => self.carried_over(store, state, &enrolment)?,
-            false => enrolment::kept(&enrolment, &self.settings.uplink, &store.current())?,
+            false => {
+                if let (None, Some(path)) = (&enrolment.ca_cert, ca_file) {
+                    enrolment.ca_cert = Some(authorities(&path)?);
+                }
+                enrolment::kept(&enrolment, &self.settings.uplink, &store.current())?
+            }
         };
         state.contact = Some(known);
         state.asked_with = asked_with.or(state.asked_with.take());
@@ -164,6 +178,17 @@ impl Bootstrap {
         store.put(state, &kept.layer, &kept.files)?;
         Ok(Brought::New)
     }
+}
+
+/// Who vouches for the core vouches for its broker, where the core names nobody else. A copy, since the cloud layer
+/// may name files in the data directory only.
+fn authorities(path: &Path) -> Result<String, AskError> {
+    let bytes = std::fs::read(path).map_err(|source| AskError::Authorities {
+        path: path.to_owned(),
+        source,
+    })?;
+    // Comments between certificates may be in any encoding.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Certificate and key of the enrolment in force, where it has them.

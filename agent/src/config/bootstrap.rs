@@ -88,7 +88,8 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
         KeyDoc::new(
             "ca_file",
             Kind::File,
-            "PEM certificates of the authorities that may vouch for the core.",
+            "PEM certificates of the authorities that may vouch for the core, and for the broker of its enrolment where \
+             that brings none and the uplink names none.",
         )
         .means("those of the system"),
         KeyDoc::new(
