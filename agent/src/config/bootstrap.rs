@@ -54,7 +54,8 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
             "url",
             Kind::Form("a URL such as https://core.example/things/bootstrap"),
             "The base URL; what each provider appends is in [bootstrap](bootstrap.md). `est` and `azure-dps` take \
-             https:// only, `aws-claim` mqtts:// only.",
+             https:// only, `aws-claim` mqtts:// only; `thingsboard` takes mqtts:// and mqtt:// of its broker, too, which \
+             becomes that of the uplink.",
         )
         .means("that of the claim string; `https://global.azure-devices-provisioning.net` for azure-dps"),
         KeyDoc::new(
@@ -380,16 +381,20 @@ fn fits(section: &Section<'_>, provider: &str) -> bool {
         );
     }
     let written = section.node("url").and_then(Node::as_text);
-    let plain = written.is_some_and(|url| url.starts_with("http://"));
-    let by_mqtt = written.is_some_and(|url| url.starts_with("mqtts://"));
-    if written.is_some() && by_mqtt != (provider == "aws-claim") {
-        let said = match by_mqtt {
-            true => format!("{provider} asks over https://"),
-            false => "aws-claim asks over mqtts:// only".to_owned(),
-        };
-        complain("url", Complaint::new(said));
-    } else if plain && matches!(provider, "est" | "azure-dps") {
-        let said = format!("{} asks over https:// only", provider);
+    let by_mqtt = written.is_some_and(|url| url.starts_with("mqtt"));
+    let plain = written.is_some_and(|url| ["http:", "mqtt:"].iter().any(|it| url.starts_with(it)));
+    let asks_over = match provider {
+        "aws-claim" => (plain || !by_mqtt).then_some("mqtts:// only"),
+        "est" | "azure-dps" => (plain || by_mqtt).then_some("https:// only"),
+        "thingsboard" => None,
+        _ => by_mqtt.then_some("https://"),
+    };
+    if by_mqtt && provider == "thingsboard" && section.has("ca_sha256") {
+        let said = "it works with https:// only";
+        complain("ca_sha256", Complaint::new(said).hint("write ca_file"));
+    }
+    if let (Some(_), Some(asks_over)) = (written, asks_over) {
+        let said = format!("{provider} asks over {asks_over}");
         complain("url", Complaint::new(said));
     } else if plain {
         section.note(
@@ -401,7 +406,10 @@ fn fits(section: &Section<'_>, provider: &str) -> bool {
                 _ => "the first contact is not encrypted: who listens learns which gateway asks, and when",
             }
             .to_owned(),
-            Some("write https:// where the core has it".to_owned()),
+            Some(match by_mqtt {
+                true => "write mqtts:// where the core has it".to_owned(),
+                false => "write https:// where the core has it".to_owned(),
+            }),
         );
     }
     fits
@@ -421,7 +429,8 @@ fn optional<T>(
 
 /// Some cores are asked over MQTT.
 fn any_url(text: &str) -> Result<String, Complaint> {
-    match text.strip_prefix("mqtts://") {
+    let schemes = ["mqtts://", "mqtt://"];
+    match schemes.iter().find_map(|scheme| text.strip_prefix(scheme)) {
         None => url(text),
         Some(rest) => url(&format!("https://{rest}")).map(|_| text.to_owned()),
     }

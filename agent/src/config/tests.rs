@@ -398,6 +398,31 @@ fn uplink_means_what_it_says() {
 }
 
 #[test]
+fn who_is_not_asked_by_mqtt_is_named() {
+    let load = |provider: &str, more: &str| {
+        let text = format!(
+            "[bootstrap]\nprovider = \"{provider}\"\nurl = \"mqtts://core.example\"\nexternal_id = \"gw\"\n\
+             external_key_file = \"key\"\n{more}\n"
+        );
+        let dir = directory(&[("millrace.toml", &text), ("key", "k:s")]);
+        load_in(&dir)
+            .map(drop)
+            .map_err(|problems| problems.to_string())
+    };
+    assert_eq!(load("thingsboard", ""), Ok(()));
+    for (provider, words) in [
+        ("mainflux", "mainflux asks over https://"),
+        ("est", "est asks over https:// only"),
+    ] {
+        let said = load(provider, "").unwrap_err();
+        assert!(said.contains(words), "{said}");
+    }
+    let pinned = format!("ca_sha256 = \"{}\"", "0".repeat(64));
+    let said = load("thingsboard", &pinned).unwrap_err();
+    assert!(said.contains("it works with https:// only"), "{said}");
+}
+
+#[test]
 fn summary_estimates_requests_and_storage() {
     let loaded = case("big").unwrap();
     assert_case("big", &summary(&loaded.config).to_string());

@@ -11,11 +11,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::certificate::pem;
-use super::dialogue::Dialogue;
+use super::dialogue::{Dialogue, settings_of};
 use super::{Attempt, BootstrapError, Contact, Enrolment, Provider, Said};
-use crate::endpoint::Endpoint;
-use crate::packet::Protocol;
-use crate::session::{ProtocolChoice, SessionSettings};
+use crate::session::SessionSettings;
 
 const CREATE: &str = "$aws/certificates/create-from-csr/json";
 
@@ -68,22 +66,16 @@ impl AwsClaim {
     /// # Errors
     /// Where the settings cannot be used; it is mqtts only.
     pub fn new(contact: Contact, fleet: Fleet) -> Result<Self, BootstrapError> {
-        let wrong = |problem: String| BootstrapError::Settings {
-            key: "url",
-            problem: format!("is `{}`; {problem}", contact.url),
-        };
-        let endpoint: Endpoint = contact
-            .url
-            .parse()
-            .map_err(|error| wrong(format!("{error}")))?;
-        if !endpoint.scheme.is_tls() {
-            return Err(wrong("this provider asks over mqtts:// only".into()));
+        let mut settings = settings_of(&contact)?;
+        if !settings.endpoint.scheme.is_tls() {
+            return Err(BootstrapError::Settings {
+                key: "url",
+                problem: format!(
+                    "is `{}`; this provider asks over mqtts:// only",
+                    contact.url
+                ),
+            });
         }
-        let mut settings = SessionSettings::new(endpoint, &contact.external_id);
-        // What AWS answers to version 5 with its properties is not needed here.
-        settings.protocol = ProtocolChoice::Only(Protocol::V311);
-        settings.proxy = contact.trust.proxy.clone();
-        settings.tls.ca_file = contact.trust.ca_file.clone();
         settings.tls.cert_file = Some(fleet.claim.0);
         settings.tls.key_file = Some(fleet.claim.1);
         Ok(Self {
@@ -139,17 +131,34 @@ impl AwsClaim {
         }
     }
 
+    /// Asks one question.
+    async fn accepted(
+        &self,
+        dialogue: &mut Dialogue,
+        topic: &str,
+        question: &Value,
+    ) -> Result<Value, BootstrapError> {
+        let answers = answers(topic);
+        let (answer, body) = dialogue.ask(topic, question, &answers).await?;
+        match answer == answers[0] {
+            true => Ok(body),
+            false => Err(self.refusal(body)),
+        }
+    }
+
     async fn converse(
         &self,
         dialogue: &mut Dialogue,
         provision: &str,
         attempt: &Attempt,
     ) -> Result<Enrolment, BootstrapError> {
+        dialogue
+            .listen(&[answers(CREATE), answers(provision)].concat())
+            .await?;
         let request = pem("CERTIFICATE REQUEST", attempt.csr_der());
         let question = json!({ "certificateSigningRequest": request });
-        let created = dialogue.ask(CREATE, &question).await?;
-        let created: Created =
-            self.understood(CREATE, created.map_err(|body| self.refusal(body))?)?;
+        let created = self.accepted(dialogue, CREATE, &question).await?;
+        let created: Created = self.understood(CREATE, created)?;
         if !attempt.owns_pem(&created.certificate_pem) {
             return Err(self.malformed("certificatePem", "is not for our key"));
         }
@@ -159,9 +168,8 @@ impl AwsClaim {
             "certificateOwnershipToken": created.certificate_ownership_token,
             "parameters": parameters,
         });
-        let registered = dialogue.ask(provision, &question).await?;
-        let registered: Registered =
-            self.understood(provision, registered.map_err(|body| self.refusal(body))?)?;
+        let registered = self.accepted(dialogue, provision, &question).await?;
+        let registered: Registered = self.understood(provision, registered)?;
         let thing = registered
             .thing_name
             .unwrap_or_else(|| self.external_id.clone());
@@ -189,6 +197,11 @@ impl AwsClaim {
     }
 }
 
+/// Where AWS answers a question: accepted, rejected.
+fn answers(topic: &str) -> [String; 2] {
+    ["accepted", "rejected"].map(|how| format!("{topic}/{how}"))
+}
+
 #[async_trait]
 impl Provider for AwsClaim {
     async fn ask(&self, attempt: &Attempt) -> Result<Enrolment, BootstrapError> {
@@ -196,7 +209,7 @@ impl Provider for AwsClaim {
             "$aws/provisioning-templates/{}/provision/json",
             self.template
         );
-        let mut dialogue = Dialogue::begin(&self.settings, &[CREATE, &provision]).await?;
+        let mut dialogue = Dialogue::begin(&self.settings).await?;
         let outcome = self.converse(&mut dialogue, &provision, attempt).await;
         dialogue.end().await;
         outcome

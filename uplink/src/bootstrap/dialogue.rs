@@ -5,12 +5,13 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{BootstrapError, Said};
+use super::{BootstrapError, Contact, Said};
 use crate::connect::{ConnectError, Memory, open};
+use crate::endpoint::Endpoint;
 use crate::link::Link;
 use crate::message::Message;
-use crate::packet::{Goodbye, Packet, Publish, Reason};
-use crate::session::SessionSettings;
+use crate::packet::{Goodbye, Packet, Protocol, Publish, Reason};
+use crate::session::{ProtocolChoice, SessionSettings};
 use crate::tls;
 
 /// From a question to its answer.
@@ -18,8 +19,29 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 /// The goodbye is not waited for any longer.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
-/// A connection on which questions are asked one at a time: the answer to `TOPIC` comes on `TOPIC/accepted` or
-/// `TOPIC/rejected`.
+/// How the broker of a core is reached. By version 3.1.1: every core has it, and nothing is asked that needs more.
+pub(super) fn settings_of(contact: &Contact) -> Result<SessionSettings, BootstrapError> {
+    let endpoint: Endpoint = contact.url.parse().map_err(|error| {
+        let problem = format!("is `{}`; {error}", contact.url);
+        BootstrapError::Settings {
+            key: "url",
+            problem,
+        }
+    })?;
+    if contact.trust.ca_sha256.is_some() {
+        return Err(BootstrapError::Settings {
+            key: "ca_sha256",
+            problem: "works with https:// only; write ca_file".into(),
+        });
+    }
+    let mut settings = SessionSettings::new(endpoint, &contact.external_id);
+    settings.protocol = ProtocolChoice::Only(Protocol::V311);
+    settings.proxy = contact.trust.proxy.clone();
+    settings.tls.ca_file = contact.trust.ca_file.clone();
+    Ok(settings)
+}
+
+/// A connection on which questions are asked one at a time.
 pub(super) struct Dialogue {
     link: Link,
     url: String,
@@ -27,33 +49,25 @@ pub(super) struct Dialogue {
 }
 
 impl Dialogue {
-    /// Connects, and listens for the answers to these topics.
-    pub(super) async fn begin(
-        settings: &SessionSettings,
-        topics: &[&str],
-    ) -> Result<Self, BootstrapError> {
+    /// Connects and logs in.
+    pub(super) async fn begin(settings: &SessionSettings) -> Result<Self, BootstrapError> {
         let url = settings.endpoint.to_string();
         let opened = open(settings, &mut Memory::default(), None)
             .await
             .map_err(|error| no_connection(&url, error))?;
-        let mut dialogue = Self {
+        Ok(Self {
             link: opened.link,
             url,
             next_id: 1,
-        };
-        let filters: Vec<String> = topics
-            .iter()
-            .flat_map(|topic| ["accepted", "rejected"].map(|how| format!("{topic}/{how}")))
-            .collect();
-        dialogue.listen(filters).await?;
-        Ok(dialogue)
+        })
     }
 
-    async fn listen(&mut self, filters: Vec<String>) -> Result<(), BootstrapError> {
+    /// Subscribes to answers.
+    pub(super) async fn listen(&mut self, answers: &[String]) -> Result<(), BootstrapError> {
         let id = self.id();
-        let names = filters.join(", ");
+        let what = format!("subscribing to {}", answers.join(", "));
+        let filters = answers.to_vec();
         self.send(Packet::Subscribe { id, filters })?;
-        let what = format!("subscribing to {names}");
         loop {
             if let Packet::SubAck { id: of, reasons } = self.packet(&what).await?
                 && of == id
@@ -64,34 +78,31 @@ impl Dialogue {
         }
     }
 
-    /// Asks, and waits for the answer: what was accepted, or what the core said against it.
+    /// Asks, and waits for what comes on one of these topics: which, and what it carries.
     pub(super) async fn ask(
         &mut self,
         topic: &str,
         question: &Value,
-    ) -> Result<Result<Value, Value>, BootstrapError> {
+        answers: &[String],
+    ) -> Result<(String, Value), BootstrapError> {
         let id = self.id();
         let message = Message::new(topic, question.to_string());
         self.send(Packet::Publish(Publish::new(message, id)))?;
-        let (accepted, rejected) = (format!("{topic}/accepted"), format!("{topic}/rejected"));
         loop {
             match self.packet(topic).await? {
                 Packet::PubAck { id: of, reason } if of == id && reason.is_failure() => {
                     return Err(self.not_permitted(reason));
                 }
-                Packet::Publish(answer) if [&accepted, &rejected].contains(&&answer.topic) => {
-                    let body = serde_json::from_slice(&answer.payload).map_err(|_| {
-                        BootstrapError::Malformed {
+                Packet::Publish(answer) if answers.contains(&answer.topic) => {
+                    return match serde_json::from_slice(&answer.payload) {
+                        Ok(body) => Ok((answer.topic, body)),
+                        Err(_) => Err(BootstrapError::Malformed {
                             url: self.url.clone(),
-                            place: answer.topic.clone(),
+                            place: answer.topic,
                             problem: "carries no JSON".into(),
                             hint: "check bootstrap.url: it must be the core that enrols",
-                        }
-                    })?;
-                    return Ok(match answer.topic == accepted {
-                        true => Ok(body),
-                        false => Err(body),
-                    });
+                        }),
+                    };
                 }
                 _ => {}
             }
@@ -136,9 +147,7 @@ impl Dialogue {
                 // Cores of this kind give no reason on the wire.
                 let closed = source.kind() == std::io::ErrorKind::UnexpectedEof;
                 let hint = match closed {
-                    true => {
-                        "the connection was closed: the policy of the certificate may not allow it"
-                    }
+                    true => "the connection was closed: the core may not allow this login to ask",
                     false => "no answer",
                 };
                 self.network(format!("{what}: {hint} ({source})").into())

@@ -1,12 +1,14 @@
-//! ThingsBoard's device provisioning, by HTTP: key and secret of a device profile, an access token out.
+//! ThingsBoard's device provisioning, by HTTP or MQTT (`mqtt.rs`): key and secret of a device profile, an access token out.
 //!
 //! The token is our own proposal and kept before it is sent. ThingsBoard makes a device once and refuses its name
 //! the second time; where our token opens that device, the first request did arrive, and its reply was lost.
 
+mod mqtt;
+
 use async_trait::async_trait;
 use hyper::Method;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::proof::json_of;
 use super::{Attempt, BootstrapError, Contact, Enrolment, Login, Provider, Said};
@@ -20,7 +22,14 @@ const PATH: &str = "/api/v1/provision";
 #[derive(Debug)]
 pub struct ThingsBoard {
     contact: Contact,
-    base: HttpUrl,
+    way: Way,
+}
+
+/// How it is asked.
+#[derive(Debug)]
+enum Way {
+    Http(HttpUrl),
+    Mqtt(Box<mqtt::Broker>),
 }
 
 #[derive(Deserialize)]
@@ -36,21 +45,16 @@ struct Reply {
 }
 
 impl ThingsBoard {
-    /// `url` is that of the server.
+    /// `url` is that of the server, or of its broker.
     ///
     /// # Errors
     /// Where the settings cannot be used; the external key is the profile's key and secret with a colon between.
     pub fn new(contact: Contact) -> Result<Self, BootstrapError> {
-        let url = contact.base(true)?;
-        let base = match url.path().strip_suffix(PATH) {
-            None => url,
-            Some(_) => HttpUrl::parse(contact.url.trim_end_matches('/').trim_end_matches(PATH))
-                .map_err(|error| BootstrapError::Settings {
-                    key: "url",
-                    problem: format!("is `{}`; {error}", contact.url),
-                })?,
+        let way = match mqtt::Broker::of(&contact)? {
+            Some(broker) => Way::Mqtt(Box::new(broker)),
+            None => Way::Http(server(&contact)?),
         };
-        let provider = Self { contact, base };
+        let provider = Self { contact, way };
         if provider.contact.external_key.is_some() {
             provider.profile()?;
         }
@@ -69,10 +73,14 @@ impl ThingsBoard {
 
     /// Whether there is a device that this token opens.
     async fn opens(&self, token: &Secret) -> Result<bool, BootstrapError> {
+        let base = match &self.way {
+            Way::Http(base) => base,
+            Way::Mqtt(broker) => return broker.opens(token).await,
+        };
         let token = percent_encoded(token.expose());
         // The query hides the token from messages: they show URLs without it.
-        let url = self.base.join(&format!("/api/v1/{token}/attributes"));
-        let shown = self.base.join("/api/v1/…/attributes");
+        let url = base.join(&format!("/api/v1/{token}/attributes"));
+        let shown = base.join("/api/v1/…/attributes");
         let ask = Ask {
             method: Method::GET,
             url: &url,
@@ -97,15 +105,67 @@ impl ThingsBoard {
         }
     }
 
-    fn enrolment(token: &str) -> Enrolment {
+    fn enrolment(&self, token: &str) -> Enrolment {
+        let mut uplink = Map::new();
+        uplink.insert("profile".to_owned(), json!("thingsboard"));
+        if let Way::Mqtt(broker) = &self.way {
+            uplink.insert("url".to_owned(), json!(broker.url()));
+        }
         Enrolment {
             key: Some(Secret::new(token)),
             login: Login::Token,
-            uplink: [("profile".to_owned(), json!("thingsboard"))]
-                .into_iter()
-                .collect(),
+            uplink,
             ..Enrolment::default()
         }
+    }
+
+    /// Asks by whichever way: where that was, and what came.
+    async fn provision(&self, question: &Value) -> Result<(String, Reply), BootstrapError> {
+        let base = match &self.way {
+            Way::Http(base) => base,
+            Way::Mqtt(broker) => {
+                let answer = broker.ask(question).await?;
+                let reply = Reply::deserialize(answer)
+                    .map_err(|error| malformed(&broker.url(), "the answer", &error.to_string()))?;
+                return Ok((broker.url(), reply));
+            }
+        };
+        let url = base.join(PATH);
+        let answer = self
+            .contact
+            .exchange(Ask {
+                method: Method::POST,
+                url: &url,
+                headers: &[("accept", "application/json".to_owned())],
+                body: Some(("application/json", question.to_string().into_bytes())),
+            })
+            .await?;
+        if answer.status != 200 {
+            return Err(self.contact.refusal(&url, &answer, &[]));
+        }
+        Ok((url.to_string(), json_of(&url, &answer)?))
+    }
+}
+
+/// The server of a URL that may name the path, too.
+fn server(contact: &Contact) -> Result<HttpUrl, BootstrapError> {
+    let url = contact.base(true)?;
+    match url.path().strip_suffix(PATH) {
+        None => Ok(url),
+        Some(_) => HttpUrl::parse(contact.url.trim_end_matches('/').trim_end_matches(PATH))
+            .map_err(|error| BootstrapError::Settings {
+                key: "url",
+                problem: format!("is `{}`; {error}", contact.url),
+            }),
+    }
+}
+
+fn malformed(url: &str, place: &str, problem: &str) -> BootstrapError {
+    BootstrapError::Malformed {
+        url: url.to_owned(),
+        place: place.to_owned(),
+        problem: problem.to_owned(),
+        hint: "expected status SUCCESS with an access token",
     }
 }
 
@@ -113,8 +173,7 @@ impl ThingsBoard {
 impl Provider for ThingsBoard {
     async fn ask(&self, attempt: &Attempt) -> Result<Enrolment, BootstrapError> {
         let (key, secret) = self.profile()?;
-        let url = self.base.join(PATH);
-        let body = json!({
+        let question = json!({
             "deviceName": self.contact.external_id,
             "provisionDeviceKey": key,
             "provisionDeviceSecret": secret,
@@ -122,22 +181,11 @@ impl Provider for ThingsBoard {
             "token": attempt.token().expose(),
             "gateway": true,
         });
-        let answer = self
-            .contact
-            .exchange(Ask {
-                method: Method::POST,
-                url: &url,
-                headers: &[("accept", "application/json".to_owned())],
-                body: Some(("application/json", body.to_string().into_bytes())),
-            })
-            .await?;
-        if answer.status != 200 {
-            return Err(self.contact.refusal(&url, &answer, &[]));
-        }
-        let reply: Reply = json_of(&url, &answer)?;
+        let (url, reply) = self.provision(&question).await?;
         let denied = |why| BootstrapError::Denied {
-            url: url.to_string(),
-            status: answer.status,
+            url: url.clone(),
+            // That of every answer to a question that was understood.
+            status: 200,
             why,
             said: Said::of(
                 reply.error.as_deref().unwrap_or_default().as_bytes(),
@@ -145,23 +193,18 @@ impl Provider for ThingsBoard {
             ),
             retry_after: None,
         };
-        let malformed = |place: &str, problem: &str| BootstrapError::Malformed {
-            url: url.to_string(),
-            place: place.to_owned(),
-            problem: problem.to_owned(),
-            hint: "expected status SUCCESS with an access token",
-        };
+        let malformed = |place, problem| malformed(&url, place, problem);
         match reply.status.as_deref() {
             Some("SUCCESS") => {
                 let kind = reply.credentials_type.as_deref().unwrap_or("ACCESS_TOKEN");
                 let token = reply.credentials_value.as_ref().and_then(Value::as_str);
                 match token.filter(|token| kind == "ACCESS_TOKEN" && !token.is_empty()) {
-                    Some(token) => Ok(Self::enrolment(token)),
+                    Some(token) => Ok(self.enrolment(token)),
                     None => Err(malformed("credentialsValue", "is no access token")),
                 }
             }
             Some("FAILURE") if self.opens(attempt.token()).await? => {
-                Ok(Self::enrolment(attempt.token().expose()))
+                Ok(self.enrolment(attempt.token().expose()))
             }
             Some("FAILURE") => Err(denied(
                 "the device cannot be provisioned: its name may be taken, or the profile wants devices that were made \

@@ -7,12 +7,14 @@ use std::thread;
 
 use millrace_uplink::bootstrap::{
     Attempt, BootstrapError, Contact, Enrolment, Generation, Mainflux, Outcome, Provider,
-    REPLY_BYTES_MAX,
+    REPLY_BYTES_MAX, ThingsBoard,
 };
 use millrace_uplink::{Secret, Trust};
 
+use crate::mosquitto::Mosquitto;
 use crate::pki::Pki;
 use crate::proxy::PASSWORD;
+use crate::subscriber::Subscriber;
 use crate::transport::{login, pproxy};
 
 /// What a request said: path and `Authorization`.
@@ -322,6 +324,88 @@ fn the_core_is_asked_through_proxies_and_these_are_named_when_they_refuse() {
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("no connection to the proxy"), "{cause}");
     assert_eq!(plain.requests().len(), asked, "nothing goes round it");
+}
+
+/// What a ThingsBoard answers on `/provision/response`, once: who answers, and what was asked.
+async fn answer_provisioning(
+    port: u16,
+    reply: &'static str,
+) -> tokio::task::JoinHandle<(Subscriber, serde_json::Value)> {
+    let server = Subscriber::new(port, "/provision/request").await;
+    tokio::spawn(async move {
+        server.wait_for(1).await;
+        let asked = server.messages().remove(0);
+        let topic = "/provision/response";
+        let sent = server
+            .client
+            .publish(topic, rumqttc::QoS::AtLeastOnce, false, reply);
+        sent.await.unwrap();
+        (server, serde_json::from_slice(&asked.payload).unwrap())
+    })
+}
+
+#[tokio::test]
+async fn thingsboard_provisions_by_mqtt() {
+    let Some(broker) = Mosquitto::start().await else {
+        return;
+    };
+    let contact = Contact {
+        url: format!("mqtt://127.0.0.1:{}", broker.plain),
+        external_id: "gw 1".into(),
+        external_key: Some(Secret::new("key:s3cret")),
+        trust: Trust::default(),
+    };
+    let provider = ThingsBoard::new(contact.clone()).unwrap();
+    let attempt = Attempt::new("gw 1").unwrap();
+    let success =
+        r#"{"status":"SUCCESS","credentialsType":"ACCESS_TOKEN","credentialsValue":"t0ken"}"#;
+    let server = answer_provisioning(broker.plain, success).await;
+    let enrolment = provider.ask(&attempt).await.unwrap();
+    assert_eq!(enrolment.key.unwrap().expose(), "t0ken");
+    assert_eq!(enrolment.uplink["url"], contact.url.as_str());
+    let (_server, asked) = server.await.unwrap();
+    assert_eq!(asked["deviceName"], "gw 1");
+    assert_eq!(asked["provisionDeviceKey"], "key");
+    assert_eq!(asked["provisionDeviceSecret"], "s3cret");
+    let proposed = asked["token"].as_str().unwrap().to_owned();
+
+    // The name is taken: by ourselves, since our token opens the device (this broker takes any).
+    let server =
+        answer_provisioning(broker.plain, r#"{"status":"FAILURE","errorMsg":"exists"}"#).await;
+    let enrolment = provider.ask(&attempt).await.unwrap();
+    assert_eq!(enrolment.key.unwrap().expose(), proposed);
+    server.await.unwrap();
+
+    let server = answer_provisioning(broker.plain, r#"{"status":"NOT_FOUND"}"#).await;
+    let error = provider.ask(&attempt).await.unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Denied, "{error}");
+    server.await.unwrap();
+
+    let nobody = Contact {
+        url: format!(
+            "mqtt://127.0.0.1:{}",
+            TcpListener::bind("127.0.0.1:0")
+                .unwrap()
+                .local_addr()
+                .unwrap()
+                .port()
+        ),
+        ..contact.clone()
+    };
+    let error = ThingsBoard::new(nobody)
+        .unwrap()
+        .ask(&attempt)
+        .await
+        .unwrap_err();
+    assert_eq!(error.outcome(), Outcome::Transient, "{error}");
+    let pinned = Contact {
+        trust: Trust {
+            ca_sha256: Some([0; 32]),
+            ..Trust::default()
+        },
+        ..contact
+    };
+    assert!(ThingsBoard::new(pinned).is_err());
 }
 
 #[test]
