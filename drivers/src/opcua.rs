@@ -57,6 +57,7 @@ mod server;
 mod session;
 mod settings;
 mod status;
+mod subscribed;
 mod subscription;
 mod tool;
 mod trust;

@@ -30,7 +30,8 @@ use super::resume::{Left, Outcome, resume};
 use super::server::Server;
 use super::session::{Behind, Kept, OpcuaSession, close_session};
 use super::settings::{Auth, Collect, Item, Settings};
-use super::subscription::{Monitored, Subscribed};
+use super::subscribed::Subscribed;
+use super::subscription::Monitored;
 use super::types::Types;
 use crate::{Driver, PollGroup, Session, SessionError};
 

@@ -14,7 +14,7 @@ use super::login::Login;
 use super::notes::Notes;
 use super::poll::Polled;
 use super::resume::Left;
-use super::subscription::Ended;
+use super::subscribed::Ended;
 use crate::SessionError;
 
 /// Reads in turns, and hands over what it reads as if the server had sent it.

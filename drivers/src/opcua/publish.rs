@@ -26,7 +26,8 @@ use super::intake::{Arrived, Batch, Intake};
 use super::login::Login;
 use super::resume::{Left, Retained};
 use super::sequence::Arrival;
-use super::subscription::{Ended, Monitored};
+use super::subscribed::Ended;
+use super::subscription::Monitored;
 use crate::SessionError;
 
 /// How often nodes that the server refused are tried again.

@@ -17,7 +17,7 @@ use super::poll::Polled;
 use super::resume::Left;
 use super::server::Server;
 use super::settings::Item;
-use super::subscription::Subscribed;
+use super::subscribed::Subscribed;
 use super::types::Types;
 use super::write::{Given, Writing};
 use crate::{Exclusion, Session, SessionError, WriteError, WriteReport};

@@ -1,35 +1,28 @@
 //! Subscriptions and their monitored items.
 
+mod items;
+
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use millrace_tags::{Clock, Reading, Receipt, Sample};
+use millrace_tags::{Clock, Sample};
 use opcua::types::{
-    CreateMonitoredItemsRequest, CreateMonitoredItemsResponse, CreateSubscriptionRequest,
-    CreateSubscriptionResponse, DataChangeFilter, DataChangeTrigger, DeadbandType, ExtensionObject,
-    MonitoredItemCreateRequest, MonitoredItemCreateResult, MonitoringMode, MonitoringParameters,
-    NodeId, ReadValueId, StatusCode, TimestampsToReturn,
+    CreateSubscriptionRequest, CreateSubscriptionResponse, NodeId, ReadValueId, StatusCode,
+    TimestampsToReturn,
 };
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::NodeAddress;
-use super::acks::Acks;
 use super::channel::Channel;
 use super::events::Watch;
 use super::locate::locate;
 use super::notes::Notes;
-use super::resume::Left;
 use super::sequence::Sequence;
 use super::server::{self, Server, value_of};
-use super::settings::{Discard, Item, ServerDeadband, Settings};
+use super::settings::{Discard, Item, Settings};
 use super::types::Types;
 use super::{decode, status};
 use crate::SessionError;
-
-/// Readings that wait for the agent. When it does not take them the server's queues fill, not ours.
-const READINGS_WAITING_MAX: usize = 16;
 
 /// A server that takes fewer items per subscription than needed gets further ones, up to this.
 const SUBSCRIPTIONS_MAX: usize = 50;
@@ -44,72 +37,6 @@ const LIFETIME: Duration = Duration::from_secs(60);
 /// No server samples faster, and a publishing interval of zero would mean "as fast as you can".
 const PUBLISH_INTERVAL_MIN: Duration = Duration::from_millis(10);
 
-/// The session's end of its publishing task.
-pub(super) struct Subscribed {
-    readings: mpsc::Receiver<Result<Reading, Ended>>,
-    acks: Acks,
-    task: JoinHandle<()>,
-    device: String,
-    /// Where the next session looks for what is left of this one.
-    left: Arc<Mutex<Left>>,
-}
-
-/// The end of publishing.
-pub(super) struct Ended {
-    pub(super) error: SessionError,
-    /// What the next session begins with.
-    pub(super) left: Left,
-}
-
-impl Drop for Subscribed {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Subscribed {
-    /// Begins to publish, or to read instead.
-    pub(super) fn begin<Task>(
-        run: impl FnOnce(mpsc::Sender<Result<Reading, Ended>>) -> Task,
-        acks: Acks,
-        device: &str,
-        left: Arc<Mutex<Left>>,
-    ) -> Self
-    where
-        Task: Future<Output = ()> + Send + 'static,
-    {
-        let (sender, readings) = mpsc::channel(READINGS_WAITING_MAX);
-        Self {
-            readings,
-            acks,
-            task: tokio::spawn(run(sender)),
-            device: device.to_owned(),
-            left,
-        }
-    }
-
-    /// The next notification. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Result<Reading, SessionError> {
-        match self.readings.recv().await {
-            Some(Ok(reading)) => Ok(reading),
-            Some(Err(ended)) => {
-                // Only now: everything that came before the end has been taken.
-                *self.left.lock().unwrap_or_else(PoisonError::into_inner) = ended.left;
-                Err(ended.error)
-            }
-            // The task has said why it ended, or panicked.
-            None => Err(SessionError::Lost {
-                device: self.device.clone(),
-                source: std::io::Error::other("publishing has ended"),
-            }),
-        }
-    }
-
-    pub(super) fn settle(&self, receipt: Receipt) {
-        self.acks.settle(receipt);
-    }
-}
-
 /// Why a call created nothing.
 enum Refusal {
     /// There is no subscription, or no further one.
@@ -119,9 +46,6 @@ enum Refusal {
     /// The session is broken.
     Broken(SessionError),
 }
-
-/// The length of an item's queue, or why there is no item.
-type Granted = Result<u32, StatusCode>;
 
 /// Items of a session and what has become of them.
 pub(super) struct Monitored {
@@ -392,144 +316,6 @@ impl Monitored {
         Ok(created.subscription_id)
     }
 
-    /// Some servers refuse the whole call where one item is too many, so the calls shrink until they fit.
-    async fn create_items(
-        &self,
-        subscription_id: u32,
-        places: &[usize],
-    ) -> Result<Vec<(usize, Granted)>, SessionError> {
-        let mut results = Vec::with_capacity(places.len());
-        let mut rest = places;
-        let mut size = self.items_max.max(1);
-        while !rest.is_empty() {
-            let (chunk, later) = rest.split_at(size.min(rest.len()));
-            match self.create_chunk(subscription_id, chunk).await {
-                Ok(codes) => {
-                    results.extend(chunk.iter().copied().zip(codes));
-                    rest = later;
-                }
-                Err(Refusal::TooMany(_)) if chunk.len() > 1 => size = chunk.len() / 2,
-                Err(Refusal::TooMany(code)) => {
-                    results.extend(rest.iter().map(|&place| (place, Err(code))));
-                    break;
-                }
-                Err(Refusal::Subscription(code)) => {
-                    results.extend(rest.iter().map(|&place| (place, Err(code))));
-                    break;
-                }
-                Err(Refusal::Broken(error)) => return Err(error),
-            }
-        }
-        Ok(results)
-    }
-
-    async fn create_chunk(
-        &self,
-        subscription_id: u32,
-        places: &[usize],
-    ) -> Result<Vec<Granted>, Refusal> {
-        let items = places.iter().filter_map(|&place| self.item(place));
-        let timeout = self.channel.timeout();
-        let request = CreateMonitoredItemsRequest {
-            request_header: self.channel.header(timeout),
-            subscription_id,
-            timestamps_to_return: TimestampsToReturn::Both,
-            items_to_create: Some(items.collect()),
-        };
-        let sent = self
-            .channel
-            .send::<CreateMonitoredItemsResponse>(request, timeout);
-        let created = match sent.await {
-            Ok(response) => response.results.unwrap_or_default(),
-            Err(error) => {
-                let asked = self.channel.asked("CreateMonitoredItems");
-                return Err(match error.status() {
-                    code @ (StatusCode::BadTooManyMonitoredItems
-                    | StatusCode::BadTooManyOperations) => Refusal::TooMany(code),
-                    _ => Refusal::Broken(asked.failed(&error)),
-                });
-            }
-        };
-        self.check_count(places.len(), &created)
-            .map_err(Refusal::Broken)?;
-        Ok(created.iter().map(granted).collect())
-    }
-
-    fn check_count(
-        &self,
-        asked: usize,
-        created: &[MonitoredItemCreateResult],
-    ) -> Result<(), SessionError> {
-        if created.len() == asked {
-            return Ok(());
-        }
-        let found = format!("{} results for {asked} items", created.len());
-        Err(self.channel.asked("CreateMonitoredItems").unfit(&found))
-    }
-
-    /// The client handle of an item is its place.
-    fn item(&self, place: usize) -> Option<MonitoredItemCreateRequest> {
-        let sampling = self.sampling_interval.unwrap_or(self.items[place].interval);
-        Some(MonitoredItemCreateRequest {
-            item_to_monitor: self.value_id(place)?,
-            monitoring_mode: MonitoringMode::Reporting,
-            requested_parameters: MonitoringParameters {
-                client_handle: u32::try_from(place).ok()?,
-                sampling_interval: milliseconds(sampling),
-                filter: self.filter(place),
-                queue_size: self.queue_size,
-                discard_oldest: !self.discards_newest,
-            },
-        })
-    }
-
-    /// Good ones are done, those that the subscription has no room for go on, the others failed.
-    fn sort_out(
-        &mut self,
-        subscription: u32,
-        results: Vec<(usize, Granted)>,
-        failed: &mut Vec<(usize, StatusCode)>,
-    ) -> Vec<usize> {
-        let mut waiting = Vec::new();
-        for (place, granted) in results {
-            match granted {
-                Err(StatusCode::BadTooManyMonitoredItems) => waiting.push(place),
-                Err(code) if self.has_filter(place) && is_about_filter(code) => {
-                    self.unfiltered.insert(place);
-                    self.notes
-                        .unfiltered(place, &self.items[place], &code.to_string());
-                    waiting.push(place);
-                }
-                Err(code) => failed.push((place, code)),
-                Ok(queue) => {
-                    self.subscriptions[place] = subscription;
-                    self.queues[place] = queue;
-                }
-            }
-        }
-        waiting
-    }
-
-    fn has_filter(&self, place: usize) -> bool {
-        self.items[place].deadband.is_some() && !self.unfiltered.contains(&place)
-    }
-
-    fn filter(&self, place: usize) -> ExtensionObject {
-        let deadband = self.items[place]
-            .deadband
-            .filter(|_| self.has_filter(place));
-        let (kind, size) = match deadband {
-            None => return ExtensionObject::null(),
-            Some(ServerDeadband::Absolute(size)) => (DeadbandType::Absolute, size),
-            Some(ServerDeadband::Percent(size)) => (DeadbandType::Percent, size),
-        };
-        ExtensionObject::from_message(DataChangeFilter {
-            trigger: DataChangeTrigger::StatusValue,
-            deadband_type: kind as u32,
-            deadband_value: size,
-        })
-    }
-
     fn refuse(&mut self, failed: Vec<(usize, StatusCode)>) -> Vec<(usize, Sample)> {
         let now = self.clock.now();
         self.refused = failed.iter().map(|&(place, _)| place).collect();
@@ -545,13 +331,6 @@ impl Monitored {
     }
 }
 
-fn granted(result: &MonitoredItemCreateResult) -> Granted {
-    match result.status_code {
-        code if code.is_bad() => Err(code),
-        _ => Ok(result.revised_queue_size),
-    }
-}
-
 /// The server, or this user there, gets no subscription; its nodes can still be read.
 fn is_without_subscriptions(code: StatusCode) -> bool {
     matches!(
@@ -560,16 +339,6 @@ fn is_without_subscriptions(code: StatusCode) -> bool {
             | StatusCode::BadNotSupported
             | StatusCode::BadNotImplemented
             | StatusCode::BadTooManySubscriptions
-    )
-}
-
-fn is_about_filter(code: StatusCode) -> bool {
-    matches!(
-        code,
-        StatusCode::BadMonitoredItemFilterInvalid
-            | StatusCode::BadMonitoredItemFilterUnsupported
-            | StatusCode::BadFilterNotAllowed
-            | StatusCode::BadDeadbandFilterInvalid
     )
 }
 
