@@ -1,12 +1,15 @@
 //! The gateway as it runs under one configuration: what the local API and the cloud may look into.
 
+mod fresh;
+mod store;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use millrace_buffer::{Buffer, Ledger, WhenFull};
+use millrace_buffer::Buffer;
 use millrace_drivers::modbus::{Line, Tap};
-use millrace_tags::{Clock, DropReason, Sample, TagId};
+use millrace_tags::Clock;
 use serde::Serialize;
 use serde_json::json;
 
@@ -17,11 +20,11 @@ use crate::config::{self, Config, Connection, Pattern};
 use crate::delivery::{Plant, PlantTag, Uplink};
 use crate::device::{Device, chain};
 use crate::events::EventLog;
-use crate::live::{LiveTable, TagLabel, tag_row};
+use crate::live::LiveTable;
 use crate::model::Model;
 use crate::report::{
-    BufferStatus, ClockStatus, ConfigStatus, Damage, DeviceStatus, DeviceTest, Lanes, LastChange,
-    LineReport, LogStatus, ModbusReport, Refused, Status, TagRow, UnitReport,
+    ClockStatus, ConfigStatus, DeviceStatus, LastChange, LineReport, ModbusReport, Status, TagRow,
+    UnitReport,
 };
 use crate::supervisor::stand_in::StandIn;
 
@@ -329,176 +332,6 @@ impl Gateway {
             .report(self.clock.as_ref(), |name| pattern.matches(name))
     }
 
-    /// Reads a device through a session of its own and says what came.
-    pub(crate) async fn test(&self, device: &Device) -> DeviceTest {
-        match device.read_all().await {
-            Err(error) => DeviceTest {
-                name: device.name.clone(),
-                error: Some(chain(&error)),
-                ..DeviceTest::default()
-            },
-            Ok(fresh) => {
-                let tags = self.fresh_rows(device, &fresh.samples, |_| true);
-                DeviceTest {
-                    name: device.name.clone(),
-                    ok: tags.iter().all(|row| row.quality == "good"),
-                    connect_ms: Some(fresh.connected.as_secs_f64() * 1e3),
-                    read_ms: Some(fresh.read.as_secs_f64() * 1e3),
-                    error: None,
-                    tags,
-                    remarks: fresh.remarks,
-                }
-            }
-        }
-    }
-
-    /// Reads the tags that match from their devices, all devices at once. One that does not answer gives
-    /// bad rows.
-    ///
-    /// # Errors
-    /// Where no tag matches.
-    pub(crate) async fn read(&self, names: &[String]) -> Result<Vec<TagRow>, NotFound> {
-        let patterns: Vec<Pattern> = names.iter().map(Pattern::new).collect();
-        let asked = |name: &str| patterns.iter().any(|pattern| pattern.matches(name));
-        let found = self.live.find(asked);
-        let devices: Vec<&Arc<Device>> = self
-            .devices
-            .iter()
-            .filter(|device| found.iter().any(|(tag, _)| device.tags.contains(tag)))
-            .collect();
-        if devices.is_empty() {
-            return Err(NotFound {
-                what: "tag",
-                name: names.join(" "),
-                known: "see `millrace tags`".to_owned(),
-            });
-        }
-        let reads = devices.iter().map(|device| self.read_fresh(device));
-        let read = futures_util::future::join_all(reads).await;
-        Ok(devices
-            .iter()
-            .zip(&read)
-            .flat_map(|(device, samples)| self.fresh_rows(device, samples, asked))
-            .collect())
-    }
-
-    /// Samples that the device gives now; bad ones where it does not answer.
-    async fn read_fresh(&self, device: &Device) -> Vec<Sample> {
-        match device.read_all().await {
-            Ok(fresh) => fresh.samples,
-            Err(error) => {
-                let now = self.clock.now();
-                let bad = |tag: &TagId| Sample::bad(*tag, error.reason(), now);
-                device.tags.iter().map(bad).collect()
-            }
-        }
-    }
-
-    /// The last sample of each of the device's tags whose full name matches.
-    fn fresh_rows(
-        &self,
-        device: &Device,
-        samples: &[Sample],
-        asked: impl Fn(&str) -> bool,
-    ) -> Vec<TagRow> {
-        let named = self.live.find(asked);
-        let of_device = named
-            .into_iter()
-            .filter(|(tag, _)| device.tags.contains(tag));
-        of_device
-            .map(|(tag, full_name)| {
-                let last = samples.iter().rev().find(|sample| sample.tag == tag);
-                let label = TagLabel {
-                    full_name,
-                    unit: self.live.unit(tag),
-                };
-                tag_row(&label, last, self.clock.as_ref())
-            })
-            .collect()
-    }
-
-    /// The store.
-    pub(crate) fn buffer_report(&self) -> BufferStatus {
-        let status = self.buffer.status();
-        let queued = status
-            .uplinks
-            .iter()
-            .map(|(name, queued)| (name.clone(), queued.alarm + queued.live + queued.backlog));
-        let lanes = status.uplinks.iter().map(|(name, queued)| {
-            let lanes = Lanes {
-                alarm: queued.alarm,
-                live: queued.live,
-                backlog: queued.backlog,
-            };
-            (name.clone(), lanes)
-        });
-        let config = &self.config.buffer;
-        let logs = [
-            ("data", &status.data, config.when_full),
-            ("alarm", &status.alarm, config.alarm_when_full),
-        ];
-        let recovery = self.buffer.recovery();
-        let damage = Damage {
-            epochs: recovery.damaged_epochs + recovery.quarantined_epochs,
-            numbers: recovery.damaged,
-        };
-        let mut refused: BTreeMap<String, Refused> = BTreeMap::new();
-        for row in self.buffer.set_aside() {
-            let of_uplink = refused.entry(row.uplink.to_string()).or_default();
-            of_uplink.messages += 1;
-            of_uplink.records += row.records;
-        }
-        BufferStatus {
-            lanes: lanes.collect(),
-            poison: poison(&self.buffer.ledger()),
-            logs: logs
-                .map(|(name, log, when_full)| (name.to_owned(), log_status(log, when_full)))
-                .into(),
-            runway_s: status.runway.map(|left| left.as_secs()),
-            free_bytes: status.free_bytes,
-            reserve_bytes: status.reserve_bytes,
-            uncommitted: status.uncommitted,
-            dir: match &self.stand_in {
-                Some(stand_in) => stand_in.dir.display().to_string(),
-                None => self.config.buffer_dir().display().to_string(),
-            },
-            bytes: status.bytes,
-            max_bytes: status.max_bytes,
-            epochs: status.alarm.epochs + status.data.epochs,
-            queued: queued.collect(),
-            commit_age_s: status.last_commit_age.map(|age| age.as_secs_f64()),
-            commit_error: match &self.stand_in {
-                Some(stand_in) => Some(stand_in.why.clone()),
-                None => status.last_error,
-            },
-            held_back: status.held_back,
-            refused,
-            damage: (damage.epochs + damage.numbers > 0).then_some(damage),
-            unread: status.unread,
-            recovery: recovery.notes.clone(),
-            set_aside: self.set_aside(),
-        }
-    }
-
-    /// What is on the disk that this program cannot read.
-    fn set_aside(&self) -> Vec<String> {
-        let mut set_aside = crate::supervisor::store::set_aside(&self.config.buffer_dir());
-        let newer = self.buffer.recovery().newer_epochs;
-        if newer > 0 {
-            set_aside.push(format!(
-                "a newer millrace wrote {newer} epochs of the store; they are kept there as .newer, and nothing in them is sent"
-            ));
-        }
-        set_aside
-    }
-
-    /// Whether everything that was stored is sent.
-    pub(crate) fn is_sent(&self) -> bool {
-        let status = self.buffer.status();
-        let mut queued = status.uplinks.values();
-        status.uncommitted == 0 && queued.all(|q| q.alarm + q.live + q.backlog == 0)
-    }
-
     /// The files that this configuration was read from. They hold no secrets, only where those are.
     pub(crate) fn config_files(&self) -> Vec<ConfigFile> {
         let files = self.config.files().iter();
@@ -521,34 +354,4 @@ impl Gateway {
             utc: rfc3339,
         }
     }
-}
-
-fn log_status(log: &millrace_buffer::LogStatus, when_full: WhenFull) -> LogStatus {
-    let when_full = match when_full {
-        WhenFull::DropOldest => "drop-oldest",
-        WhenFull::DropNewest => "drop-newest",
-        WhenFull::Block => "block",
-    };
-    LogStatus {
-        when_full: when_full.to_owned(),
-        bytes: log.bytes,
-        max_bytes: log.max_bytes,
-        kept_bytes: log.kept_bytes,
-        epochs: log.epochs,
-        chunks: log.chunks,
-        full: log.full,
-        bytes_per_hour: log.bytes_per_hour,
-        runway_s: log.runway.map(|left| left.as_secs()),
-        oldest: log.oldest.map(|time| time.unix_ms()),
-    }
-}
-
-/// What each uplink has given up, where that is anything.
-fn poison(ledger: &Ledger) -> BTreeMap<String, u64> {
-    let given_up = ledger.uplinks.iter().map(|(name, uplink)| {
-        let rows = uplink.devices.values().chain(uplink.events.values());
-        let count = rows.filter_map(|row| row.dropped.get(&DropReason::Poison));
-        (name.clone(), count.sum())
-    });
-    given_up.filter(|(_, count)| *count > 0).collect()
 }
