@@ -38,7 +38,7 @@ pub use load::Load;
 pub use measure::{Figures, measure};
 pub use outage::Outage;
 pub use rig::Rig;
-pub use row::{Row, Target};
+pub use row::{Row, Table, Target};
 pub use segment::{Segment, raw_records};
 pub use signals::{Signals, TAGS};
 pub use usage::{Usage, cpu_time};

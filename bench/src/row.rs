@@ -1,5 +1,6 @@
-//! One line of the table of figures.
+//! The table of figures, and one line of it.
 
+use anyhow::Result;
 use serde::Serialize;
 
 /// A figure, what it should be, and what a plain segment file reaches in the same run.
@@ -15,6 +16,34 @@ pub struct Row {
     pub segment: Option<f64>,
     /// The segment file with raw records.
     pub raw: Option<f64>,
+}
+
+/// Where rows go to: a table for people, or a line of JSON each.
+#[derive(Debug, Clone, Copy)]
+pub struct Table {
+    json: bool,
+}
+
+impl Table {
+    /// Prints its head.
+    pub fn begin(json: bool) -> Self {
+        if !json {
+            println!("{}", Row::head());
+        }
+        Self { json }
+    }
+
+    /// # Errors
+    /// None that a row can cause.
+    pub fn print(self, rows: Vec<Row>) -> Result<()> {
+        for row in rows {
+            match self.json {
+                true => println!("{}", serde_json::to_string(&row)?),
+                false => println!("{}", row.text()),
+            }
+        }
+        Ok(())
+    }
 }
 
 /// On which side of a number a figure should be.
@@ -59,7 +88,7 @@ impl Row {
     }
 
     /// The row as text, in the columns of [`Row::head`].
-    pub fn text(&self) -> String {
+    fn text(&self) -> String {
         let (target, verdict) = match self.target {
             None => (String::new(), ""),
             Some(Target::AtLeast(n)) => (format!(">= {n}"), verdict(self.figure >= n)),
@@ -81,7 +110,7 @@ impl Row {
     }
 
     /// The head of the table.
-    pub fn head() -> String {
+    fn head() -> String {
         format!(
             "{:<58} {:>9} {:>8} {:<6} {:>17} {:>17}",
             "what", "figure", "target", "", "segment, frames", "segment, raw"

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use millrace_bench::{Backlog, Life, Outage, Part, Row};
+use millrace_bench::{Backlog, Life, Outage, Part, Table};
 
 /// Measures the buffer: CPU time and bytes of ingest and drain, memory and reopening with a backlog.
 #[derive(Parser)]
@@ -54,32 +54,21 @@ fn main() -> Result<()> {
         return Ok(());
     }
     let dir = tempfile::tempdir_in(&cli.dir).context("no directory to work in")?;
-    if !cli.json {
-        println!("{}", Row::head());
-    }
-    let print = |rows: Vec<Row>| -> Result<()> {
-        for row in rows {
-            match cli.json {
-                true => println!("{}", serde_json::to_string(&row)?),
-                false => println!("{}", row.text()),
-            }
-        }
-        Ok(())
-    };
+    let table = Table::begin(cli.json);
     let divisor = if cli.quick { 20 } else { 1 };
     for life in lives() {
         if cli.no_life || cli.samples.is_some_and(|samples| samples != life.samples) {
             continue;
         }
         let commits = life.commits / divisor;
-        print(Life { commits, ..life }.run(dir.path(), cli.seed)?)?;
+        table.print(Life { commits, ..life }.run(dir.path(), cli.seed)?)?;
     }
     for outage in outages() {
         if cli.no_outage || cli.samples.is_some_and(|samples| samples != outage.samples) {
             continue;
         }
         let commits = outage.commits / divisor;
-        print(Outage { commits, ..outage }.run(dir.path(), cli.seed)?)?;
+        table.print(Outage { commits, ..outage }.run(dir.path(), cli.seed)?)?;
     }
     for gb in cli.backlog.into_iter().filter(|gb| *gb > 0.0) {
         for (epoch_bytes, growth_mb) in [(4 << 20, 24.0), (16 << 20, 48.0)] {
@@ -88,7 +77,7 @@ fn main() -> Result<()> {
                 epoch_bytes,
                 growth_mb,
             };
-            print(backlog.run(dir.path())?)?;
+            table.print(backlog.run(dir.path())?)?;
         }
     }
     Ok(())

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Parser;
-use millrace_bench::Row;
+use millrace_bench::Table;
 use millrace_bench::inference::{Ort, Subject, compare, fleet};
 
 /// Measures the CPU time of one window for models of the zoo and for bundles, in turns with onnxruntime on one thread on the same
@@ -54,14 +54,5 @@ fn main() -> Result<()> {
         cli.turns,
         cli.windows.max(1),
     )?);
-    if !cli.json {
-        println!("{}", Row::head());
-    }
-    for row in rows {
-        match cli.json {
-            true => println!("{}", serde_json::to_string(&row)?),
-            false => println!("{}", row.text()),
-        }
-    }
-    Ok(())
+    Table::begin(cli.json).print(rows)
 }

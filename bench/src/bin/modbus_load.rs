@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use millrace_bench::{Row, modbus};
+use millrace_bench::{Table, modbus};
 use millrace_drivers::modbus::DataType;
 
 /// Measures the Modbus driver: lines, registers, plans, pipelining, writes, and with MILLRACE_BIN the agent's poll jitter, also beside models, and what models cost.
@@ -48,9 +48,7 @@ fn main() -> Result<()> {
         [] => Part::value_variants(),
         parts => parts,
     };
-    if !cli.json {
-        println!("{}", Row::head());
-    }
+    let table = Table::begin(cli.json);
     let span = Duration::from_secs(cli.seconds);
     for part in parts {
         let rows = match part {
@@ -76,12 +74,7 @@ fn main() -> Result<()> {
             // A write a second or so.
             Part::Writes => runtime.block_on(modbus::writes(4 * cli.seconds as u16, cli.seed))?,
         };
-        for row in rows {
-            match cli.json {
-                true => println!("{}", serde_json::to_string(&row)?),
-                false => println!("{}", row.text()),
-            }
-        }
+        table.print(rows)?;
     }
     Ok(())
 }

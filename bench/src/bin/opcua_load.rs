@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
-use millrace_bench::{Row, opcua};
+use millrace_bench::{Table, opcua};
 
 /// Measures the OPC UA driver: notifications, monitored items, batches of reads, and with MILLRACE_BIN how soon the agent is
 /// back after a restart of its server.
@@ -55,9 +55,7 @@ fn main() -> Result<()> {
         [] => Part::value_variants(),
         parts => parts,
     };
-    if !cli.json {
-        println!("{}", Row::head());
-    }
+    let table = Table::begin(cli.json);
     for part in parts {
         let rows = match part {
             Part::Notifications => runtime.block_on(opcua::notifications(cli.notifications))?,
@@ -65,12 +63,7 @@ fn main() -> Result<()> {
             Part::Reads => runtime.block_on(opcua::reads(cli.rounds))?,
             Part::Restart => runtime.block_on(opcua::restart())?,
         };
-        for row in rows {
-            match cli.json {
-                true => println!("{}", serde_json::to_string(&row)?),
-                false => println!("{}", row.text()),
-            }
-        }
+        table.print(rows)?;
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use millrace_bench::{Row, uplink};
+use millrace_bench::{Row, Table, uplink};
 
 /// Measures the uplink's session beside a bare publisher, against the same mosquitto: message rates, CPU a message, CPU a
 /// gigabyte.
@@ -23,14 +23,5 @@ fn main() -> Result<()> {
     let cli = Cli::parse();
     let mut rows = vec![Row::new("cores in use by others", uplink::others()?)];
     rows.extend(uplink::uplink(cli.turns, cli.scale)?);
-    if !cli.json {
-        println!("{}", Row::head());
-    }
-    for row in rows {
-        match cli.json {
-            true => println!("{}", serde_json::to_string(&row)?),
-            false => println!("{}", row.text()),
-        }
-    }
-    Ok(())
+    Table::begin(cli.json).print(rows)
 }
