@@ -6,6 +6,7 @@ mod claims;
 mod clock;
 mod fleet;
 mod kinds;
+mod scene;
 mod trouble;
 
 use std::os::unix::fs::PermissionsExt;

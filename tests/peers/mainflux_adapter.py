@@ -12,7 +12,7 @@ import asyncio
 import json
 import re
 
-from mqtt_tap import NAMES, Fields
+from mqtt_packets import NAMES, Fields, packets, serve
 
 TOPIC = re.compile(r"/?channels/([\w-]+)/messages(?:/(.+))?")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9\-:./_]*")
@@ -101,23 +101,7 @@ class Session:
             self.log.write(json.dumps({"subtopic": subtopic, **row}) + "\n")
 
 
-def packets(data):
-    """Whole packets as (head, body, bytes), and what is left."""
-    found = []
-    while True:
-        fields = Fields(data)
-        try:
-            head, size = fields.byte(), fields.varint()
-        except IndexError:
-            return found, data
-        if fields.left() < size:
-            return found, data
-        body = fields.take(size)
-        found.append((head, body, data[: fields.at]))
-        data = fields.rest()
-
-
-async def serve(args):
+async def adapt(args):
     log = open(args.log, "a", buffering=1, encoding="utf-8")
 
     async def upwards(session, reader, writer, broker):
@@ -151,10 +135,7 @@ async def serve(args):
         writer.close()
         broker_writer.close()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", args.port)
-    print(json.dumps({"ready": True}), flush=True)
-    async with server:
-        await server.serve_forever()
+    await serve(args.port, accept)
 
 
 if __name__ == "__main__":
@@ -168,4 +149,4 @@ if __name__ == "__main__":
     parser.add_argument("--refuse", action="append", default=[])
     parser.add_argument("--discard", action="append", default=[])
     parser.add_argument("--deaf", action="store_true")
-    asyncio.run(serve(parser.parse_args()))
+    asyncio.run(adapt(parser.parse_args()))

@@ -8,13 +8,10 @@ What Sparkplug payloads hold is decoded with the protobuf classes of pysparkplug
 import argparse
 import asyncio
 import json
-import struct
 import time
 
+from mqtt_packets import NAMES, Fields, packets, serve
 from pysparkplug._protobuf import sparkplug_b_pb2
-
-NAMES = ["", "CONNECT", "CONNACK", "PUBLISH", "PUBACK", "PUBREC", "PUBREL", "PUBCOMP", "SUBSCRIBE", "SUBACK",
-         "UNSUBSCRIBE", "UNSUBACK", "PINGREQ", "PINGRESP", "DISCONNECT", "AUTH"]
 
 
 def sparkplug(payload):
@@ -56,59 +53,6 @@ def content(topic, payload):
     if topic.startswith("spBv1.0/") and not topic.startswith("spBv1.0/STATE/"):
         return {"sparkplug": sparkplug(payload)}
     return {"text": payload.decode("utf-8", "replace")}
-
-
-class Fields:
-    """The bytes of a packet, read one after the other."""
-
-    def __init__(self, data):
-        self.data, self.at = data, 0
-
-    def take(self, count):
-        self.at += count
-        return self.data[self.at - count:self.at]
-
-    def byte(self):
-        return self.take(1)[0]
-
-    def number(self):
-        return struct.unpack(">H", self.take(2))[0]
-
-    def text(self):
-        return self.take(self.number()).decode()
-
-    def varint(self):
-        value, shift = 0, 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 127) << shift
-            shift += 7
-            if byte < 128:
-                return value
-
-    def rest(self):
-        return self.data[self.at:]
-
-    def left(self):
-        return len(self.data) - self.at
-
-    def properties(self):
-        """The identifiers of MQTT 5 that matter here: session expiry."""
-        end = self.varint() + self.at
-        found = {}
-        sizes = {1: 1, 2: 4, 17: 4, 19: 2, 23: 1, 24: 4, 25: 1, 33: 2, 34: 2, 35: 2, 36: 1, 37: 1, 39: 4, 40: 1, 41: 1, 42: 1}
-        while self.at < end:
-            key = self.varint()
-            if key in sizes:
-                found[key] = int.from_bytes(self.take(sizes[key]), "big")
-            elif key == 11:
-                found[key] = self.varint()
-            elif key == 38:
-                found[key] = (self.text(), self.text())
-            else:
-                found[key] = self.take(self.number())
-        self.at = end
-        return found
 
 
 class Connection:
@@ -165,6 +109,13 @@ class Connection:
             return
         self.tell(sender, name, **more)
 
+    def tell_of(self, sender, data):
+        """Tells all whole packets; returns the rest."""
+        found, rest = packets(data)
+        for head, body, _ in found:
+            self.packet(sender, head, body)
+        return rest
+
     async def relay(self, sender, reader, writer):
         pending = b""
         try:
@@ -172,8 +123,7 @@ class Connection:
                 data = await reader.read(65536)
                 if not data:
                     break
-                pending += data
-                pending = self.split(sender, pending)
+                pending = self.tell_of(sender, pending + data)
                 writer.write(data)
                 await writer.drain()
         except (ConnectionError, asyncio.CancelledError):
@@ -181,24 +131,8 @@ class Connection:
         writer.close()
         return sender
 
-    def split(self, sender, data):
-        """Tells all whole packets; returns the rest."""
-        while len(data) >= 2:
-            fields = Fields(data)
-            try:
-                head = fields.byte()
-                size = fields.varint()
-            except IndexError:
-                return data
-            if fields.left() < size:
-                return data
-            body = fields.take(size)
-            self.packet(sender, head, body)
-            data = fields.rest()
-        return data
 
-
-async def serve(args):
+async def tap(args):
     log = open(args.log, "a", buffering=1, encoding="utf-8")
 
     async def accept(reader, writer):
@@ -208,7 +142,7 @@ async def serve(args):
         except OSError:
             # The broker is down: what the client says to nobody is told, too.
             try:
-                connection.split("client", await asyncio.wait_for(reader.read(65536), 5))
+                connection.tell_of("client", await asyncio.wait_for(reader.read(65536), 5))
             except (OSError, asyncio.TimeoutError):
                 pass
             connection.tell("broker", "END")
@@ -225,10 +159,7 @@ async def serve(args):
         writer.close()
         up_writer.close()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", args.port)
-    print(json.dumps({"ready": True}), flush=True)
-    async with server:
-        await server.serve_forever()
+    await serve(args.port, accept)
 
 
 if __name__ == "__main__":
@@ -236,4 +167,4 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--broker", type=int, required=True)
     parser.add_argument("--log", required=True)
-    asyncio.run(serve(parser.parse_args()))
+    asyncio.run(tap(parser.parse_args()))

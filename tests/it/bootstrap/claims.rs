@@ -3,7 +3,7 @@
 
 use std::os::unix::fs::DirBuilderExt;
 
-use super::kinds::broker_of;
+use super::scene::ClaimCore;
 use super::*;
 
 /// The directory that the root unit puts claims into, as it makes it.
@@ -150,32 +150,15 @@ fn a_bad_claim_is_named_and_its_token_is_nowhere() -> Result<()> {
 /// destroyed; brought once more it is called used; a static one stays, in private.
 #[test]
 fn a_claim_brings_a_gateway_to_its_core() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let mut known = json!({"key": KEY});
-    let core = Core::start(
-        directory.path(),
-        "hmac-claim",
-        &known,
-        &["--base", "/claim", "--tls", "pki"],
-    )?;
-    let (broker, tls_port) = broker_of(directory.path())?;
-    let subscriber = Subscriber::start(broker.port)?;
-    let (_pump, pump_port) = plant::start_pump(directory.path(), &[])?;
-    known["reply"] = json!({
-        "id": "gw-1",
-        "content_type": "application/toml",
-        "content": plant::small_pump_config(pump_port, &[0]),
-        "uplink": {"url": format!("mqtts://localhost:{tls_port}"), "profile": "generic"},
-    });
-    core.change(&known)?;
-    let sha256 = core.peer.ready["ca_sha256"].as_str().unwrap_or_default();
+    let mut scene = ClaimCore::start(&[])?;
+    let (sha256, port) = (scene.ca_sha256().to_owned(), scene.core.port);
     let claim = |port: u16, kind: &str| {
         format!(
             "url = \"https://localhost:{port}/claim\"\nca_sha256 = \"{sha256}\"\ntoken = \"{KEY}\"\n\
              kind = \"{kind}\"\nexternal_id = \"gw-1\"\nspread = \"0s\"\ninterface = \"no-such-if0\"\n"
         )
     };
-    let mut gateway = Gateway::new(directory.path());
+    let mut gateway = Gateway::new(scene.directory.path());
     gateway.configure("")?;
     gateway.start()?;
 
@@ -184,8 +167,10 @@ fn a_claim_brings_a_gateway_to_its_core() -> Result<()> {
     bring(&gateway, "usb", &claim(nobody, "one-time"))?;
     wait_message(&gateway, "no-such-if0, which the claim names, is not there")?;
 
-    bring(&gateway, "usb", &claim(core.port, "one-time"))?;
-    subscriber.wait("data", STEP, |got| got.count("pump") > 10)?;
+    bring(&gateway, "usb", &claim(port, "one-time"))?;
+    scene
+        .subscriber
+        .wait("data", STEP, |got| got.count("pump") > 10)?;
     wait_state(&gateway, "ready")?;
     wait_for("the end of the claim", STEP, || {
         (!gateway.data_dir().join("claim/usb.toml").exists()).then_some(())
@@ -197,19 +182,14 @@ fn a_claim_brings_a_gateway_to_its_core() -> Result<()> {
     gateway.terminate()?;
     gateway.start()?;
     wait_state(&gateway, "ready")?;
-    bring(&gateway, "usb", &claim(core.port, "one-time"))?;
+    bring(&gateway, "usb", &claim(port, "one-time"))?;
     wait_claim(&gateway, "a one-time token that was used already")?;
     wait_state(&gateway, "ready")?;
 
     // The operator gives another one, for good.
     let second = "static-token-of-the-fleet-0123456789";
-    known["key"] = json!(second);
-    core.change(&known)?;
-    bring(
-        &gateway,
-        "usb",
-        &claim(core.port, "static").replace(KEY, second),
-    )?;
+    scene.change_token(second)?;
+    bring(&gateway, "usb", &claim(port, "static").replace(KEY, second))?;
     let kept = gateway.data_dir().join("secrets/bootstrap.key");
     wait_for("the static token at its place", STEP, || {
         kept.exists().then_some(())

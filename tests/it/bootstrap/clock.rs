@@ -4,7 +4,8 @@ use std::process::Command;
 
 use anyhow::ensure;
 
-use super::kinds::{AZURE_KEY, broker_of};
+use super::kinds::AZURE_KEY;
+use super::scene::broker_of;
 use super::*;
 
 /// The shim of `shim/clock.c`, built into `directory`.

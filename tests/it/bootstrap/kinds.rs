@@ -1,7 +1,6 @@
 //! Each kind of core, as its generation documents it.
 
-use millrace_tests::ports::free_port;
-
+use super::scene::{CLAIM_STRING, ClaimCore, broker_of};
 use super::*;
 
 /// The key of the vendor's own example.
@@ -111,58 +110,19 @@ fn magistrala_with_challenge_and_proof() -> Result<()> {
     Ok(())
 }
 
-/// mosquitto with TLS, which admits holders of a certificate of the core's CA.
-pub(super) fn broker_of(directory: &Path) -> Result<(Broker, u16)> {
-    let port = free_port()?;
-    let pki = directory.join("pki");
-    let lines = format!(
-        "listener {port} 127.0.0.1\ncafile {0}/ca.pem\ncertfile {0}/broker.pem\nkeyfile {0}/broker.key\n\
-         require_certificate true\nuse_identity_as_username true",
-        pki.display()
-    );
-    Ok((Broker::start_with(directory, &lines)?, port))
-}
-
 /// From a line of text to data at a broker that wants a certificate: the key pair is made on the gateway, the token
 /// is never sent, the answer to the first claim is lost, and the confirm comes only after the connection.
 #[test]
 fn a_claim_string_becomes_an_identity() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let mut known = json!({"key": KEY, "reply": {}});
-    let more = [
-        "--base",
-        "/claim",
-        "--tls",
-        "pki",
-        "--fault",
-        "lost:1:/claims/",
-    ];
-    let core = Core::start(directory.path(), "hmac-claim", &known, &more)?;
-    let (broker, tls_port) = broker_of(directory.path())?;
-    let subscriber = Subscriber::start(broker.port)?;
-    let (_pump, pump_port) = plant::start_pump(directory.path(), &[])?;
-    known["reply"] = json!({
-        "id": "gw-1",
-        "content_type": "application/toml",
-        "content": plant::small_pump_config(pump_port, &[0]),
-        "uplink": {"url": format!("mqtts://localhost:{tls_port}"), "profile": "generic"},
-    });
-    // The reply has no uplink in its content: what the core says of it beside that is used.
-    core.change(&known)?;
-    let mut gateway = Gateway::new(directory.path());
-    let sha256 = core.peer.ready["ca_sha256"].as_str().unwrap_or_default();
-    let claim = format!(
-        "https://localhost:{}/claim#sha256={sha256}&id=gw-1&token={KEY}\n",
-        core.port
-    );
-    gateway.write("claim", &claim)?;
-    gateway.configure(
-        "[bootstrap]\nprovider = \"hmac-claim\"\nclaim_file = \"claim\"\nspread = \"0s\"\n",
-    )?;
+    let scene = ClaimCore::start(&["--fault", "lost:1:/claims/"])?;
+    let claim = scene.claim_string();
+    let mut gateway = scene.gateway()?;
     gateway.start()?;
-    subscriber.wait("data", STEP, |got| got.count("pump") > 10)?;
+    scene
+        .subscriber
+        .wait("data", STEP, |got| got.count("pump") > 10)?;
     wait_state(&gateway, "ready")?;
-    let said = core.peer.said();
+    let said = scene.core.peer.said();
     let of = |step: &str| {
         let path = format!("/claim/{step}/gw-1");
         said.iter()
@@ -186,14 +146,14 @@ fn a_claim_string_becomes_an_identity() -> Result<()> {
     let other = tempfile::tempdir()?;
     let mut thief = Gateway::new(other.path());
     thief.write("claim", &claim)?;
-    thief.configure(
-        "[bootstrap]\nprovider = \"hmac-claim\"\nclaim_file = \"claim\"\nspread = \"0s\"\n",
-    )?;
+    thief.configure(CLAIM_STRING)?;
     thief.start()?;
     let message = wait_message(&thief, "403")?;
     assert!(message.contains("used by another key"), "{message}");
     wait_for("an alarm", STEP, || {
-        core.peer
+        scene
+            .core
+            .peer
             .said()
             .iter()
             .any(|said| !said["alarm"].is_null())
@@ -206,47 +166,29 @@ fn a_claim_string_becomes_an_identity() -> Result<()> {
 /// The next certificate comes by the one before, without the token, which is gone by then.
 #[test]
 fn a_claimed_certificate_is_renewed_by_itself() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let mut known = json!({"key": KEY, "reply": {}});
     // 30 seconds of life: renewed after 20 to 23.
-    let more = ["--base", "/claim", "--tls", "pki", "--cert-days", "0.00035"];
-    let core = Core::start(directory.path(), "hmac-claim", &known, &more)?;
-    let (broker, tls_port) = broker_of(directory.path())?;
-    let subscriber = Subscriber::start(broker.port)?;
-    let (_pump, pump_port) = plant::start_pump(directory.path(), &[])?;
-    known["reply"] = json!({
-        "id": "gw-1",
-        "content_type": "application/toml",
-        "content": plant::small_pump_config(pump_port, &[0]),
-        "uplink": {"url": format!("mqtts://localhost:{tls_port}"), "profile": "generic"},
-    });
-    core.change(&known)?;
-    let mut gateway = Gateway::new(directory.path());
-    let sha256 = core.peer.ready["ca_sha256"].as_str().unwrap_or_default();
-    let url = format!("https://localhost:{}/claim", core.port);
-    gateway.write(
-        "claim",
-        &format!("{url}#sha256={sha256}&id=gw-1&token={KEY}\n"),
-    )?;
-    gateway.configure(
-        "[bootstrap]\nprovider = \"hmac-claim\"\nclaim_file = \"claim\"\nspread = \"0s\"\n",
-    )?;
+    let scene = ClaimCore::start(&["--cert-days", "0.00035"])?;
+    let mut gateway = scene.gateway()?;
     gateway.start()?;
-    subscriber.wait("data", STEP, |got| got.count("pump") > 5)?;
+    scene
+        .subscriber
+        .wait("data", STEP, |got| got.count("pump") > 5)?;
     wait_state(&gateway, "ready")?;
     assert!(!gateway.path("claim").exists());
     let certificate = gateway.data_dir().join("secrets/current/client.pem");
     let first = std::fs::read_to_string(&certificate)?;
-    let mut said = core.peer.said();
+    let mut said = scene.core.peer.said();
     wait_for("another certificate", STEP, || {
         (std::fs::read_to_string(&certificate).ok()? != first).then_some(())
     })
     .with_context(|| gateway.log())?;
-    let before = subscriber.look(|got| got.count("pump"));
-    subscriber.wait("data by the next certificate", STEP, |got| {
-        got.count("pump") > before + 5
-    })?;
-    said.extend(core.peer.said());
+    let before = scene.subscriber.look(|got| got.count("pump"));
+    scene
+        .subscriber
+        .wait("data by the next certificate", STEP, |got| {
+            got.count("pump") > before + 5
+        })?;
+    said.extend(scene.core.peer.said());
     let statuses = |step: &str| -> Vec<u64> {
         let path = format!("/claim/{step}/gw-1");
         let of = said.iter().filter(|said| said["path"] == path.as_str());
