@@ -9,89 +9,25 @@
 //! While a version is on trial, the one before stays one turn behind it, with its samples and its rows: where the trial
 //! fails, it goes on from the last window that was told, and none is missing.
 
+mod hand_over;
+mod seat;
+mod telling;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use millrace_inference::{Calibration, NotScored, Output};
-use millrace_tags::{Clock, Event, EventDetail, EventState, Moment};
+use millrace_inference::{NotScored, Output};
+use millrace_tags::{Clock, Moment};
 use tokio::sync::oneshot;
 
 use super::feed::Feeds;
 use super::publish::Publisher;
 use super::shadow::Comparison;
-use super::slot::{Done, Limit, Slot, Turn};
+use super::slot::{Limit, Slot, Turn};
 use super::trial::{Bounds, Trial};
 use super::{Model, Swapped, VersionId};
-use crate::report::{CalibrationStatus, ModelStatus, NextStatus, TakenBackStatus, TrialStatus};
-
-/// A version that fails so many windows one after the other outside a trial is stopped.
-const FAILURES_MAX: u32 = 10;
-
-/// What a version that takes over may have said before its turn comes.
-const PENDING_MAX: usize = 4_096;
-
-/// A version and what is known of it.
-pub(super) struct Seat {
-    pub(super) id: VersionId,
-    pub(super) slot: Arc<Slot>,
-    done: Done,
-    is_full: bool,
-    /// The newest record of the event that it is in.
-    event: Option<Event>,
-    /// Failed windows, one after the other.
-    failures: u32,
-    /// What it said and nobody was told of yet.
-    pending: Vec<Output>,
-    windows_shed: u64,
-    /// Processor time of a window, the newest counting most.
-    window_mean: Option<Duration>,
-    /// How far learning is; `None` where it has nothing to learn, or had no turn yet.
-    calibration: Option<Calibration>,
-}
-
-impl Seat {
-    pub(super) fn new(id: VersionId, slot: Arc<Slot>) -> Self {
-        Self {
-            id,
-            slot,
-            done: Done::NOTHING,
-            is_full: false,
-            event: None,
-            failures: 0,
-            pending: Vec::new(),
-            windows_shed: 0,
-            window_mean: None,
-            calibration: None,
-        }
-    }
-
-    fn take_note(&mut self, turn: &Turn) {
-        self.done = turn.done;
-        self.is_full = turn.is_full;
-        self.windows_shed += turn.windows_shed;
-        self.calibration = turn.calibration;
-        for spent in &turn.spent {
-            let mean = self
-                .window_mean
-                .map_or(*spent, |mean| (mean * 15 + *spent) / 16);
-            self.window_mean = Some(mean);
-        }
-    }
-
-    fn follow(&mut self, event: &Event) {
-        self.event = (event.state != EventState::End).then(|| event.clone());
-    }
-}
-
-/// A version that is to take over.
-struct Incoming {
-    seat: Seat,
-    /// The newest feed of those that it begins with.
-    from: u64,
-    on_trial: bool,
-    answer: Option<oneshot::Sender<Result<Swapped, String>>>,
-}
+use hand_over::Incoming;
+pub(super) use seat::Seat;
 
 /// A version that was taken back or stopped: for whoever keeps the shelf.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -288,179 +224,6 @@ impl Roles {
         }
     }
 
-    /// Tells what the live version said. Where it must not go on, why.
-    fn tell(&mut self, outputs: Vec<Output>) -> Option<String> {
-        let before = self.reached;
-        for output in outputs {
-            let at = time(&output);
-            if at <= before {
-                continue;
-            }
-            if let Some(why) = self.trial.as_mut().and_then(|trial| trial.judge(&output)) {
-                return Some(why);
-            }
-            let live = self.live.as_mut()?;
-            match &output {
-                Output::Score { .. } => live.failures = 0,
-                Output::NotScored { reason, .. } if is_failure(reason) => {
-                    live.failures += 1;
-                    if live.failures >= FAILURES_MAX {
-                        return Some(format!("{FAILURES_MAX} windows in a row failed: {reason}"));
-                    }
-                }
-                Output::NotScored { .. } => {}
-                Output::Event(event) => live.follow(event),
-            }
-            if let Some((_, comparison)) = &mut self.shadow {
-                comparison.live(&output);
-            }
-            self.reached = self.reached.max(at);
-            self.publisher.tell(output, &self.model);
-        }
-        None
-    }
-
-    fn incoming_turn(&mut self, turn: Turn) {
-        let Some(incoming) = &mut self.incoming else {
-            return;
-        };
-        incoming.seat.take_note(&turn);
-        let failed = turn.outputs.iter().find_map(|output| match output {
-            Output::NotScored { reason, .. } if is_failure(reason) => Some(reason.to_string()),
-            _ => None,
-        });
-        let panic = turn.panic.map(|it| format!("it failed by a panic: {it}"));
-        let no_room = (incoming.seat.pending.len() > PENDING_MAX)
-            .then(|| "the version before it did not come to an end".to_owned());
-        incoming.seat.pending.extend(turn.outputs);
-        if let Some(why) = failed.or(panic).or(no_room) {
-            self.refuse_incoming(why);
-        }
-    }
-
-    /// The version that was to take over does not.
-    fn refuse_incoming(&mut self, why: String) {
-        let Some(incoming) = self.incoming.take() else {
-            return;
-        };
-        let failed = incoming.seat.id.clone();
-        self.leave(incoming.seat);
-        self.watch(self.standby.is_some());
-        match incoming.answer {
-            Some(answer) => reply(Some(answer), Err(why)),
-            None => {
-                let goes_on = self.live.as_ref().map(|live| live.id.clone());
-                self.taken_back(failed, goes_on, why);
-            }
-        }
-    }
-
-    /// Hands over to the version that was promoted, where it is ready.
-    fn try_hand_over(&mut self) {
-        let Some(incoming) = &mut self.incoming else {
-            return;
-        };
-        if self.live.is_none() {
-            if let Some(incoming) = self.incoming.take() {
-                self.hand_over(incoming);
-            }
-            return;
-        }
-        let seat = &incoming.seat;
-        let has_window = self.live.as_ref().is_some_and(|live| live.is_full);
-        let is_caught_up = seat.done.feed >= incoming.from;
-        if !is_caught_up || (has_window && !seat.is_full) {
-            if is_caught_up {
-                reply(incoming.answer.take(), Ok(Swapped::Filling));
-            }
-            return;
-        }
-        let first = seat.pending.iter().map(time).find(|at| *at > self.reached);
-        let is_level = self.live.as_ref().is_none_or(|live| {
-            live.done.feed >= seat.done.feed || first.is_some_and(|first| self.reached >= first)
-        });
-        if is_level && let Some(incoming) = self.incoming.take() {
-            self.hand_over(incoming);
-        }
-    }
-
-    fn hand_over(&mut self, incoming: Incoming) {
-        let Incoming {
-            mut seat,
-            on_trial,
-            answer,
-            ..
-        } = incoming;
-        let pending = std::mem::take(&mut seat.pending);
-        let (past, to_come): (Vec<Output>, Vec<Output>) = pending
-            .into_iter()
-            .partition(|output| time(output) <= self.reached);
-        for output in &past {
-            if let Output::Event(event) = output {
-                seat.follow(event);
-            }
-        }
-        if let Some(standby) = self.standby.take() {
-            self.leave(standby);
-        }
-        self.trial = None;
-        let now = self.clock.now();
-        let done = seat.done;
-        tracing::info!(model = %self.name, version = %seat.id.version, on_trial, "this version scores from now on");
-        if let Some(before) = self.live.replace(seat) {
-            self.end_event(before.event.clone());
-            if on_trial {
-                before.slot.limit(Limit::Behind(done));
-                self.standby = Some(before);
-            } else {
-                self.leave(before);
-            }
-        }
-        if on_trial {
-            self.trial = Some(Trial::new(self.bounds, now));
-        }
-        self.watch(on_trial);
-        self.begin_event();
-        self.model.update(|status| {
-            status.taken_back = None;
-            "warming-up".clone_into(&mut status.state);
-            status.error = None;
-        });
-        reply(answer, Ok(Swapped::Scores));
-        if let Some(why) = self.tell(to_come) {
-            self.fail(why);
-        }
-    }
-
-    /// The event that lasted ends, since its version goes on no more.
-    fn end_event(&mut self, event: Option<Event>) {
-        let Some(event) = event else {
-            return;
-        };
-        let at = self.reached.max(event.at);
-        let end = Event {
-            state: EventState::End,
-            at,
-            end: Some(at),
-            ..event
-        };
-        self.publisher.tell(Output::Event(end), &self.model);
-    }
-
-    /// The event that the live version is in already begins for whoever hears of it.
-    fn begin_event(&mut self) {
-        let Some(event) = self.live.as_ref().and_then(|live| live.event.clone()) else {
-            return;
-        };
-        let begin = Event {
-            state: EventState::Begin,
-            at: self.reached.max(event.at),
-            end: None,
-            ..event
-        };
-        self.publisher.tell(Output::Event(begin), &self.model);
-    }
-
     /// The live version cannot go on: the one before does, where there is one.
     fn fail(&mut self, why: String) {
         let Some(failed) = self.live.take() else {
@@ -492,55 +255,6 @@ impl Roles {
         let message = format!("model {name} {} is stopped: {why}", id.version);
         self.alarm(message);
         self.model.fail(why);
-    }
-
-    /// Tells that a version is taken back, and has it kept.
-    pub(super) fn taken_back(
-        &mut self,
-        failed: VersionId,
-        goes_on: Option<VersionId>,
-        reason: String,
-    ) {
-        let name = &self.name;
-        let before = goes_on
-            .as_ref()
-            .map_or("no version", |id| id.version.as_str());
-        tracing::error!(target: "audit", who = "the trial", model = %name, version = %failed.version, goes_on = %before, error = %reason, "a promoted version is taken back");
-        let message = format!(
-            "version {} of model {name} is taken back, {before} goes on: {reason}",
-            failed.version
-        );
-        self.alarm(message);
-        let now = self.clock.timebase().utc(self.clock.now());
-        let told = TakenBackStatus {
-            version: failed.version.clone(),
-            sha256: failed.sha256.clone(),
-            reason: reason.clone(),
-            t: now.map(|now| now.unix_ms()),
-        };
-        self.model.update(|status| {
-            status.taken_back = Some(told);
-            "warming-up".clone_into(&mut status.state);
-            status.error = None;
-        });
-        self.verdicts.push(Verdict::TakenBack {
-            failed,
-            goes_on,
-            reason,
-        });
-    }
-
-    /// Something that an operator should know.
-    fn alarm(&mut self, message: String) {
-        let at = self.clock.now();
-        let event = Event {
-            state: EventState::End,
-            at,
-            start: at,
-            end: Some(at),
-            detail: EventDetail::alarm(message),
-        };
-        self.publisher.event(event);
     }
 
     fn lose_shadow(&mut self, why: &str) {
@@ -590,47 +304,6 @@ impl Roles {
             self.verdicts.push(Verdict::Proved(live.id.clone()));
         }
         self.show();
-    }
-
-    /// Brings what the local API shows up to date.
-    pub(super) fn show(&mut self) {
-        let now = self.clock.now();
-        let trial = self.trial.as_ref().map(|trial| TrialStatus {
-            left_s: trial.until.since(now).as_secs(),
-            previous: self.standby.as_ref().map(|it| it.id.version.clone()),
-        });
-        let next = self.incoming.as_ref().map(|incoming| NextStatus {
-            version: incoming.seat.id.version.clone(),
-            sha256: incoming.seat.id.sha256.clone(),
-        });
-        let shadow = self.shadow.as_ref().map(|(seat, comparison)| {
-            let mut shown = comparison.report();
-            shown.version.clone_from(&seat.id.version);
-            shown.sha256.clone_from(&seat.id.sha256);
-            shown.windows_shed_total = seat.windows_shed;
-            shown
-        });
-        let live = self.live.as_ref();
-        self.model.update(|status: &mut ModelStatus| {
-            status.trial = trial;
-            status.next = next;
-            status.shadow = shadow;
-            if let Some(live) = live {
-                status.version = Some(live.id.version.clone());
-                status.sha256 = Some(live.id.sha256.clone());
-                status.window_ms = live.window_mean.map(|mean| mean.as_secs_f64() * 1e3);
-                status.anomaly = live.event.is_some();
-                status.calibration = live.calibration.map(CalibrationStatus::from);
-            }
-        });
-        if let Some(live) = &mut self.live {
-            let windows = std::mem::take(&mut live.windows_shed);
-            let samples = live.slot.samples_shed.swap(0, Ordering::Relaxed);
-            self.model.update(|status| {
-                status.windows_shed_total += windows;
-                status.samples_shed_total += samples;
-            });
-        }
     }
 }
 
