@@ -56,6 +56,8 @@ impl Current {
 pub(crate) struct Running {
     /// What can be looked into.
     pub(crate) gateway: Arc<Gateway>,
+    /// Models that are examined and built.
+    beginning: Stage,
     polling: Stage,
     scoring: Option<RunningModels>,
     sending: Stage,
@@ -84,12 +86,20 @@ impl Stage {
     }
 }
 
+/// An examination takes less where the bundle is good; one that takes longer ends by itself, and nothing waits for it.
+const LAST_EXAMINATION_MAX: Duration = Duration::from_secs(5);
+
 /// A window is scored in milliseconds; a thread that is not done by then is left behind.
 const LAST_SCORES_MAX: Duration = Duration::from_secs(10);
 
 impl Running {
     /// Stops polling and scoring; uplinks go on and drain what is queued.
     pub(crate) async fn stop_polling(&mut self) {
+        // First, while there is polling still.
+        let begun = tokio::time::timeout(LAST_EXAMINATION_MAX, self.beginning.stop()).await;
+        if begun.is_err() {
+            tracing::warn!("a model is still examined, and is not waited for");
+        }
         self.polling.stop().await;
         if let Some(models) = self.scoring.take()
             && !models.stop(LAST_SCORES_MAX).await

@@ -21,7 +21,7 @@ pub(crate) struct Scene {
     pump: u16,
     _files: Peer,
     _pump: Peer,
-    _broker: Broker,
+    pub(crate) broker: Broker,
     _directory: tempfile::TempDir,
 }
 
@@ -66,7 +66,7 @@ impl Scene {
             pump,
             _files: files,
             _pump: pump_peer,
-            _broker: broker,
+            broker,
             _directory: directory,
         };
         scene.is_up()?;

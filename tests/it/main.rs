@@ -22,6 +22,7 @@ mod live;
 mod lost;
 mod mainflux;
 mod meanings;
+mod models;
 mod nats;
 mod opcua_restart;
 mod opcua_tools;

@@ -19,15 +19,64 @@ const GRAPH_INITIALIZER: u64 = 5;
 const GRAPH_INPUT: u64 = 11;
 const GRAPH_OUTPUT: u64 = 12;
 
+const NODE_ATTRIBUTE: u64 = 5;
+
 const FLOAT: u64 = 1;
 const INT64: u64 = 7;
 const OPSET: u64 = 17;
 const IR_VERSION: u64 = 8;
+const ATTRIBUTE_GRAPH: u64 = 5;
+const ATTRIBUTE_INTEGERS: u64 = 7;
 
 impl Graph {
     /// Adds a node without attributes.
     #[must_use]
-    pub fn node(mut self, operator: &str, inputs: &[&str], output: &str) -> Self {
+    pub fn node(self, operator: &str, inputs: &[&str], output: &str) -> Self {
+        self.add(operator, inputs, output, &[])
+    }
+
+    /// Adds a node with a list of whole numbers for an attribute.
+    #[must_use]
+    pub fn node_with(
+        self,
+        operator: &str,
+        (name, values): (&str, &[u64]),
+        inputs: &[&str],
+        output: &str,
+    ) -> Self {
+        let mut attribute = Vec::new();
+        bytes(&mut attribute, 1, name.as_bytes());
+        for value in values {
+            number(&mut attribute, 8, *value);
+        }
+        number(&mut attribute, 20, ATTRIBUTE_INTEGERS);
+        self.add(operator, inputs, output, &[attribute])
+    }
+
+    /// Adds the choice between two graphs, each of which gives one float `output` and may use what this one has.
+    #[must_use]
+    pub fn choice(self, condition: &str, yes: Graph, no: Graph, output: &str) -> Self {
+        let branch = |name: &str, graph: Graph| {
+            let mut body = graph.body;
+            bytes(&mut body, GRAPH_NAME, name.as_bytes());
+            bytes(&mut body, GRAPH_OUTPUT, &value(name, &[1]));
+            let mut attribute = Vec::new();
+            bytes(&mut attribute, 1, name.as_bytes());
+            bytes(&mut attribute, 6, &body);
+            number(&mut attribute, 20, ATTRIBUTE_GRAPH);
+            attribute
+        };
+        let branches = [branch("then_branch", yes), branch("else_branch", no)];
+        self.add("If", &[condition], output, &branches)
+    }
+
+    fn add(
+        mut self,
+        operator: &str,
+        inputs: &[&str],
+        output: &str,
+        attributes: &[Vec<u8>],
+    ) -> Self {
         let mut node = Vec::new();
         for input in inputs {
             bytes(&mut node, 1, input.as_bytes());
@@ -35,6 +84,9 @@ impl Graph {
         bytes(&mut node, 2, output.as_bytes());
         bytes(&mut node, 3, format!("n{}", self.nodes).as_bytes());
         bytes(&mut node, 4, operator.as_bytes());
+        for attribute in attributes {
+            bytes(&mut node, NODE_ATTRIBUTE, attribute);
+        }
         self.nodes += 1;
         bytes(&mut self.body, GRAPH_NODE, &node);
         self
@@ -43,17 +95,32 @@ impl Graph {
     /// Adds a constant list of whole numbers.
     #[must_use]
     pub fn integers(mut self, name: &str, values: &[i64]) -> Self {
-        let mut tensor = Vec::new();
-        number(&mut tensor, 1, values.len() as u64);
-        number(&mut tensor, 2, INT64);
-        bytes(&mut tensor, 8, name.as_bytes());
         let raw: Vec<u8> = values
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect();
-        bytes(&mut tensor, 9, &raw);
-        bytes(&mut self.body, GRAPH_INITIALIZER, &tensor);
+        self.constant(name, &[values.len() as u64], INT64, &raw);
         self
+    }
+
+    /// Adds a constant that is this number everywhere.
+    #[must_use]
+    pub fn filled(mut self, name: &str, shape: &[u64], number: f32) -> Self {
+        let count: u64 = shape.iter().product();
+        let raw: Vec<u8> = (0..count).flat_map(|_| number.to_le_bytes()).collect();
+        self.constant(name, shape, FLOAT, &raw);
+        self
+    }
+
+    fn constant(&mut self, name: &str, shape: &[u64], kind: u64, raw: &[u8]) {
+        let mut tensor = Vec::new();
+        for size in shape {
+            number(&mut tensor, 1, *size);
+        }
+        number(&mut tensor, 2, kind);
+        bytes(&mut tensor, 8, name.as_bytes());
+        bytes(&mut tensor, 9, raw);
+        bytes(&mut self.body, GRAPH_INITIALIZER, &tensor);
     }
 
     /// The file, for a window of this shape.

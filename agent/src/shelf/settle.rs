@@ -55,6 +55,12 @@ impl Shelf {
         settled
     }
 
+    /// Whether the configured bundle is none that was taken, so that it must be examined.
+    pub(crate) fn lacks(&self, model: &config::Model) -> bool {
+        let taken = self.state().ok().and_then(|state| state.configured);
+        digest(&model.bundle).is_ok_and(|digest| taken != Some(digest))
+    }
+
     /// The state; one that cannot be read is set aside, and the shelf begins anew.
     fn usable_state(&self, trouble: &mut Vec<String>) -> State {
         match self.state() {

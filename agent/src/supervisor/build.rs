@@ -119,9 +119,6 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
             None
         }
     };
-    for (settings, model) in config.models.iter().zip(&models) {
-        versions::begin(settings, model, &config).await;
-    }
     builder.keep_totals();
     builder.keep_delivered();
     let uplinks: Vec<Arc<Uplink>> = config.uplinks.iter().map(Uplink::new).collect();
@@ -143,8 +140,14 @@ pub(crate) async fn start(startup: Startup) -> Result<Running, StartError> {
         bootstrap,
     });
     builder.uplinks(&gateway, outboxes, &journal);
+    let mut beginning = Stage::default();
+    let (begun, shutdown) = (gateway.clone(), beginning.shutdown.clone());
+    beginning.spawn("models".to_owned(), async move {
+        versions::begin_all(&begun, &shutdown).await;
+    });
     Ok(Running {
         gateway,
+        beginning,
         polling: builder.polling,
         scoring,
         sending: builder.sending,

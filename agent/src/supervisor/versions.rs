@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use millrace_inference::{Builtin, Bundle, Detector, ModelSpec, Trust};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use crate::apply::Outcome;
 use crate::config::{self, Config};
 use crate::device::chain;
 use crate::gateway::Gateway;
-use crate::model::{Built, Model, Swapped, TakeVerdict, Verdict};
+use crate::model::{Built, Model, Swapped, TakeVerdict, Verdict, VersionId};
 use crate::shelf::{Shelf, State, Step};
 
 /// Real models are built in some 0.3 s.
@@ -20,8 +21,29 @@ const MODEL_BUILD_MAX: Duration = Duration::from_secs(20);
 /// The program may be started so often within a trial; then it may be the version that ends it.
 const TRIAL_STARTS_MAX: u32 = 3;
 
+/// Has all models begin, while everything else runs already. What must be examined first comes last: that may take minutes.
+pub(super) async fn begin_all(gateway: &Gateway, shutdown: &CancellationToken) {
+    let config = &gateway.config;
+    let all: Vec<_> = config.models.iter().zip(&gateway.models).collect();
+    let (asked, data_dir) = (config.models.clone(), config.gateway.data_dir.clone());
+    let is_new = move |model: &config::Model| {
+        model.detector.is_none() && Shelf::of(&data_dir, &model.name).lacks(model)
+    };
+    let new = tokio::task::spawn_blocking(move || asked.iter().map(is_new).collect::<Vec<_>>());
+    let new = new.await.unwrap_or_else(|_| vec![true; all.len()]);
+    for turn in [false, true] {
+        for ((settings, model), is_new) in all.iter().zip(&new) {
+            if *is_new == turn && !shutdown.is_cancelled() {
+                // Whoever promotes another version waits.
+                let _changing = model.changing.lock().await;
+                begin(settings, model, config).await;
+            }
+        }
+    }
+}
+
 /// Has the version score that the shelf says. A bundle that cannot be used leaves a model that says why.
-pub(super) async fn begin(settings: &config::Model, model: &Model, config: &Config) {
+async fn begin(settings: &config::Model, model: &Model, config: &Config) {
     let data_dir = &config.gateway.data_dir;
     if let Some(detector) = &settings.detector {
         let mut spec = detector.spec();
@@ -40,7 +62,7 @@ pub(super) async fn begin(settings: &config::Model, model: &Model, config: &Conf
         }
     };
     let shelf = Shelf::of(&config.gateway.data_dir, &settings.name);
-    match previous_on_trial(&shelf, &built, (settings, config)).await {
+    match previous_on_trial(&shelf, built.id().clone(), (settings, config)).await {
         None => model.begin(built, false),
         Some((previous, starts)) if starts > TRIAL_STARTS_MAX => {
             let (failed, goes_on) = (built.id().clone(), previous.id().clone());
@@ -66,7 +88,7 @@ pub(super) async fn begin(settings: &config::Model, model: &Model, config: &Conf
 /// The version to go back to, and how often the program was started, where this one is on trial still.
 async fn previous_on_trial(
     shelf: &Shelf,
-    built: &Built,
+    id: VersionId,
     of: (&config::Model, &Config),
 ) -> Option<(Built, u32)> {
     let found = shelf.start_in_trial().unwrap_or_else(|error| {
@@ -74,7 +96,7 @@ async fn previous_on_trial(
         None
     });
     let (previous, starts) = found?;
-    if built.id().shelf.as_deref() == Some(previous.as_str()) {
+    if id.shelf.as_deref() == Some(previous.as_str()) {
         return None;
     }
     let previous = build_installed(shelf, previous, of).await;

@@ -69,8 +69,13 @@ fn configure(gateway: &Gateway, server: &Server) -> Result<()> {
 
 /// How far this share of the moments is off the grid that fits them, at most.
 pub(super) fn off_grid(moments: &[Instant], share: f64) -> f64 {
+    percentile(&mut offsets(moments), share)
+}
+
+/// How far each of the moments is off the grid that fits them, milliseconds.
+pub(super) fn offsets(moments: &[Instant]) -> Vec<f64> {
     let Some(&first) = moments.first() else {
-        return f64::NAN;
+        return Vec::new();
     };
     let interval = INTERVAL.as_secs_f64() * 1e3;
     let since = |moment: &Instant| moment.duration_since(first).as_secs_f64() * 1e3;
@@ -81,7 +86,7 @@ pub(super) fn off_grid(moments: &[Instant], share: f64) -> f64 {
         .collect();
     let middle = percentile(&mut off, 0.5);
     off.iter_mut().for_each(|off| *off = (*off - middle).abs());
-    percentile(&mut off, share)
+    off
 }
 
 pub(super) fn sleep_evenly(span: Duration) -> Vec<Instant> {

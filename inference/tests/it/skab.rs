@@ -119,8 +119,9 @@ fn scores_equal_those_of_onnxruntime() {
     assert_eq!(flips, 0);
 }
 
-/// The detector that needs no file, as it is on the gateway: trained on the first 400 rows, its threshold from the same rows.
-fn pca(decision: DecisionRule) -> Monitor {
+/// The detector that needs no file, as it is on the gateway: trained on the first 400 rows; its limits come from the same rows, and
+/// `threshold` is in terms of them.
+fn pca(threshold: f64, decision: DecisionRule) -> Monitor {
     let input = |role: &&str| Input {
         role: (*role).to_owned(),
         unit: String::new(),
@@ -146,7 +147,7 @@ fn pca(decision: DecisionRule) -> Monitor {
             min_good_share: 0.9,
             normalisation: None,
         },
-        threshold: Threshold::Fixed(1.0),
+        threshold: Threshold::Fixed(threshold),
         decision,
     };
     Monitor::of(&settings.spec(), Builtin::new(&settings))
@@ -186,20 +187,34 @@ fn the_detector_without_a_file_finds_the_faults() {
         eprintln!("skipped: no SKAB data; MILLRACE_SKAB names its folder");
         return;
     };
-    for (rule, watchful) in [(decision(1, 1, 1), false), (decision(5, 5, 5), true)] {
+    // Each row by itself; what an operator has for the convolutional autoencoder (tests/it/skab.rs); the same, and the factor by
+    // which learned thresholds are above what was seen. No rule knows the file that it is used on.
+    let operator = decision(5, 30, 10);
+    let rules = [
+        (1.0, decision(1, 1, 1), None),
+        (1.0, operator.clone(), Some(4)),
+        (4.0 / 3.0, operator, Some(3)),
+    ];
+    for (threshold, rule, most) in rules {
         let (mut interval, mut causal) = (Counts::default(), Counts::default());
-        let (mut covered, mut begun, mut false_starts) = (0, 0, 0);
+        let (mut covered, mut begun, mut early) = (0, 0, 0);
+        let mut delays = Vec::new();
         for experiment in 0..16 {
             let rows = read(&data.join(format!("valve1/{experiment}.csv")), b';', 1..10);
-            let (evaluation, labels) = evaluate(pca(rule.clone()), &rows);
+            let (evaluation, labels) = evaluate(pca(threshold, rule.clone()), &rows);
             // The last window of the training has a score, too.
             assert_eq!(evaluation.windows.len(), 1 + labels.len());
             let figures = Figures::new(&evaluation, &labels);
             interval += figures.interval;
             causal += figures.causal;
             begun += figures.detected();
-            false_starts += figures.false_starts;
-            let anomaly = figures.anomalies[0];
+            let anomaly = &figures.anomalies[0];
+            delays.extend(anomaly.delay.map(|(_, rows)| rows));
+            let trained = labels[0].at;
+            let told = evaluation.episodes.iter().map(|episode| episode.told_at);
+            early += told
+                .filter(|told| (trained..anomaly.from).contains(told))
+                .count();
             covered += usize::from(evaluation.episodes.iter().any(|episode| {
                 episode.told_at <= anomaly.to && episode.end.is_none_or(|end| end > anomaly.from)
             }));
@@ -212,14 +227,18 @@ fn the_detector_without_a_file_finds_the_faults() {
                 counts.missed_alarm_rate().unwrap() * 100.0
             )
         };
+        delays.sort_unstable();
         eprintln!(
-            "PCA, {rule:?}: an event covers {covered} of 16 faults (in {begun} it begins there), {false_starts} begin elsewhere; \
-             interval labels: {}; causal: {}",
+            "PCA, threshold {threshold:.2}, median of {}, {} windows: an event is open in {covered} of 16 faults (in {begun} it is told \
+             there, {:?} rows after the first labelled one in the median), {early} are told before one; interval labels: {}; causal: {}",
+            rule.smoothing,
+            rule.on,
+            delays.get(delays.len() / 2),
             told(&interval),
             told(&causal)
         );
         assert!(covered >= 14, "{covered}");
-        assert!(causal.f1().unwrap() > 0.7);
-        assert!(!watchful || false_starts < 20, "{false_starts}");
+        assert!(causal.f1().unwrap() > 0.65);
+        assert!(most.is_none_or(|most| early <= most), "{early}");
     }
 }
