@@ -13,7 +13,7 @@ use tract_onnx::pb::type_proto::Value as TypeValue;
 use tract_onnx::prelude::Framework as _;
 
 use crate::bundle::sha256;
-use crate::onnx::BuildError;
+use crate::onnx::{BuildError, RefusedOperator, refused_operators};
 
 /// Keys of `metadata_props` that a draft takes: lists are divided by commas.
 pub const METADATA: [&str; 8] = [
@@ -37,6 +37,8 @@ pub struct Draft {
     pub manifest: String,
     /// What the file does not say: each as one sentence.
     pub open: Vec<String>,
+    /// Operators that do not run here, as [`crate::Detector::build`] would refuse them.
+    pub refused: Vec<RefusedOperator>,
 }
 
 /// What a model file says of itself.
@@ -68,7 +70,9 @@ pub fn draft(
         text: String::new(),
         open: Vec::new(),
     };
+    let refused = refused_operators(&proto, &writer.wanted_outputs());
     writer.head(name);
+    writer.refused(&refused);
     writer.model(file, &sha256(onnx));
     writer.rest();
     if let Some((file, bytes)) = golden {
@@ -83,6 +87,7 @@ pub fn draft(
     Ok(Draft {
         manifest: writer.text,
         open: writer.open,
+        refused,
     })
 }
 
@@ -202,6 +207,31 @@ impl Writer {
         ));
     }
 
+    /// Before a person fills in what would not help.
+    fn refused(&mut self, refused: &[RefusedOperator]) {
+        if refused.is_empty() {
+            return;
+        }
+        self.line("# DOES NOT RUN HERE: export the model again without");
+        for operator in refused {
+            for line in operator.to_string().lines() {
+                self.line(&format!("#   {line}"));
+            }
+        }
+        self.line("");
+    }
+
+    /// The outputs that are the score and the inputs' parts in it, as far as names tell.
+    fn wanted_outputs(&self) -> Vec<String> {
+        let named = |name: &str| self.told.outputs.iter().find(|it| it.as_str() == name);
+        let score = named("score").or(self.told.outputs.first());
+        score
+            .into_iter()
+            .chain(named("contribution"))
+            .cloned()
+            .collect()
+    }
+
     fn model(&mut self, file: &str, digest: &str) {
         let roles = self.list("roles");
         let (input, dimensions) = self.told.input.clone().unwrap_or_default();
@@ -269,9 +299,8 @@ impl Writer {
     }
 
     fn rest(&mut self) {
-        let named = |name: &str| self.told.outputs.iter().find(|it| it.as_str() == name);
-        let score = named("score").or(self.told.outputs.first()).cloned();
-        let contribution = named("contribution").cloned();
+        let mut wanted = self.wanted_outputs().into_iter();
+        let (score, contribution) = (wanted.next(), wanted.next());
         let others = self.told.outputs.join(", ");
         self.line(&format!(
             "\n[output]                        # the model has: {others}"
@@ -360,6 +389,28 @@ mod tests {
             Some("contribution")
         );
         assert_eq!(manifest.golden.unwrap().sha256, sha256(golden));
+    }
+
+    #[test]
+    fn operators_that_do_not_run_are_told_at_once() {
+        let drafted = draft("model.onnx", &model("operators"), None, "pump").unwrap();
+        let names: Vec<&str> = drafted
+            .refused
+            .iter()
+            .map(|it| it.operator.as_str())
+            .collect();
+        assert_eq!(names, ["DequantizeLinear", "QuantizeLinear"]);
+        let told = "# DOES NOT RUN HERE: export the model again without\n#   DequantizeLinear";
+        assert!(drafted.manifest.contains(told), "{}", drafted.manifest);
+        assert!(
+            drafted
+                .manifest
+                .contains("#     hint: export the model in single precision")
+        );
+        // The draft is a draft none the less.
+        assert!(drafted.manifest.contains("[model]"));
+        let drafted = draft("model.onnx", &model("magnitude"), None, "pump").unwrap();
+        assert!(drafted.refused.is_empty() && !drafted.manifest.contains("NOT RUN"));
     }
 
     #[test]

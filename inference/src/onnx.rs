@@ -9,19 +9,23 @@ mod admit;
 mod allow;
 mod bounds;
 mod error;
+mod guard;
 mod ops;
 mod pick;
 mod prune;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use tract_onnx::pb;
 use tract_onnx::prelude::*;
 
 pub use allow::RefusedOperator;
 use error::panic_message;
 pub use error::{BuildError, Cause, ScoreError};
+use guard::TooLarge;
 pub use ops::OperatorError;
 use pick::Pick;
 
@@ -82,8 +86,7 @@ impl Detector {
 
     fn build_unproved(bundle: &Bundle) -> Result<Self, BuildError> {
         let manifest = bundle.manifest();
-        let mut onnx = tract_onnx::onnx().with_ignore_value_info(true);
-        ops::register(&mut onnx);
+        let onnx = guard::engine();
         let mut proto = onnx
             .proto_model_for_read(&mut bundle.model())
             .map_err(|error| BuildError::Decode(error.into()))?;
@@ -156,9 +159,9 @@ impl Detector {
 
     /// The outputs of the graph for one window.
     fn run(&self, window: &[f32]) -> Result<Vec<Vec<f64>>, ScoreError> {
-        let values = self.prepare(window)?;
+        self.check(window)?;
         let run = || -> TractResult<Vec<Vec<f64>>> {
-            let input = Tensor::from_shape(&self.shape, &values)?;
+            let input = Tensor::from_shape(&self.shape, &self.prepare(window))?;
             // A fresh state for each window: see the module's documentation.
             let outputs = self.plan.run(tvec!(input.into_tvalue()))?;
             outputs.iter().map(numbers).collect()
@@ -172,32 +175,43 @@ impl Detector {
         }
     }
 
-    /// Normalises a window and brings it into the layout of the model.
-    fn prepare(&self, window: &[f32]) -> Result<Vec<f32>, ScoreError> {
+    fn check(&self, window: &[f32]) -> Result<(), ScoreError> {
         if window.len() != self.rows * self.inputs {
             return Err(ScoreError::WindowSize {
                 expected: self.rows * self.inputs,
                 actual: window.len(),
             });
         }
-        if let Some(index) = window.iter().position(|value| !value.is_finite()) {
-            return Err(ScoreError::NotFinite { index });
+        // Over all of them, which compilers turn into wide instructions; a search for the first ends at each value.
+        if window
+            .iter()
+            .fold(true, |all, value| all & value.is_finite())
+        {
+            return Ok(());
         }
-        let at = |row: usize, input: usize| {
-            let value = window[row * self.inputs + input];
-            match &self.normalisation {
-                Some(normalisation) => normalise(normalisation, input, value),
-                None => value,
-            }
-        };
-        Ok(match self.layout {
-            Layout::Ntf | Layout::Nf => (0..window.len())
-                .map(|i| at(i / self.inputs, i % self.inputs))
-                .collect(),
-            Layout::Nft => (0..window.len())
-                .map(|i| at(i % self.rows, i / self.rows))
-                .collect(),
+        let index = window.iter().position(|value| !value.is_finite());
+        Err(ScoreError::NotFinite {
+            index: index.unwrap_or_default(),
         })
+    }
+
+    /// Normalises a window and brings it into the layout of the model.
+    fn prepare<'a>(&self, window: &'a [f32]) -> Cow<'a, [f32]> {
+        let mut window = Cow::Borrowed(window);
+        if let Some(normalisation) = &self.normalisation {
+            for row in window.to_mut().chunks_exact_mut(self.inputs) {
+                for (input, value) in row.iter_mut().enumerate() {
+                    *value = normalise(normalisation, input, *value);
+                }
+            }
+        }
+        match self.layout {
+            Layout::Ntf | Layout::Nf => window,
+            Layout::Nft => (0..self.inputs)
+                .flat_map(|input| window[input..].iter().step_by(self.inputs))
+                .copied()
+                .collect(),
+        }
     }
 
     /// Runs one window of a plausible kind and checks the sizes of what comes out.
@@ -276,16 +290,34 @@ impl Detector {
     }
 }
 
+/// The operators that these outputs hang on and that do not run here. [`Detector::build`] refuses them in the same words.
+pub(crate) fn refused_operators(
+    model: &pb::ModelProto,
+    outputs: &[String],
+) -> Vec<RefusedOperator> {
+    let mut graph = model.graph.clone().unwrap_or_default();
+    let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
+    prune::prune(&mut graph, &outputs);
+    allow::refused(&graph)
+}
+
 fn engine(step: &'static str) -> impl FnOnce(TractError) -> BuildError {
-    move |error| match error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<OperatorError>())
-    {
-        Some(fault) => BuildError::Operator(fault.clone()),
-        None => BuildError::Engine {
-            step,
-            source: error.into(),
-        },
+    move |error| {
+        let fault = error
+            .chain()
+            .find_map(|it| it.downcast_ref::<OperatorError>());
+        let size = error.chain().find_map(|it| it.downcast_ref::<TooLarge>());
+        match (fault, size) {
+            (Some(fault), _) => BuildError::Operator(fault.clone()),
+            (_, Some(TooLarge { place, what })) => BuildError::TooLarge {
+                place: place.clone(),
+                what: what.clone(),
+            },
+            _ => BuildError::Engine {
+                step,
+                source: error.into(),
+            },
+        }
     }
 }
 
@@ -299,6 +331,14 @@ fn normalise(normalisation: &Normalisation, input: usize, value: f32) -> f32 {
 }
 
 fn numbers(output: &TValue) -> TractResult<Vec<f64>> {
+    if output.datum_type() == DatumType::F32 {
+        let plain = output.try_as_plain_ram()?;
+        return Ok(plain
+            .as_slice::<f32>()?
+            .iter()
+            .map(|it| f64::from(*it))
+            .collect());
+    }
     let output = output.cast_to::<f64>()?;
     Ok(output
         .to_plain_array_view::<f64>()?

@@ -37,7 +37,7 @@ const SUPPORTED: &[&str] = &[
 const CLASSIC: &[&str] = &[
     "ArrayFeatureExtractor", "Binarizer", "Imputer", "LabelEncoder", "LinearClassifier",
     "LinearRegressor", "Normalizer", "SVMClassifier", "SVMRegressor", "Scaler",
-    "TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap",
+    "TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor", "ZipMap",
 ];
 
 /// Whether an operator runs here.
@@ -117,7 +117,6 @@ fn visit(
 
 fn hint(domain: &str, operator: &str) -> &'static str {
     match operator {
-        "TreeEnsemble" => "convert with target_opset={'': 17, 'ai.onnx.ml': 3}",
         "OneHotEncoder" | "DictVectorizer" | "FeatureVectorizer" | "CategoryMapper"
         | "StringNormalizer" => {
             "inputs are numbers here; leave the encoding of categories and texts out of the pipeline"
@@ -180,8 +179,8 @@ mod tests {
         let refused = refused(&graph(&[
             ("", "MatMul"),
             ("ai.onnx.ml", "Scaler"),
-            ("ai.onnx.ml", "TreeEnsemble"),
-            ("ai.onnx.ml", "TreeEnsemble"),
+            ("ai.onnx.ml", "OneHotEncoder"),
+            ("ai.onnx.ml", "OneHotEncoder"),
             ("", "DequantizeLinear"),
             ("com.microsoft", "FusedMatMul"),
         ]));
@@ -190,12 +189,12 @@ mod tests {
             names,
             [
                 "DequantizeLinear",
-                "ai.onnx.ml.TreeEnsemble",
+                "ai.onnx.ml.OneHotEncoder",
                 "com.microsoft.FusedMatMul"
             ]
         );
         assert!(refused[0].hint.contains("single precision"));
-        assert!(refused[1].hint.contains("ai.onnx.ml"));
+        assert!(refused[1].hint.contains("categories"));
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! How large a graph's tensors may become.
 //!
 //! A damaged file can ask for tensors of any size, and a program whose memory is refused ends. So sizes that the file tells are
-//! looked at before the engine sees them, and all others once the engine has worked out the shapes, before anything runs.
+//! looked at before the engine sees them, those that the graph computes while the engine works them out ([`super::guard`]), and all
+//! others once it has, before anything runs. What has no size until it runs is refused.
 
 use std::collections::HashMap;
 
 use tract_onnx::pb;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::ops::logic::IfThenElse;
+use tract_onnx::tract_core::ops::scan::Scan;
 
 use super::error::BuildError;
 
 /// Elements of one tensor: far above what a window needs, 64 MiB in single precision.
-const ELEMENTS_MAX: u64 = 1 << 24;
+pub(super) const ELEMENTS_MAX: u64 = 1 << 24;
 
 /// Elements of all tensors of a graph together.
 const ALL_ELEMENTS_MAX: u64 = 1 << 26;
@@ -138,19 +141,42 @@ fn product(sizes: impl Iterator<Item = u64>) -> u64 {
     sizes.fold(1, |product, size| product.saturating_mul(size))
 }
 
+/// How many elements a tensor of these lengths has; nothing where one is below 0.
+pub(super) fn elements(lengths: &[i64]) -> Option<u64> {
+    let lengths: Option<Vec<u64>> = lengths.iter().map(|it| u64::try_from(*it).ok()).collect();
+    lengths.map(|lengths| product(lengths.into_iter()))
+}
+
 /// What the engine worked out.
 pub(super) fn check_shapes(graph: &TypedModel) -> Result<(), BuildError> {
-    let mut all: u64 = 0;
+    check_typed(graph, &mut 0, 0)
+}
+
+fn check_typed(graph: &TypedModel, all: &mut u64, depth: usize) -> Result<(), BuildError> {
     for node in graph.nodes() {
         for output in &node.outputs {
-            let dims = output.fact.shape.as_concrete().unwrap_or_default();
+            let shape = &output.fact.shape;
+            let Some(dims) = shape.as_concrete() else {
+                return Err(BuildError::OpenShape {
+                    node: node.name.clone(),
+                    shape: format!("{shape:?}"),
+                });
+            };
             let elements = product(dims.iter().map(|dim| *dim as u64));
-            all = all.saturating_add(elements);
-            if elements > ELEMENTS_MAX || all > ALL_ELEMENTS_MAX {
+            *all = all.saturating_add(elements);
+            if elements > ELEMENTS_MAX || *all > ALL_ELEMENTS_MAX {
                 return Err(too_large(
                     &node.name,
                     format!("an output of the shape {dims:?}"),
                 ));
+            }
+        }
+        let scan = node.op_as::<Scan>().map(|scan| &scan.body);
+        let choice = node.op_as::<IfThenElse>();
+        let bodies = choice.map(|it| [&it.then_body, &it.else_body]);
+        for body in bodies.into_iter().flatten().chain(scan) {
+            if depth < DEPTH_MAX {
+                check_typed(body, all, depth + 1)?;
             }
         }
     }

@@ -37,6 +37,16 @@ pub enum BuildError {
         /// What it asks for.
         what: String,
     },
+    /// How large a tensor is hangs on the values of a window: no limit could be kept then.
+    #[error(
+        "how large {node:?} is becomes known only when it runs: {shape}\nhint: export with a fixed batch of 1 and fixed shapes"
+    )]
+    OpenShape {
+        /// The node.
+        node: String,
+        /// As far as the engine knows it.
+        shape: String,
+    },
     /// A transposition names an axis twice, or one that is not there: the file is damaged.
     #[error(
         "perm of Transpose {node:?} is {perm:?}, which is no permutation\nhint: export the model again"

@@ -6,11 +6,13 @@
 
 mod attribute;
 mod convolution;
+mod dense;
 mod error;
 mod kernel;
 mod labels;
 mod linear;
 mod matrix;
+mod mean;
 mod post;
 mod prepare;
 mod recurrent;
@@ -27,7 +29,9 @@ pub use error::OperatorError;
 pub(super) fn register(onnx: &mut Onnx) {
     let operators = &mut onnx.op_register;
     convolution::register(operators);
+    dense::register(operators);
     linear::register(operators);
+    mean::register(operators);
     prepare::register(operators);
     recurrent::register(operators);
     reduce::register(operators);

@@ -79,6 +79,56 @@ fn what_is_no_tar_is_refused() {
     ));
 }
 
+/// Headers that promise far more than there is cost nothing: what is not there is not read, and no room is made for it.
+#[test]
+fn a_tar_that_promises_too_much_is_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("bomb.tar");
+    let header = |size: u64, kind: tar::EntryType| {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("model.toml").unwrap();
+        header.set_size(size);
+        header.set_entry_type(kind);
+        header
+    };
+    let refused = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        Bundle::load(&path).unwrap_err()
+    };
+    // A file of a terabyte, of which a block is there.
+    let mut huge = header(1 << 40, tar::EntryType::Regular);
+    huge.set_cksum();
+    let error = refused(&[huge.as_bytes().as_slice(), &[b'x'; 512]].concat());
+    assert!(matches!(error, BundleError::Archive { .. }), "{error}");
+    // The same as a file with holes, which a block can stand for.
+    let mut holes = header(512, tar::EntryType::GNUSparse);
+    let gnu = holes.as_gnu_mut().unwrap();
+    gnu.set_real_size(1 << 40);
+    gnu.sparse[0].set_offset((1 << 40) - 512);
+    gnu.sparse[0].set_length(512);
+    holes.set_cksum();
+    let error = refused(&[holes.as_bytes().as_slice(), &[b'x'; 512], &[0; 1024]].concat());
+    assert!(matches!(error, BundleError::Missing { .. }), "{error}");
+    // Many files.
+    let mut tar = tar::Builder::new(Vec::new());
+    for i in 0..300 {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        tar.append_data(&mut header, format!("file{i}"), [].as_slice())
+            .unwrap();
+    }
+    let error = refused(&tar.into_inner().unwrap());
+    assert!(
+        chain(&error).contains("more than 256 entries"),
+        "{}",
+        chain(&error)
+    );
+    // A file beyond the limit, without its blocks on disk.
+    File::create(&path).unwrap().set_len(65 << 20).unwrap();
+    let error = Bundle::load(&path).unwrap_err();
+    assert!(matches!(error, BundleError::TooLarge { .. }), "{error}");
+}
+
 #[test]
 fn missing_files_are_named() {
     let place = tempfile::tempdir().unwrap();

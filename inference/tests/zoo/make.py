@@ -540,7 +540,127 @@ def tree_nodes(**change):
     return by_hand([node]), "score", "rows"
 
 
+def svc_three_classes():
+    from sklearn.svm import SVC
+
+    model = SVC(probability=True, random_state=0, kernel="poly", coef0=1.0).fit(TRAIN[:200], THREE[:200])
+    return skl(model, "probabilities[2]", options={"zipmap": False})
+
+
+def svc_three_classes_raw():
+    """What the machine says of each pair of classes, by one operator without a sigmoid."""
+    from sklearn.svm import SVC
+
+    model = SVC(decision_function_shape="ovo").fit(TRAIN[:200], THREE[:200])
+    node = helper.make_node("SVMClassifier", ["window"], ["label", "score"], domain="ai.onnx.ml", classlabels_ints=[0, 1, 2],
+                            coefficients=model.dual_coef_.reshape(-1).astype(np.float32).tolist(), kernel_type="RBF",
+                            kernel_params=[float(model._gamma), 0.0, 3.0], rho=model.intercept_.astype(np.float32).tolist(),
+                            support_vectors=model.support_vectors_.reshape(-1).astype(np.float32).tolist(),
+                            vectors_per_class=model.n_support_.tolist())
+    return by_hand([node]), "score[1]", "rows"
+
+
+def tree_ensemble(**change):
+    """The newer operator for trees, as its converters will write it; of the same forest as `iforest_one_ensemble`, in fewer trees."""
+    proto, score, windows = iforest_one_ensemble(trees=30, samples=32)
+    old = {a.name: helper.get_attribute_value(a) for a in proto.graph.node[0].attribute}
+    keys = list(zip(old["nodes_treeids"], old["nodes_nodeids"]))
+    branches = {key: i for i, key in enumerate(key for key, mode in zip(keys, old["nodes_modes"]) if mode != b"LEAF")}
+    leaves = {key: i for i, key in enumerate(zip(old["target_treeids"], old["target_nodeids"]))}
+    rows = {name: [] for name in ["featureids", "splits", "truenodeids", "trueleafs", "falsenodeids", "falseleafs"]}
+    for i, (tree, node) in enumerate(keys):
+        if (tree, node) not in branches:
+            continue
+        rows["featureids"].append(old["nodes_featureids"][i])
+        rows["splits"].append(old["nodes_values"][i])
+        for side in ["true", "false"]:
+            child = (tree, old[f"nodes_{side}nodeids"][i])
+            rows[f"{side}nodeids"].append(leaves[child] if child in leaves else branches[child])
+            rows[f"{side}leafs"].append(int(child in leaves))
+    splits = numpy_helper.from_array(np.array(rows.pop("splits"), np.float32))
+    attributes = {"nodes_splits": splits, **{f"nodes_{name}": values for name, values in rows.items()},
+                  "nodes_modes": numpy_helper.from_array(np.zeros(len(branches), np.uint8)),
+                  "leaf_targetids": [0] * len(leaves), "n_targets": 1, "aggregate_function": 1, "post_transform": 0,
+                  "leaf_weights": numpy_helper.from_array(np.array(old["target_weights"], np.float32)),
+                  "tree_roots": [branches[(tree, 0)] for tree in range(30)]}
+    proto.graph.node[0].CopyFrom(helper.make_node("TreeEnsemble", ["window"], ["exponent"], domain="ai.onnx.ml", **{**attributes, **change}))
+    for opset in proto.opset_import:
+        opset.version = 5 if opset.domain == "ai.onnx.ml" else 21
+    return proto, score, windows
+
+
+def peepholes():
+    rng = np.random.default_rng(0)
+    shapes = {"w": [1, 16, INPUTS], "r": [1, 16, 4], "b": [1, 32], "p": [1, 12]}
+    weights = [numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name) for name, shape in shapes.items()]
+    weights.append(numpy_helper.from_array(np.array([0], np.int64), "first"))
+    nodes = [helper.make_node("Unsqueeze", ["window", "first"], ["steps"]),
+             helper.make_node("LSTM", ["steps", "w", "r", "b", "", "", "", "p"], ["score"], hidden_size=4, name="cell")]
+    return by_hand(nodes, weights), "score[0]", "rows"
+
+
+# Sizes that no list of constants in the file tells: each model is some hundred bytes, and asks for gigabytes.
+
+
+def of_length(*nodes, **values):
+    """A graph in which `length` is 32768 times 32768."""
+    weights = {"side": np.array([1 << 15]), "zero": np.array(0), "one": np.array(1), "first": np.array([0]), "ones": np.array([1]), **values}
+    used = {name for node in nodes for name in node.input} | {"side"}
+    weights = [numpy_helper.from_array(value, name) for name, value in weights.items() if name in used]
+    return by_hand([helper.make_node("Mul", ["side", "side"], ["length"]), *nodes], weights), "score[0]", "rows"
+
+
+def grows(operator, inputs, before=(), **more):
+    node = helper.make_node(operator, inputs, ["large"], name="grows", **more)
+    return [*before, node, helper.make_node("ReduceMax", ["large"], ["score"], keepdims=0)]
+
+
+def join(*parts):
+    return helper.make_node("Concat", parts, ["shape"], axis=0)
+
+
+def scalar():
+    return helper.make_node("Squeeze", ["length"], ["scalar"])
+
+
+def doubling():
+    nodes = [helper.make_node("ConstantOfShape", ["size"], ["x0"])]
+    nodes += [helper.make_node("Concat", [f"x{i}"] * 2, [f"x{i + 1}"], axis=0, name=f"double{i}") for i in range(12)]
+    return of_length(*nodes, helper.make_node("ReduceMax", ["x12"], ["score"], keepdims=0), size=np.array([1 << 20]))
+
+
+def many():
+    """No tensor is large; all are."""
+    nodes, names = [], []
+    for i in range(20):
+        names.append(f"x{i}")
+        nodes.append(helper.make_node("ConstantOfShape", ["size"], [names[-1]], name=f"part{i}",
+                                      value=numpy_helper.from_array(np.array([i], np.float32))))
+    return of_length(*nodes, helper.make_node("Max", names, ["most"]), helper.make_node("ReduceMax", ["most"], ["score"], keepdims=0),
+                     size=np.array([1 << 20]))
+
+
+def inner():
+    small = helper.make_graph([helper.make_node("ReduceMax", ["window"], ["other"], keepdims=0)], "small", [],
+                              [helper.make_tensor_value_info("other", TensorProto.FLOAT, [])])
+    large = helper.make_graph(grows("ConstantOfShape", ["length"]), "large", [],
+                              [helper.make_tensor_value_info("score", TensorProto.FLOAT, [])])
+    large.node[-1].output[0] = large.output[0].name = "inner"
+    nodes = [helper.make_node("ReduceMax", ["window"], ["most"], keepdims=0), helper.make_node("Greater", ["most", "limit"], ["is_high"]),
+             helper.make_node("If", ["is_high"], ["score"], then_branch=large, else_branch=small)]
+    return of_length(*nodes, limit=np.array(0.5, np.float32))
+
+
+def from_values():
+    return of_length(*grows("Range", ["zero", "count", "one"],
+                            [helper.make_node("ReduceSum", ["window"], ["sum"], keepdims=0),
+                             helper.make_node("Cast", ["sum"], ["count"], to=TensorProto.INT64)])[:-1],
+                     helper.make_node("Cast", ["large"], ["floats"], to=TensorProto.FLOAT),
+                     helper.make_node("ReduceMax", ["floats"], ["score"], keepdims=0))
+
+
 MODELS = {
+    "svc_three_classes": svc_three_classes, "svc_three_classes_raw": svc_three_classes_raw, "tree_ensemble": tree_ensemble,
     "iforest": iforest, "scaler_iforest": scaler_iforest, "iforest_one_ensemble": iforest_one_ensemble, "ocsvm": ocsvm,
     "scaler_ocsvm": scaler_ocsvm, "sgd_ocsvm": sgd_ocsvm, "svr": svr, "svc": svc,
     "svc_probability": svc_probability, "scaler_pca": scaler_pca,
@@ -556,6 +676,9 @@ MODELS = {
     **{f"{name}_dynamo_open": (lambda name=name: torch_model(name, "open")) for name in ["conv_ae", "lstm_ae_repeat"]},
 }
 
+# What is said of a size that the graph computes.
+HUGE = ["grows", "too much memory", "one window at a time"]
+
 # What the refusal must say: what it is, and the way out.
 REFUSED = {
     "no-quantised": (quantised, ["DynamicQuantizeLinear", "single precision"]),
@@ -569,6 +692,30 @@ REFUSED = {
     "no-tree-two-parents": (lambda: tree_nodes(nodes_falsenodeids=[2, 2, 0, 0, 0]), ["two parents"]),
     "no-tree-child": (lambda: tree_nodes(nodes_falsenodeids=[2, 9, 0, 0, 0]), ["child 9, which is not there"]),
     "no-tree-feature": (lambda: tree_nodes(nodes_featureids=[0, 8, 0, 0, 0]), ["feature 8; the input has 8"]),
+    "no-tree-ensemble-circle": (lambda: tree_ensemble(tree_roots=[0, 0]), ["TreeEnsemble", "two parents, or is two roots"]),
+    "no-tree-ensemble-membership": (lambda: tree_ensemble(membership_values=numpy_helper.from_array(np.array([1.0], np.float32))),
+                                    ["TreeEnsemble", "membership_values", "target_opset"]),
+    "no-peepholes": (peepholes, ["LSTM", "peepholes", "PyTorch"]),
+    "no-size-expand": (lambda: of_length(*grows("Expand", ["window", "shape"], [join("length", "ones")])), HUGE),
+    "no-size-tile": (lambda: of_length(*grows("Tile", ["window", "shape"], [join("length", "ones")])), HUGE),
+    "no-size-constant-of-shape": (lambda: of_length(*grows("ConstantOfShape", ["length"])), HUGE),
+    "no-size-pad": (lambda: of_length(*grows("Pad", ["window", "shape"], [join("first", "first", "length", "first")])), HUGE),
+    "no-size-range": (lambda: of_length(*grows("Range", ["zero", "scalar", "one"], [scalar()])), HUGE),
+    "no-size-one-hot": (lambda: of_length(*grows("OneHot", ["one", "scalar", "values"], [scalar()]), values=np.array([0.0, 1.0], np.float32)),
+                        HUGE),
+    "no-size-resize": (lambda: of_length(*grows("Resize", ["picture", "", "", "shape"],
+                                                [helper.make_node("Unsqueeze", ["window", "front"], ["picture"]),
+                                                 join("ones", "ones", "ones", "length")]), front=np.array([0, 1])), HUGE),
+    "no-size-outer": (lambda: of_length(*grows("Add", ["column", "row"],
+                                               [helper.make_node("Expand", ["ones", "tall"], ["column"]),
+                                                helper.make_node("Expand", ["ones", "wide"], ["row"])]),
+                                        tall=np.array([1 << 16, 1]), wide=np.array([1, 1 << 16])), HUGE),
+    "no-size-gathered": (lambda: of_length(*grows("Expand", ["window", "shape"], [helper.make_node("Gather", ["table", "places"], ["shape"])]),
+                                           table=np.maximum(np.arange(1 << 10) << 20, 1), places=np.array([1000, 0])), HUGE),
+    "no-size-doubling": (doubling, ["double", "too much memory"]),
+    "no-size-many": (many, ["too much memory"]),
+    "no-size-inner": (inner, HUGE),
+    "no-size-from-values": (from_values, ["grows", "known only when it runs", "fixed shapes"]),
     "no-tree-target": (lambda: tree_nodes(target_ids=[0, 1, 0]), ["target_ids has 1; expected 0 to 0"]),
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use millrace_inference::{MANIFEST_FILE, draft, sha256};
+use millrace_inference::{Draft, MANIFEST_FILE, draft, sha256};
 use serde::Serialize;
 use toml_edit::{DocumentMut, Item, value};
 
@@ -13,7 +13,7 @@ use crate::cli::{Failure, Global, output, show};
 /// Draft the manifest of a model file
 ///
 /// Writes model.toml beside the file, with what the file says of itself (operator set, names, shapes, `metadata_props`), digests, and a
-/// comment wherever a person must fill something in. golden.json beside it is taken as golden vectors. A manifest that is there
+/// comment wherever a person must fill something in. Operators that do not run here are named, each with the way out. golden.json beside it is taken as golden vectors. A manifest that is there
 /// already is not touched; `--update` only writes the digests of its files anew.
 #[derive(Debug, Args)]
 pub(crate) struct NewArgs {
@@ -33,6 +33,8 @@ struct Written {
     manifest: PathBuf,
     /// What is to be filled in.
     open: Vec<String>,
+    /// Operators that do not run here, each with the way out.
+    refused: Vec<String>,
 }
 
 impl NewArgs {
@@ -42,7 +44,7 @@ impl NewArgs {
             _ => PathBuf::from("."),
         };
         let manifest = directory.join(MANIFEST_FILE);
-        let open = match (manifest.exists(), self.update) {
+        let (open, refused) = match (manifest.exists(), self.update) {
             (true, false) => {
                 return Err(Failure::new(format!("{} exists", manifest.display()))
                     .hint("--update writes the digests in it anew; remove it to have another one drafted")
@@ -50,11 +52,19 @@ impl NewArgs {
             }
             (_, true) => {
                 update(&directory, &manifest)?;
-                Vec::new()
+                (Vec::new(), Vec::new())
             }
-            (false, false) => self.draft(&directory, &manifest)?,
+            (false, false) => {
+                let drafted = self.draft(&directory, &manifest)?;
+                let refused = drafted.refused.iter().map(ToString::to_string);
+                (drafted.open, refused.collect())
+            }
         };
-        let written = Written { manifest, open };
+        let written = Written {
+            manifest,
+            open,
+            refused,
+        };
         if global.json {
             output::json(&written)?;
         } else {
@@ -63,7 +73,7 @@ impl NewArgs {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn draft(&self, directory: &Path, manifest: &Path) -> anyhow::Result<Vec<String>> {
+    fn draft(&self, directory: &Path, manifest: &Path) -> anyhow::Result<Draft> {
         let onnx = read(&self.model)?;
         let golden = directory.join(GOLDEN_FILE);
         let golden = golden.exists().then(|| read(&golden)).transpose()?;
@@ -75,7 +85,7 @@ impl NewArgs {
             Failure::new(format!("{} is no model", self.model.display())).because(error)
         })?;
         write(manifest, &drafted.manifest)?;
-        Ok(drafted.open)
+        Ok(drafted)
     }
 }
 
@@ -123,6 +133,12 @@ fn write(path: &Path, text: &str) -> anyhow::Result<()> {
 
 fn render(written: &Written) -> String {
     let mut text = format!("{} is written.\n", written.manifest.display());
+    if !written.refused.is_empty() {
+        text.push_str("The model does not run here. Export it again without these operators:\n");
+    }
+    for operator in &written.refused {
+        text.push_str(&show::bullet("- ", operator));
+    }
     if !written.open.is_empty() {
         text.push_str("To be filled in, else the bundle does not load:\n");
     }

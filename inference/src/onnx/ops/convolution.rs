@@ -3,45 +3,34 @@
 //! The engine's are made for pictures: for the few channels of a window, its own take several times as long as onnxruntime. Those
 //! over more axes, or in groups, stay the engine's.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use tract_onnx::Onnx;
-use tract_onnx::model::ParsingContext;
 use tract_onnx::pb::NodeProto;
 use tract_onnx::tract_hir::internal::*;
 
 use super::attribute;
-use super::kernel::{Folded, Form, Kernel, Operators, build, floats};
+use super::kernel::{Folded, Form, Kernel, Operators, build, engines, floats};
 use super::matrix::add_product;
 use super::wide::{self, Wide};
 
 pub(super) fn register(operators: &mut Operators) {
-    operators.insert("Conv", |context, node| one_axis_or(context, node, "Conv"));
-    operators.insert("ConvTranspose", |context, node| {
-        one_axis_or(context, node, "ConvTranspose")
-    });
+    for name in ["Conv", "ConvTranspose"] {
+        operators.insert(name, |context, node| {
+            if is_plain(node) {
+                build(node, read)
+            } else {
+                engines(context, node)
+            }
+        });
+    }
 }
 
-fn one_axis_or(
-    context: &ParsingContext<'_>,
-    node: &NodeProto,
-    name: &str,
-) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
-    static ENGINE: OnceLock<Onnx> = OnceLock::new();
+fn is_plain(node: &NodeProto) -> bool {
     let kernel = attribute::ints(node, "kernel_shape").unwrap_or_default();
-    let is_plain = attribute::text(node, "auto_pad", "NOTSET").is_ok_and(|pad| pad == "NOTSET")
+    kernel.len() == 1
+        && attribute::text(node, "auto_pad", "NOTSET").is_ok_and(|pad| pad == "NOTSET")
         && attribute::int(node, "group", 1).is_ok_and(|group| group == 1)
-        && attribute::ints(node, "output_shape").is_ok_and(|shape| shape.is_empty());
-    if kernel.len() == 1 && is_plain {
-        return build(node, read);
-    }
-    let engine = ENGINE.get_or_init(tract_onnx::onnx);
-    let builder = engine
-        .op_register
-        .0
-        .get(name)
-        .context("the engine has no convolution")?;
-    builder(context, node)
+        && attribute::ints(node, "output_shape").is_ok_and(|shape| shape.is_empty())
 }
 
 /// Larger sizes would be refused anyway.

@@ -1,10 +1,11 @@
 //! The frame that makes a kernel an operator of the engine.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use tract_onnx::model::OnnxOpRegister;
-use tract_onnx::pb::NodeProto;
+use tract_onnx::Onnx;
+use tract_onnx::model::{OnnxOpRegister, ParsingContext};
+use tract_onnx::pb::{NodeProto, TensorProto};
 use tract_onnx::tract_hir::internal::*;
 
 use super::error::OperatorError;
@@ -75,6 +76,14 @@ pub(super) fn build(
     node: &NodeProto,
     read: Read,
 ) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    build_with(node, read)
+}
+
+/// The same, with what is known of the node already.
+pub(super) fn build_with(
+    node: &NodeProto,
+    read: impl FnOnce(&NodeProto) -> Result<Arc<dyn Kernel>, String>,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
     let kernel = read(node).map_err(|problem| OperatorError {
         operator: node.op_type.clone(),
         node: node.name.clone(),
@@ -89,6 +98,23 @@ pub(super) fn build(
         outputs: outputs.map(|(place, _)| place).collect(),
     };
     Ok((expand(own), vec![]))
+}
+
+/// The node as the engine has it, for what a kernel of ours is no gain for.
+pub(super) fn engines(
+    context: &ParsingContext<'_>,
+    node: &NodeProto,
+) -> TractResult<(Box<dyn InferenceOp>, Vec<String>)> {
+    static ENGINE: OnceLock<Onnx> = OnceLock::new();
+    let engine = ENGINE.get_or_init(tract_onnx::onnx);
+    let builder = engine.op_register.0.get(&node.op_type);
+    builder.context("the engine has no such operator")?(context, node)
+}
+
+/// A constant of the graph that is being read.
+pub(super) fn initializer<'a>(context: &ParsingContext<'a>, name: &str) -> Option<&'a TensorProto> {
+    let graph = context.parent_graphs.last()?;
+    graph.initializer.iter().find(|tensor| tensor.name == name)
 }
 
 /// A kernel in the graph.

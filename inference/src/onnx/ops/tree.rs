@@ -11,6 +11,7 @@ use super::kernel::{Operators, register};
 
 pub(super) fn register(operators: &mut Operators) {
     register!(operators,
+        "TreeEnsemble" => regressor::read_newer,
         "TreeEnsembleRegressor" => regressor::read,
         "TreeEnsembleClassifier" => classifier::read,
     );

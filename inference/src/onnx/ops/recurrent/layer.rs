@@ -87,9 +87,9 @@ pub(super) fn read(node: &NodeProto) -> Result<Arc<dyn Kernel>, String> {
         if name.is_empty() {
             continue;
         }
-        *places
-            .get_mut(place)
-            .ok_or("it has peepholes, which do not run here")? = Some(given);
+        *places.get_mut(place).ok_or(
+            "it has peepholes; use a cell without them, as those of PyTorch and Keras are",
+        )? = Some(given);
         given += 1;
     }
     let hidden = attribute::index("hidden_size", attribute::int(node, "hidden_size", 0)?)?;

@@ -1,5 +1,6 @@
-//! `SVMClassifier` with two classes, as scikit-learn's SVC and NuSVC export it.
+//! `SVMClassifier`, as scikit-learn's SVC and NuSVC export it: one machine for each pair of classes.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use tract_onnx::pb::NodeProto;
@@ -9,104 +10,161 @@ use super::machine::Machine;
 use crate::onnx::ops::attribute;
 use crate::onnx::ops::kernel::{Form, Kernel, floats, rows_and_columns};
 use crate::onnx::ops::labels::Labels;
+use crate::onnx::ops::post::largest;
+
+/// Pairs of them are what costs.
+const CLASSES_MAX: usize = 64;
 
 #[derive(Debug)]
 struct Classifier {
     machine: Machine,
+    /// The vectors of each class.
+    classes: Vec<Range<usize>>,
+    /// For each vector its weight against each of the other classes: rows as long as there are vectors.
     weights: Vec<f32>,
-    rho: f32,
-    /// The sigmoid that makes a probability of the score.
-    sigmoid: Option<(f32, f32)>,
+    /// One for each pair of classes.
+    rhos: Vec<f32>,
+    /// The sigmoids that make probabilities of the scores, one for each pair; or none.
+    sigmoids: Vec<(f32, f32)>,
     labels: Labels,
 }
 
 pub(super) fn read(node: &NodeProto) -> Result<Arc<dyn Kernel>, String> {
     let labels = Labels::read(node, "classlabels_ints", "classlabels_strings")?;
-    if labels.len() != 2 {
+    let count = labels.len();
+    if !(2..=CLASSES_MAX).contains(&count) {
         return Err(format!(
-            "it has {} classes; expected 2 (use TreeEnsembleClassifier or a network for more)",
-            labels.len()
+            "it has {count} classes; expected 2 to {CLASSES_MAX}"
         ));
     }
     if attribute::text(node, "post_transform", "NONE")? != "NONE" {
         return Err("post_transform is not NONE".to_owned());
     }
-    let [rho] = attribute::floats(node, "rho")? else {
-        return Err("rho has no or several values; expected one for two classes".to_owned());
-    };
-    let mut supports: usize = 0;
-    for count in attribute::ints(node, "vectors_per_class")? {
-        supports = supports.saturating_add(attribute::index("vectors_per_class", *count)?);
+    let sizes = attribute::ints(node, "vectors_per_class")?;
+    attribute::expect_len("vectors_per_class", sizes.len(), count)?;
+    let (mut classes, mut supports) = (Vec::with_capacity(count), 0_usize);
+    for size in sizes {
+        let end = supports.saturating_add(attribute::index("vectors_per_class", *size)?);
+        classes.push(supports..end);
+        supports = end;
     }
     let weights = attribute::floats(node, "coefficients")?.to_vec();
-    attribute::expect_len("coefficients", weights.len(), supports)?;
-    let sigmoid = match (
-        attribute::floats(node, "prob_a")?,
-        attribute::floats(node, "prob_b")?,
-    ) {
-        ([], []) => None,
-        ([a], [b]) => Some((*a, *b)),
-        _ => {
-            return Err(
-                "prob_a and prob_b have several values; expected one each for two classes"
-                    .to_owned(),
-            );
-        }
+    let expected = supports.saturating_mul(count - 1);
+    attribute::expect_len("coefficients", weights.len(), expected)?;
+    let pairs = count * (count - 1) / 2;
+    let of_pairs = |name| {
+        let values = attribute::floats(node, name)?;
+        attribute::expect_len(name, values.len(), pairs).map(|()| values.to_vec())
+    };
+    let sigmoids = match attribute::floats(node, "prob_a")? {
+        [] => vec![],
+        _ => of_pairs("prob_a")?
+            .into_iter()
+            .zip(of_pairs("prob_b")?)
+            .collect(),
     };
     Ok(Arc::new(Classifier {
         machine: Machine::read(node, "support_vectors", supports)?,
+        classes,
         weights,
-        rho: *rho,
-        sigmoid,
+        rhos: of_pairs("rho")?,
+        sigmoids,
         labels,
     }))
 }
 
 impl Classifier {
-    /// The score of each class, and the label's place.
-    fn row(&self, row: &[f32]) -> ([f32; 2], usize) {
-        let near = self.machine.similarities(row);
-        let sum: f64 = near
-            .zip(&self.weights)
-            .map(|(near, weight)| near * f64::from(*weight))
-            .sum();
-        let score = (sum + f64::from(self.rho)) as f32;
-        // Above 0 speaks for the first class.
-        let label = usize::from(score <= 0.0);
-        let scores = match self.sigmoid {
-            Some((a, b)) => {
-                let x = f64::from(score) * f64::from(a) + f64::from(b);
-                let first = (1.0 / (1.0 + x.exp())).clamp(1e-7, 1.0 - 1e-7);
-                couple(first as f32)
-            }
-            // As onnxruntime has it, though the first class's is then below 0 where its label is chosen.
-            None => [-score, score],
+    fn has_probabilities(&self) -> bool {
+        !self.sigmoids.is_empty()
+    }
+
+    /// How many scores a row has: those of the classes, or of their pairs.
+    fn columns(&self) -> usize {
+        match self.labels.len() {
+            2 => 2,
+            classes if self.has_probabilities() => classes,
+            _ => self.rhos.len(),
+        }
+    }
+
+    /// The score of each pair of classes: above 0 speaks for the first of them.
+    fn pairs(&self, row: &[f32]) -> Vec<f32> {
+        let near: Vec<f64> = self.machine.similarities(row).collect();
+        let sum = |class: usize, against: usize| -> f64 {
+            let of_class = self.classes[class].clone();
+            let weights = &self.weights[against * near.len()..][of_class.clone()];
+            let pairs = near[of_class].iter().zip(weights);
+            pairs.map(|(near, weight)| near * f64::from(*weight)).sum()
         };
-        (scores, label)
+        let count = self.labels.len();
+        let pairs = (0..count).flat_map(|i| (i + 1..count).map(move |j| (i, j)));
+        // A class has no weights against itself: those against later ones stand one row before.
+        pairs
+            .zip(&self.rhos)
+            .map(|((i, j), rho)| (sum(i, j - 1) + sum(j, i) + f64::from(*rho)) as f32)
+            .collect()
+    }
+
+    /// The scores, and the label's place.
+    fn row(&self, row: &[f32]) -> (Vec<f32>, usize) {
+        let count = self.labels.len();
+        let pairs = self.pairs(row);
+        if !self.has_probabilities() {
+            let mut votes = vec![0.0; count];
+            let places = (0..count).flat_map(|i| (i + 1..count).map(move |j| (i, j)));
+            for ((i, j), score) in places.zip(&pairs) {
+                votes[if *score > 0.0 { i } else { j }] += 1.0;
+            }
+            return match pairs.as_slice() {
+                // As onnxruntime has it, though the first class's is then below 0 where its label is chosen.
+                [score] => (vec![-score, *score], usize::from(*score <= 0.0)),
+                _ => (pairs, largest(&votes)),
+            };
+        }
+        // How likely the one class is against the other, for each two.
+        let mut against = vec![vec![0.0; count]; count];
+        let places = (0..count).flat_map(|i| (i + 1..count).map(move |j| (i, j)));
+        for (((i, j), score), (a, b)) in places.zip(&pairs).zip(&self.sigmoids) {
+            let x = f64::from(*score) * f64::from(*a) + f64::from(*b);
+            against[i][j] = (1.0 / (1.0 + x.exp())).clamp(1e-7, 1.0 - 1e-7) as f32;
+            against[j][i] = 1.0 - against[i][j];
+        }
+        let shares = couple(&against);
+        let label = match pairs.as_slice() {
+            [score] => usize::from(*score <= 0.0),
+            _ => largest(&shares),
+        };
+        (shares, label)
     }
 }
 
-/// The probabilities of both classes from what the sigmoid says of the first: the method of Wu, Lin and Weng for any number of classes,
-/// which stops early, so that the result is some thousandths off; this is what onnxruntime and scikit-learn's exports give.
-fn couple(first: f32) -> [f32; 2] {
-    let second = 1.0 - first;
-    let q = [
-        [second * second, -second * first],
-        [-second * first, first * first],
-    ];
-    let mut p = [0.5_f32; 2];
+/// The probabilities of all classes from those of each against each other: the method of Wu, Lin and Weng, which stops early, so that
+/// the result is some thousandths off; this is what onnxruntime and scikit-learn's exports give.
+fn couple(against: &[Vec<f32>]) -> Vec<f32> {
+    let count = against.len();
+    let mut q = vec![vec![0.0_f32; count]; count];
+    for i in 0..count {
+        for j in (0..count).filter(|j| *j != i) {
+            q[i][i] += against[j][i] * against[j][i];
+            q[i][j] = -against[j][i] * against[i][j];
+        }
+    }
+    let mut p = vec![1.0 / count as f32; count];
     for _ in 0..100 {
-        let mut of = q.map(|row| row[0] * p[0] + row[1] * p[1]);
-        let mut all = p[0] * of[0] + p[1] * of[1];
-        let error = (of[0] - all).abs().max((of[1] - all).abs());
-        if error < 0.005 / 2.0 {
+        let row = |row: &Vec<f32>| row.iter().zip(&p).map(|(q, p)| q * p).sum::<f32>();
+        let mut of: Vec<f32> = q.iter().map(row).collect();
+        let mut all: f32 = p.iter().zip(&of).map(|(p, of)| p * of).sum();
+        let error = of
+            .iter()
+            .fold(0.0_f32, |most, of| most.max((of - all).abs()));
+        if error < 0.005 / count as f32 {
             break;
         }
-        for i in 0..2 {
+        for i in 0..count {
             let step = (all - of[i]) / q[i][i];
             p[i] += step;
             all = (all + step * (step * q[i][i] + 2.0 * of[i])) / (1.0 + step) / (1.0 + step);
-            for j in 0..2 {
+            for j in 0..count {
                 of[j] = (of[j] + step * q[i][j]) / (1.0 + step);
                 p[j] /= 1.0 + step;
             }
@@ -123,7 +181,7 @@ impl Kernel for Classifier {
     fn forms(&self, inputs: &[Form]) -> Result<Vec<Form>, String> {
         let (rows, columns) = rows_and_columns(inputs.first())?;
         attribute::expect_len("each support vector", self.machine.features, columns)?;
-        Ok(vec![Form::i64([rows]), Form::f32([rows, 2])])
+        Ok(vec![Form::i64([rows]), Form::f32([rows, self.columns()])])
     }
 
     fn run(&self, inputs: &[TValue]) -> TractResult<Vec<Tensor>> {
@@ -137,7 +195,7 @@ impl Kernel for Classifier {
         }
         Ok(vec![
             tensor1(&labels),
-            Tensor::from_shape(&[labels.len(), 2], &all)?,
+            Tensor::from_shape(&[labels.len(), self.columns()], &all)?,
         ])
     }
 }

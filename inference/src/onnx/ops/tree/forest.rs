@@ -35,6 +35,23 @@ impl Mode {
             }
         })
     }
+
+    /// As `TreeEnsemble` has it.
+    fn of_number(number: u8) -> Result<Self, String> {
+        Ok(match number {
+            0 => Self::LessOrEqual,
+            1 => Self::Less,
+            2 => Self::GreaterOrEqual,
+            3 => Self::Greater,
+            4 => Self::Equal,
+            5 => Self::NotEqual,
+            other => {
+                return Err(format!(
+                    "nodes_modes has {other}; expected 0 (BRANCH_LEQ) to 5 (BRANCH_NEQ); convert with target_opset={{'': 17, 'ai.onnx.ml': 3}}"
+                ));
+            }
+        })
+    }
 }
 
 /// A node, or a leaf, whose `yes..no` are then its weights.
@@ -71,23 +88,100 @@ impl Forest {
         attribute::refuse_tensors(node)?;
         let table = Table::read(node)?;
         let weights = leaf_weights(node, leaf, targets, &table)?;
+        let roots = table.roots()?;
+        let forest = Self::of(&table.rows, &weights, &roots)?;
+        // With one parent for each node and all trees laid, what is missing hangs on itself.
+        let count = table.rows.modes.len();
+        if forest.nodes.len() != count {
+            return Err(circle(count - forest.nodes.len(), count));
+        }
+        Ok(forest)
+    }
+
+    /// Reads the nodes of a `TreeEnsemble`, which has its leaves apart.
+    pub(super) fn read_newer(node: &NodeProto, targets: usize) -> Result<Self, String> {
+        let features = attribute::ints(node, "nodes_featureids")?;
+        let count = features.len();
+        let column = |name| {
+            let column = attribute::ints(node, name)?;
+            attribute::expect_len(name, column.len(), count).map(|()| column)
+        };
+        let of_leaves = attribute::ints(node, "leaf_targetids")?;
+        let leaf_weights = attribute::tensor_floats(node, "leaf_weights")?;
+        attribute::expect_len("leaf_weights", leaf_weights.len(), of_leaves.len())?;
+        let values = attribute::tensor_floats(node, "nodes_splits")?;
+        attribute::expect_len("nodes_splits", values.len(), count)?;
+        let modes = attribute::tensor_bytes(node, "nodes_modes")?;
+        attribute::expect_len("nodes_modes", modes.len(), count)?;
+        let missing = attribute::ints(node, "nodes_missing_value_tracks_true")?;
+        if !missing.is_empty() {
+            column("nodes_missing_value_tracks_true")?;
+        }
+        let mut modes: Vec<Mode> = modes
+            .into_iter()
+            .map(Mode::of_number)
+            .collect::<Result<_, _>>()?;
+        modes.extend(std::iter::repeat_n(Mode::Leaf, of_leaves.len()));
+        let roots: Vec<usize> = attribute::ints(node, "tree_roots")?
+            .iter()
+            .map(|root| child("tree_roots", *root, 0, count))
+            .collect::<Result<_, _>>()?;
+        let side = |name, is_leaf| -> Result<Vec<usize>, String> {
+            let (ids, is_leaf) = (column(name)?, column(is_leaf)?);
+            let pairs = ids.iter().zip(is_leaf);
+            pairs
+                .map(|(id, is_leaf)| match is_leaf {
+                    0 => child(name, *id, 0, count),
+                    _ => child(name, *id, count, of_leaves.len()),
+                })
+                .collect()
+        };
+        let yes = side("nodes_truenodeids", "nodes_trueleafs")?;
+        let no = side("nodes_falsenodeids", "nodes_falseleafs")?;
+        let mut is_taken = vec![false; count];
+        // A leaf may serve several nodes.
+        for place in roots
+            .iter()
+            .chain(&yes)
+            .chain(&no)
+            .filter(|it| **it < count)
+        {
+            if std::mem::replace(&mut is_taken[*place], true) {
+                return Err(format!("node {place} has two parents, or is two roots"));
+            }
+        }
+        let mut weights = vec![Vec::new(); count];
+        for (target, weight) in of_leaves.iter().zip(leaf_weights) {
+            let target = target_of("leaf_targetids", *target, targets)?;
+            weights.push(vec![Weight { target, weight }]);
+        }
+        let rows = Rows {
+            features,
+            values: &values,
+            missing,
+            modes,
+            children: yes.into_iter().zip(no).collect(),
+        };
+        let forest = Self::of(&rows, &weights, &roots)?;
+        let laid = forest.nodes.iter().filter(|it| it.mode != Mode::Leaf);
+        match count - laid.count() {
+            0 if count > 0 => Ok(forest),
+            0 => Err("there is no tree".to_owned()),
+            missing => Err(circle(missing, count)),
+        }
+    }
+
+    /// The trees with these roots; no node is reached from two places.
+    fn of(rows: &Rows<'_>, weights: &[Vec<Weight>], roots: &[usize]) -> Result<Self, String> {
         let mut forest = Self {
-            nodes: Vec::with_capacity(table.modes.len()),
+            nodes: Vec::with_capacity(rows.modes.len()),
             roots: Vec::new(),
             weights: Vec::new(),
             features: 0,
         };
-        for root in table.roots()? {
-            let place = forest.lay(&table, &weights, root)?;
+        for root in roots {
+            let place = forest.lay(rows, weights, *root)?;
             forest.roots.push(place);
-        }
-        // With one parent for each node and all trees laid, what is missing hangs on itself.
-        if forest.nodes.len() != table.modes.len() {
-            return Err(format!(
-                "{} of {} nodes are reached from no root: the trees hold a circle",
-                table.modes.len() - forest.nodes.len(),
-                table.modes.len()
-            ));
         }
         Ok(forest)
     }
@@ -95,7 +189,7 @@ impl Forest {
     /// Lays one tree, each node before its children; gives the place of the root.
     fn lay(
         &mut self,
-        table: &Table<'_>,
+        rows: &Rows<'_>,
         weights: &[Vec<Weight>],
         root: usize,
     ) -> Result<u32, String> {
@@ -111,22 +205,22 @@ impl Forest {
                 None => {}
             }
             let mut node = Node {
-                value: table.values[from],
+                value: rows.values.get(from).copied().unwrap_or_default(),
                 feature: 0,
                 yes: 0,
                 no: 0,
-                mode: table.modes[from],
-                missing_is_yes: table.missing.get(from) == Some(&1),
+                mode: rows.modes[from],
+                missing_is_yes: rows.missing.get(from) == Some(&1),
             };
             if node.mode == Mode::Leaf {
                 node.yes = place(self.weights.len())?;
                 self.weights.extend(&weights[from]);
                 node.no = place(self.weights.len())?;
             } else {
-                let feature = attribute::index("nodes_featureids", table.features[from])?;
+                let feature = attribute::index("nodes_featureids", rows.features[from])?;
                 self.features = self.features.max(feature.saturating_add(1));
                 node.feature = place(feature)?;
-                let (yes, no) = table.children[from];
+                let (yes, no) = rows.children[from];
                 let here = self.nodes.len();
                 open.push((no, Some((here, false))));
                 open.push((yes, Some((here, true))));
@@ -176,17 +270,39 @@ impl Forest {
     }
 }
 
-/// The columns of the file, checked one by one.
-struct Table<'a> {
-    /// Where each tree's nodes stand, by tree and number of the node.
-    places: HashMap<(i64, i64), usize>,
-    trees: &'a [i64],
+fn circle(missing: usize, count: usize) -> String {
+    format!("{missing} of {count} nodes are reached from no root: the trees hold a circle")
+}
+
+/// The place of what the file names by its number, after `before` others.
+fn child(name: &str, id: i64, before: usize, count: usize) -> Result<usize, String> {
+    let place = usize::try_from(id).ok().filter(|id| *id < count);
+    let place = place.ok_or_else(|| format!("{name} has {id}; there are {count}"))?;
+    Ok(before + place)
+}
+
+fn target_of(name: &str, target: i64, targets: usize) -> Result<u32, String> {
+    let place = u32::try_from(target).ok();
+    let place = place.filter(|place| (*place as usize) < targets);
+    place.ok_or_else(|| format!("{name} has {target}; expected 0 to {}", targets - 1))
+}
+
+/// What is known of each node and leaf; leaves that stand apart stand behind, and have modes only.
+struct Rows<'a> {
     features: &'a [i64],
     values: &'a [f32],
     missing: &'a [i64],
     modes: Vec<Mode>,
     /// Which stand for yes and no; of a leaf, nothing.
     children: Vec<(usize, usize)>,
+}
+
+/// The columns of the file, checked one by one.
+struct Table<'a> {
+    /// Where each tree's nodes stand, by tree and number of the node.
+    places: HashMap<(i64, i64), usize>,
+    trees: &'a [i64],
+    rows: Rows<'a>,
 }
 
 impl<'a> Table<'a> {
@@ -235,19 +351,21 @@ impl<'a> Table<'a> {
         Ok(Self {
             places,
             trees,
-            features,
-            values,
-            missing,
-            modes,
-            children,
+            rows: Rows {
+                features,
+                values,
+                missing,
+                modes,
+                children,
+            },
         })
     }
 
     /// The root of each tree, in the order of the file. No node has two parents.
     fn roots(&self) -> Result<Vec<usize>, String> {
-        let mut is_child = vec![false; self.modes.len()];
-        for (place, (yes, no)) in self.children.iter().enumerate() {
-            if self.modes[place] == Mode::Leaf {
+        let mut is_child = vec![false; self.rows.modes.len()];
+        for (place, (yes, no)) in self.rows.children.iter().enumerate() {
+            if self.rows.modes[place] == Mode::Leaf {
                 continue;
             }
             for child in [*yes, *no] {
@@ -290,11 +408,11 @@ fn leaf_weights(
     attribute::expect_len(&name("nodeids"), ids.len(), trees.len())?;
     attribute::expect_len(&name("ids"), of.len(), trees.len())?;
     attribute::expect_len(&name("weights"), values.len(), trees.len())?;
-    let mut weights = vec![Vec::new(); table.modes.len()];
+    let mut weights = vec![Vec::new(); table.rows.modes.len()];
     for i in 0..trees.len() {
         let place = table.places.get(&(trees[i], ids[i])).copied();
         let place = place
-            .filter(|place| table.modes[*place] == Mode::Leaf)
+            .filter(|place| table.rows.modes[*place] == Mode::Leaf)
             .ok_or_else(|| {
                 format!(
                     "{} speaks of node {} of tree {}, which is no leaf",
@@ -303,17 +421,7 @@ fn leaf_weights(
                     trees[i]
                 )
             })?;
-        let target = u32::try_from(of[i])
-            .ok()
-            .filter(|target| (*target as usize) < targets);
-        let target = target.ok_or_else(|| {
-            format!(
-                "{} has {}; expected 0 to {}",
-                name("ids"),
-                of[i],
-                targets - 1
-            )
-        })?;
+        let target = target_of(&name("ids"), of[i], targets)?;
         weights[place].push(Weight {
             target,
             weight: values[i],

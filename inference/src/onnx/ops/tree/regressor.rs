@@ -1,4 +1,4 @@
-//! `TreeEnsembleRegressor`.
+//! `TreeEnsembleRegressor`, and `TreeEnsemble`, which takes its place in newer exports.
 
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ enum Aggregate {
 
 #[derive(Debug)]
 struct Regressor {
+    name: &'static str,
     forest: Forest,
     targets: usize,
     base: Vec<f32>,
@@ -31,13 +32,18 @@ struct Regressor {
 /// More targets than any ensemble of the kind that gives one score for a window.
 const TARGETS_MAX: usize = 4096;
 
-pub(super) fn read(node: &NodeProto) -> Result<Arc<dyn Kernel>, String> {
+fn read_targets(node: &NodeProto) -> Result<usize, String> {
     let targets = attribute::index("n_targets", attribute::int(node, "n_targets", 1)?)?;
-    if !(1..=TARGETS_MAX).contains(&targets) {
-        return Err(format!(
-            "n_targets is {targets}; expected 1 to {TARGETS_MAX}"
-        ));
+    if (1..=TARGETS_MAX).contains(&targets) {
+        return Ok(targets);
     }
+    Err(format!(
+        "n_targets is {targets}; expected 1 to {TARGETS_MAX}"
+    ))
+}
+
+pub(super) fn read(node: &NodeProto) -> Result<Arc<dyn Kernel>, String> {
+    let targets = read_targets(node)?;
     let base = attribute::floats(node, "base_values")?.to_vec();
     if !base.is_empty() {
         attribute::expect_len("base_values", base.len(), targets)?;
@@ -54,17 +60,56 @@ pub(super) fn read(node: &NodeProto) -> Result<Arc<dyn Kernel>, String> {
         }
     };
     let post = Post::read(attribute::text(node, "post_transform", "NONE")?)?;
-    if targets == 1 && post != Post::None {
-        // Runtimes differ over what this means.
-        return Err("post_transform with one target; expected NONE".to_owned());
-    }
+    check_post(post, targets)?;
     Ok(Arc::new(Regressor {
+        name: "TreeEnsembleRegressor",
         forest: Forest::read(node, "target", targets)?,
         targets,
         base,
         aggregate,
         post,
     }))
+}
+
+pub(super) fn read_newer(node: &NodeProto) -> Result<Arc<dyn Kernel>, String> {
+    let targets = read_targets(node)?;
+    if node.attribute.iter().any(|a| a.name == "membership_values") {
+        return Err(
+            "membership_values is set; convert with target_opset={'': 17, 'ai.onnx.ml': 3}"
+                .to_owned(),
+        );
+    }
+    let aggregate = match attribute::int(node, "aggregate_function", 1)? {
+        0 => Aggregate::Average,
+        1 => Aggregate::Sum,
+        2 => Aggregate::Min,
+        3 => Aggregate::Max,
+        other => return Err(format!("aggregate_function is {other}; expected 0 to 3")),
+    };
+    let post = match attribute::int(node, "post_transform", 0)? {
+        0 => Post::None,
+        1 => Post::Softmax,
+        2 => Post::Logistic,
+        3 => Post::SoftmaxZero,
+        other => return Err(format!("post_transform is {other}; expected 0 to 3")),
+    };
+    check_post(post, targets)?;
+    Ok(Arc::new(Regressor {
+        name: "TreeEnsemble",
+        forest: Forest::read_newer(node, targets)?,
+        targets,
+        base: vec![],
+        aggregate,
+        post,
+    }))
+}
+
+/// Runtimes differ over what it means for one target.
+fn check_post(post: Post, targets: usize) -> Result<(), String> {
+    if targets == 1 && post != Post::None {
+        return Err("post_transform with one target; expected NONE".to_owned());
+    }
+    Ok(())
 }
 
 impl Regressor {
@@ -99,7 +144,7 @@ impl Regressor {
 
 impl Kernel for Regressor {
     fn name(&self) -> &'static str {
-        "TreeEnsembleRegressor"
+        self.name
     }
 
     fn forms(&self, inputs: &[Form]) -> Result<Vec<Form>, String> {
