@@ -120,7 +120,7 @@ soak-demo: ## the demo for an hour: outages, faults, the verdict at the end
 deb: ## the Debian packages for amd64, arm64 and armhf, in target/debian: make deb ARCHES="amd64 armhf"; fetches Debian's Rust for the three
 	packaging/deb/build.sh $(ARCHES)
 
-test-deb: ## life of a package in a Debian 12 root, as root: install to purge, claims, images: make test-deb DEB=FILE
+test-deb: ## life of a package in a Debian 12 root, as root: install to purge, claims, images: make test-deb DEB=FILE PREVIOUS=OLDER-FILE
 	[ -x "$(TARGET_DIR)/deb-venv/bin/python" ] || python3 -m venv "$(TARGET_DIR)/deb-venv"
 	"$(TARGET_DIR)/deb-venv/bin/pip" install --quiet --disable-pip-version-check -r tests/deb/requirements.txt
 	MILLRACE_SBOM_PYTHON="$(TARGET_DIR)/deb-venv/bin/python" tests/deb/life.sh "$(or $(DEB),$(lastword $(sort $(wildcard $(TARGET_DIR)/debian/millrace_*_amd64.deb))),no-package.deb)" "$(TARGET_DIR)/deb-root"

@@ -26,42 +26,51 @@ done
 [ -f "$deb" ] || fail "$deb is not there" "make deb"
 [ -z "$claim" ] || [ -f "$claim" ] || fail "$claim is not there"
 [ ! -e "$out" ] || fail "$out is there already" "take another name for --out, or remove it"
-for tool in dpkg-deb losetup mount chroot; do
+for tool in dpkg-deb partx mount mountpoint chroot; do
     command -v "$tool" >/dev/null || fail "$tool is not installed" "apt-get install dpkg util-linux mount coreutils"
 done
 
-root="" loop="" mounted=()
+# What is not whole must not be taken for an image: it has its name only at the end.
+half=$out.half
+rm -rf --one-file-system "$half"
+root="" place=""
+detach() {
+    [ -n "$place" ] || return 0
+    ! mountpoint -q "$place" || umount "$place"
+    rmdir "$place"
+    place=""
+}
 clean() {
-    local place
-    for ((place = ${#mounted[@]} - 1; place >= 0; place--)); do umount "${mounted[place]}"; done
-    mounted=()
-    [ -z "$loop" ] || losetup -d "$loop"
-    loop=""
+    detach
+    rm -rf --one-file-system "$half"
 }
 trap clean EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
 
-attach() { # an image: root and, where it has one, the boot partition
-    loop=$(losetup --find --show --partscan "$1")
-    root=$(mktemp -d)
-    local part found=""
-    for part in "$loop"p* "$loop"; do
-        [ -b "$part" ] || continue
-        mount -o ro "$part" "$root" 2>/dev/null || continue
-        if [ -e "$root/etc/os-release" ] || [ -L "$root/etc/os-release" ]; then found=$part; fi
+attach() { # an image: the partition that holds a system; by its place, since not every machine makes devices for partitions
+    place=$(mktemp -d)
+    root=$place
+    local start sectors
+    while read -r start sectors; do
+        local where=loop,offset=$((start * 512))${sectors:+,sizelimit=$((sectors * 512))}
+        mount -o "ro,$where" "$1" "$root" 2>/dev/null || continue
+        if [ -e "$root/etc/os-release" ] || [ -L "$root/etc/os-release" ]; then
+            umount "$root"
+            mount -o "$where" "$1" "$root"
+            return 0
+        fi
         umount "$root"
-        [ -z "$found" ] || break
-    done
-    [ -n "$found" ] || fail "no partition of $base has a Linux system" "the image has to be raw (.img), not compressed"
-    mount "$found" "$root"
-    mounted+=("$root")
+    done < <(partx --show --noheadings --output START,SECTORS "$1" 2>/dev/null || true; echo 0)
+    fail "no partition of $base has a Linux system" "the image has to be raw (.img), not compressed; loop devices are needed"
 }
 
 if [ -d "$base" ]; then
-    cp -a "$base" "$out"
-    root=$out
+    cp -a "$base" "$half"
+    root=$half
 else
-    cp --reflink=auto --sparse=always "$base" "$out"
-    attach "$out"
+    cp --reflink=auto --sparse=always "$base" "$half"
+    attach "$half"
 fi
 
 # The package has to be one for this system, and what it depends on has to be there: nothing is fetched.
@@ -108,4 +117,6 @@ for unit in millrace millrace-claim; do
     [ -L "$root/etc/systemd/system/multi-user.target.wants/$unit.service" ] || fail "$unit.service is not enabled in the image"
 done
 sync -f "$root"
+detach
+mv "$half" "$out"
 echo "$out: Millrace $(dpkg-deb --field "$deb" Version) for $has, units enabled, $([ -n "$claim" ] && echo "claim in /etc/millrace/claim" || echo "no claim")"

@@ -4,11 +4,14 @@
 #
 #   sudo tests/deb/life.sh PACKAGE [ROOT]
 #
-# ROOT is made by debootstrap where it is not there, and kept for the next run; the tests work on copies of it. What is missing on the machine is installed.
+# ROOT is made by debootstrap where it is not there, and kept for the next run; the tests work on copies of it. PREVIOUS=FILE.deb is the package of an
+# older version (previous.sh makes one) for the upgrade with data, which is left out without it. What is missing on the machine is installed.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 repo=$(cd "$here/../.." && pwd)
 package=$(readlink -e "${1:?the .deb to test}") || { echo "$1 is not there; hint: make deb ARCHES=amd64" >&2; exit 1; }
+previous=""
+[ -z "${PREVIOUS:-}" ] || previous=$(readlink -e "$PREVIOUS") || { echo "PREVIOUS=$PREVIOUS is not there" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || { echo "this takes root: programs are run in another root" >&2; exit 1; }
 
 . "$repo/packaging/debian-packages.sh"
@@ -16,6 +19,8 @@ need debootstrap debootstrap
 need systemd-analyze systemd
 need python3 python3
 need strace strace
+need mosquitto mosquitto
+need mosquitto_sub mosquitto-clients
 need skopeo skopeo
 need umoci umoci
 need sfdisk fdisk
@@ -37,7 +42,7 @@ version=$(dpkg-deb --field "$package" Version)
 older=$(other 0.0.9-1 "$package")
 newer=$(other 9.9.9-1 "$package")
 
-for part in package power_cut units claims containers image; do
+for part in package power_cut versions units claims containers image; do
     . "$here/life/$part.sh"
 done
 check "the root that all of this began with is as it was" not test -e "$base/usr/bin/millrace"

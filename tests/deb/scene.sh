@@ -16,6 +16,15 @@ trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
+ends() { # process, signal: its exit code
+    local ended=0 pid left=()
+    kill -"$2" "$1"
+    wait "$1" || ended=$?
+    for pid in "${running[@]}"; do [ "$pid" = "$1" ] || left+=("$pid"); done
+    running=("${left[@]}")
+    return $ended
+}
+
 passed=0 failed=0
 check() { # what, command…
     local what=$1
@@ -43,6 +52,7 @@ in_root() { chroot "$root" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/us
 install_deb() { cp "$1" "$root/p.deb"; local rc=0; in_root dpkg --force-confold -i /p.deb || rc=$?; rm -f "$root/p.deb"; return $rc; }
 mode() { [ "$(stat -c '%a %U %G' "$root$1")" = "$2" ] || { stat -c '%a %U %G %n' "$root$1"; return 1; }; }
 mode_in() { [ "$(in_root stat -c '%a %U %G' "$1")" = "$2" ] || { in_root stat -c '%a %U %G %n' "$1"; return 1; }; }
+mode_as_number() { [ "$(stat -c '%a %u %g' "$root$1")" = "$2" ] || { stat -c '%a %u %g %n' "$root$1"; return 1; }; }
 whole() { same "$(in_root dpkg-query -W -f '${db:Status-Status} ${Version}' millrace)" "installed $1"; }
 
 other() { # version, package: the same files as another version of the package
@@ -57,8 +67,7 @@ other() { # version, package: the same files as another version of the package
 # What systemd does before it starts the service, and what it starts; its output goes to $work/agent.log.
 agent=""
 start_agent() {
-    in_root systemd-tmpfiles --create millrace.conf >/dev/null 2>&1 || true
-    in_root chgrp millrace /etc/millrace /etc/millrace/millrace.toml
+    systemd-tmpfiles --root="$root" --create millrace.conf
     in_root install -d -o millrace -g millrace -m 0750 /run/millrace /var/lib/millrace
     : > "$work/agent.log"
     # The last of a chain of programs that each become the next one: its number is the agent's.
@@ -67,7 +76,7 @@ start_agent() {
     agent=$!
     running+=("$agent")
 }
-stop_agent() { local ended=0; kill -TERM "$agent"; wait "$agent" || ended=$?; running=(); return $ended; }
+stop_agent() { ends "$agent" TERM; }
 
 planted='token-8d1f4c-planted'
 claim() { printf 'url = "https://core.example/bootstrap"\ntoken = "%s"\n' "$planted" > "$1"; }
