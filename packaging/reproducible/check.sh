@@ -41,8 +41,11 @@ build() { # place: leaves the package's name in $package
     git clone -q "$root" "$checkout"
     env -u SOURCE_DATE_EPOCH CARGO_TARGET_DIR="$built" "$checkout/packaging/deb/build.sh" "$arch"
     package=$(echo "$built"/debian/millrace_*_"$arch".deb)
-    if strings -n 6 "$built/$target/release/millrace" | grep -F -e "$work" -e "$root" -e "${CARGO_HOME:-$HOME/.cargo}" -m 5; then
-        echo "the program of $place names paths of this machine" >&2
+    local named
+    named=$(strings -n 6 "$built/$target/release/millrace" | grep -F -e "$work" -e "$root" -e "${CARGO_HOME:-$HOME/.cargo}" || true)
+    if [ -n "$named" ]; then
+        echo "the program of $place names paths of this machine:" >&2
+        head -5 <<< "$named" >&2
         exit 1
     fi
 }
