@@ -22,11 +22,11 @@ pub(crate) type Gauge = Box<dyn Fn() -> Option<Space> + Send>;
 impl Space {
     /// The room of the file system that holds `dir`; `None` where it does not say.
     pub(crate) fn of(dir: &Path) -> Option<Space> {
-        let stat = nix::sys::statvfs::statvfs(dir).ok()?;
-        let unit = stat.fragment_size();
+        // Numbers of 64 bits on every processor.
+        let stat = rustix::fs::statvfs(dir).ok()?;
         Some(Space {
-            free: unit.saturating_mul(stat.blocks_available()),
-            total: unit.saturating_mul(stat.blocks()),
+            free: stat.f_frsize.saturating_mul(stat.f_bavail),
+            total: stat.f_frsize.saturating_mul(stat.f_blocks),
         })
     }
 

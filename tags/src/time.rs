@@ -4,7 +4,7 @@
 //! boot the moment belongs to and, once the wall clock can be trusted, where that boot stands in UTC.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -118,19 +118,32 @@ impl Default for SystemClock {
     }
 }
 
-fn read_clock(id: nix::time::ClockId) -> i64 {
-    // Both clocks exist on every kernel that can run this program.
-    id.now()
-        .map_or(0, |t| t.tv_sec() * 1_000_000_000 + t.tv_nsec())
+fn since_boot() -> i64 {
+    // The clock exists on every kernel that can run this program.
+    nix::time::ClockId::CLOCK_BOOTTIME
+        .now()
+        .map_or(0, |time| nanoseconds(time.into()))
+}
+
+/// Unix time. From the standard library: what the C library has for 32-bit processors ends in 2038.
+fn wall() -> i64 {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(after) => nanoseconds(after),
+        Err(before) => -nanoseconds(before.duration()),
+    }
+}
+
+fn nanoseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Moment {
-        Moment(read_clock(nix::time::ClockId::CLOCK_BOOTTIME))
+        Moment(since_boot())
     }
 
     fn timebase(&self) -> Timebase {
-        let wall = read_clock(nix::time::ClockId::CLOCK_REALTIME);
+        let wall = wall();
         if wall < WALL_CLOCK_SET_AFTER_S * 1_000_000_000 {
             return Timebase {
                 boot: self.boot,
