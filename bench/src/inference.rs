@@ -95,7 +95,7 @@ impl Subject {
         Ok(Self {
             name: bundle.name().to_owned(),
             model,
-            score: bundle.manifest().output.score.clone(),
+            score: bundle.manifest().output.name().to_owned(),
             rows: bundle.window().len,
             inputs: bundle.inputs().len(),
             flat: bundle.manifest().model.layout == Layout::Nf,

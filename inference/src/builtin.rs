@@ -149,6 +149,7 @@ impl BuiltinSettings {
                 })
                 .collect(),
             window: self.window.clone(),
+            output: None,
             threshold: self.threshold,
             decision: self.decision.clone(),
             asset: String::new(),

@@ -19,8 +19,8 @@ use archive::Archive;
 pub use archive::FILE_BYTES_MAX;
 pub use golden::{Golden, GoldenError, GoldenWindow};
 pub use manifest::{
-    Calibration, Column, DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile,
-    Normalisation, OutputNames, Source, Threshold, Window,
+    Calibration, Column, DecisionRule, Fill, Forecast, GoldenFile, Grid, Input, Layout, Manifest,
+    ModelFile, ModelOutput, Normalisation, OutputNames, Source, Threshold, Window,
 };
 pub use problem::Problem;
 pub use signature::{
@@ -298,8 +298,7 @@ fn read_golden(
     manifest: &Manifest,
 ) -> Result<Golden, BundleError> {
     let bytes = read_verified(archive, &file.file, &file.sha256)?;
-    let values = manifest.window.len * manifest.columns.len();
-    Golden::parse(&bytes, values, manifest.columns.len()).map_err(|source| BundleError::Golden {
+    Golden::parse(&bytes, manifest).map_err(|source| BundleError::Golden {
         path: archive.place(&file.file),
         source,
     })

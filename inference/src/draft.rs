@@ -16,7 +16,7 @@ use crate::bundle::sha256;
 use crate::onnx::{BuildError, RefusedOperator, refused_operators};
 
 /// Keys of `metadata_props` that a draft takes: lists are divided by commas.
-pub const METADATA: [&str; 8] = [
+pub const METADATA: [&str; 11] = [
     "millrace.name",
     "millrace.version",
     "millrace.roles",
@@ -24,6 +24,9 @@ pub const METADATA: [&str; 8] = [
     "millrace.grid",
     "millrace.max_gap",
     "millrace.threshold",
+    "millrace.forecast",
+    "millrace.horizon",
+    "millrace.sigma",
     "millrace.dataset",
 ];
 
@@ -221,15 +224,16 @@ impl Writer {
         self.line("");
     }
 
-    /// The outputs that are the score and the inputs' parts in it, as far as names tell.
+    /// The outputs that are the score and the inputs' parts in it, or what is predicted, as far as names tell.
     fn wanted_outputs(&self) -> Vec<String> {
-        let named = |name: &str| self.told.outputs.iter().find(|it| it.as_str() == name);
-        let score = named("score").or(self.told.outputs.first());
-        score
-            .into_iter()
-            .chain(named("contribution"))
-            .cloned()
-            .collect()
+        let outputs = &self.told.outputs;
+        let named = |names: &[&str]| outputs.iter().find(|it| names.contains(&it.as_str()));
+        let (first, second) = match self.property("forecast") {
+            Some(_) => (named(&["predicted", "forecast", "prediction"]), None),
+            None => (named(&["score"]), named(&["contribution"])),
+        };
+        let first = first.or(outputs.first()).into_iter();
+        first.chain(second).cloned().collect()
     }
 
     fn model(&mut self, file: &str, digest: &str) {
@@ -299,18 +303,10 @@ impl Writer {
     }
 
     fn rest(&mut self) {
-        let mut wanted = self.wanted_outputs().into_iter();
-        let (score, contribution) = (wanted.next(), wanted.next());
         let others = self.told.outputs.join(", ");
-        self.line(&format!(
-            "\n[output]                        # the model has: {others}"
-        ));
-        match score {
-            Some(score) => self.line(&format!("score = {}", quoted(&score))),
-            None => self.leave_open("score = \"score\"", "the output that is the score"),
-        }
-        if let Some(contribution) = contribution {
-            self.line(&format!("contribution = {}", quoted(&contribution)));
+        match self.list("forecast") {
+            Some(roles) => self.forecast(&roles, &others),
+            None => self.output(&others),
         }
         match self.property("threshold") {
             Some(value) => self.line(&format!(
@@ -321,6 +317,39 @@ impl Writer {
             ),
         }
         self.line("\n[decision]\nsmoothing = 3                   # median of so many scores\non = 3                          # windows in a row that begin an event\noff = { ratio = 0.9, k = 8 }");
+    }
+
+    fn output(&mut self, others: &str) {
+        let mut wanted = self.wanted_outputs().into_iter();
+        self.line(&format!(
+            "\n[output]                        # the model has: {others}"
+        ));
+        match wanted.next() {
+            Some(score) => self.line(&format!("score = {}", quoted(&score))),
+            None => self.leave_open("score = \"score\"", "the output that is the score"),
+        }
+        if let Some(contribution) = wanted.next() {
+            self.line(&format!("contribution = {}", quoted(&contribution)));
+        }
+    }
+
+    fn forecast(&mut self, roles: &[String], others: &str) {
+        self.line(&format!(
+            "\n[forecast]                      # the model has: {others}"
+        ));
+        let output = self.wanted_outputs().into_iter().next();
+        self.line(&format!("output = {}", quoted(&output.unwrap_or_default())));
+        let roles: Vec<String> = roles.iter().map(|role| quoted(role)).collect();
+        self.line(&format!("roles = [{}]", roles.join(", ")));
+        let horizon = self.property("horizon").unwrap_or_else(|| "1".to_owned());
+        self.line(&format!("horizon = {horizon}"));
+        match self.property("sigma") {
+            Some(sigma) => self.line(&format!("sigma = [{sigma}]")),
+            None => self.leave_open(
+                "sigma = [0.1]",
+                "for each role, the deviation of its residuals in training",
+            ),
+        }
     }
 
     fn provenance(&mut self) {
@@ -342,7 +371,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bundle::Manifest;
+    use crate::bundle::{Manifest, ModelOutput, OutputNames};
 
     fn model(name: &str) -> Vec<u8> {
         let path = format!("{}/tests/models/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
@@ -385,8 +414,11 @@ mod tests {
         assert_eq!((manifest.window.len, manifest.inputs.len()), (3, 2));
         assert_eq!(manifest.model.sha256, sha256(&onnx));
         assert_eq!(
-            manifest.output.contribution.as_deref(),
-            Some("contribution")
+            manifest.output,
+            ModelOutput::Score(OutputNames {
+                score: "score".to_owned(),
+                contribution: Some("contribution".to_owned()),
+            })
         );
         assert_eq!(manifest.golden.unwrap().sha256, sha256(golden));
     }

@@ -38,9 +38,10 @@ mod window;
 pub use builtin::{Builtin, BuiltinSettings, Method, PCA_VALUES_MAX, Pca};
 pub use bundle::{
     Bundle, BundleError, CONTEXT, Calibration as CalibrationRule, Column, DecisionRule,
-    FILE_BYTES_MAX, Fill, Golden, GoldenError, GoldenFile, GoldenWindow, Grid, Input, KeyError,
-    Layout, MANIFEST_FILE, Manifest, ModelFile, Normalisation, OutputNames, Problem, PublicKey,
-    SIGNATURE_FILE, SignatureError, Signed, SigningKey, Source, Threshold, Trust, Window, sha256,
+    FILE_BYTES_MAX, Fill, Forecast, Golden, GoldenError, GoldenFile, GoldenWindow, Grid, Input,
+    KeyError, Layout, MANIFEST_FILE, Manifest, ModelFile, ModelOutput, Normalisation, OutputNames,
+    Problem, PublicKey, SIGNATURE_FILE, SignatureError, Signed, SigningKey, Source, Threshold,
+    Trust, Window, sha256,
 };
 pub use draft::{Draft, METADATA, draft};
 pub use learned::RestoreError;

@@ -35,8 +35,8 @@ pub enum Output {
         ratio: Option<f64>,
         /// Each input's share in the score, in the order of the inputs; empty where the model does not tell.
         share: Vec<(Arc<str>, f64)>,
-        /// What else the model says, by the names of [`Scorer::value_names`].
-        values: Vec<(Arc<str>, f64)>,
+        /// What else the model says, by the names of [`Scorer::value_names`]; `None` where that is not known.
+        values: Vec<(Arc<str>, Option<f64>)>,
         /// Share of good cells in the window, 0 to 1.
         good: f64,
     },
@@ -75,6 +75,11 @@ pub enum NotScored {
         /// The inputs that are missing; all of them where there were no rows at all.
         roles: Vec<Arc<str>>,
     },
+    /// Nothing of what the model predicts was measured in the newest row: there is no residual.
+    Unmeasured {
+        /// What was to be measured.
+        roles: Vec<Arc<str>>,
+    },
     /// The gate said no: whoever has the threads spares this window.
     Held,
     /// The model failed.
@@ -98,6 +103,10 @@ impl fmt::Display for NotScored {
                 )
             }
             NotScored::Gap { roles } => write!(f, "no good value of {}", roles.join(", ")),
+            NotScored::Unmeasured { roles } => {
+                let roles = roles.join(", ");
+                write!(f, "no good value of {roles} to hold the forecast against")
+            }
             NotScored::Held => f.write_str("not scored, to spare the processor"),
             NotScored::Training(Progress { windows, needed }) => {
                 write!(f, "learning what is normal, {windows} of {needed} windows")
@@ -426,6 +435,13 @@ impl Monitor {
             let roles = to_blame.map(|(role, _)| role.clone()).collect();
             return Err(NotScored::TooFewGood { good, roles });
         }
+        let measured = self.rows.newest_good();
+        let columns = self.scorer.measured_columns();
+        if !columns.is_empty() && !columns.iter().any(|column| measured[*column]) {
+            let roles = columns.iter().map(|column| &self.column_roles[*column]);
+            let roles = roles.cloned().collect();
+            return Err(NotScored::Unmeasured { roles });
+        }
         if let (Some(gate), Some(at)) = (&self.gate, self.rows.end())
             && !gate(at)
         {
@@ -436,6 +452,7 @@ impl Monitor {
             values: &self.rows.values(),
             good: &shares,
             times: &self.rows.times(),
+            measured: &measured,
         };
         if self.scorer.training().is_some() {
             self.learned_total += 1;
@@ -486,7 +503,7 @@ impl Monitor {
         outputs.extend(self.decision.judge(judged).map(Output::Event));
     }
 
-    fn values(&self, scored: &Scored) -> Vec<(Arc<str>, f64)> {
+    fn values(&self, scored: &Scored) -> Vec<(Arc<str>, Option<f64>)> {
         let names = self.scorer.value_names().iter().cloned();
         names.zip(scored.values.iter().copied()).collect()
     }

@@ -9,10 +9,12 @@ mod admit;
 mod allow;
 mod bounds;
 mod error;
+mod forecast;
 mod guard;
 mod ops;
 mod pick;
 mod prune;
+mod reading;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,7 +29,7 @@ use error::panic_message;
 pub use error::{BuildError, Cause, ScoreError};
 use guard::TooLarge;
 pub use ops::OperatorError;
-use pick::Pick;
+use reading::Reading;
 
 use crate::bundle::{Bundle, GoldenFile, GoldenWindow, Layout, Manifest, Normalisation};
 
@@ -38,8 +40,8 @@ pub struct Scored {
     pub score: f64,
     /// Each input's part in the score, in the order of the inputs, where the model tells.
     pub contribution: Option<Vec<f64>>,
-    /// Further values, in the order of [`crate::Scorer::value_names`].
-    pub values: Vec<f64>,
+    /// Further values, in the order of [`crate::Scorer::value_names`]; `None` where one is not known.
+    pub values: Vec<Option<f64>>,
 }
 
 /// A built model. It holds no state between windows: the same window always gets the same score.
@@ -50,9 +52,7 @@ pub struct Detector {
     rows: usize,
     inputs: usize,
     normalisation: Option<Normalisation>,
-    /// What of the graph's first output is the score.
-    score: Pick,
-    has_contribution: bool,
+    reading: Reading,
 }
 
 impl fmt::Debug for Detector {
@@ -91,13 +91,11 @@ impl Detector {
             .proto_model_for_read(&mut bundle.model())
             .map_err(|error| BuildError::Decode(error.into()))?;
         let graph = proto.graph.as_mut().ok_or(BuildError::NoGraph)?;
-        let score = Pick::of(graph, &manifest.output.score);
-        let contribution = manifest.output.contribution.as_deref();
-        let outputs: Vec<&str> = [score.output.as_str()]
-            .into_iter()
-            .chain(contribution)
-            .collect();
-        admit::check_outputs(graph, manifest, &score)?;
+        let reading = Reading::new(graph, manifest);
+        for (key, name) in reading.outputs() {
+            admit::check_output(graph, key, name)?;
+        }
+        let outputs: Vec<&str> = reading.outputs().into_iter().map(|it| it.1).collect();
         prune::prune(graph, &outputs);
         let input = admit::check(&proto, manifest)?;
         proto.graph.as_ref().map_or(Ok(()), bounds::check_file)?;
@@ -129,37 +127,41 @@ impl Detector {
             rows: manifest.window.len,
             inputs: manifest.columns.len(),
             normalisation: manifest.window.normalisation.clone(),
-            score,
-            has_contribution: manifest.output.contribution.is_some(),
+            reading,
         })
     }
 
-    /// Scores one window: `rows * inputs` values, row after row, in the units of the inputs.
+    /// Scores one window: [`Manifest::window_rows`] times inputs values, row after row, in the units of the inputs.
     ///
     /// # Errors
     /// See [`ScoreError`]; the detector stays usable.
     pub fn score(&self, window: &[f32]) -> Result<Scored, ScoreError> {
-        let outputs = self.run(window)?;
-        let score = match outputs.first().and_then(|output| self.score.from(output)) {
-            Some(score) if score.is_finite() => score,
-            _ => return Err(ScoreError::NotANumber { output: "score" }),
-        };
-        let contribution = outputs.into_iter().nth(1);
-        if contribution.iter().flatten().any(|part| !part.is_finite()) {
-            return Err(ScoreError::NotANumber {
-                output: "contribution",
-            });
-        }
-        Ok(Scored {
-            score,
-            contribution,
-            values: Vec::new(),
-        })
+        self.score_where(window, |_| true)
     }
 
-    /// The outputs of the graph for one window.
+    /// Scores one window, of whose newest row only these values were measured.
+    pub(crate) fn score_measured(
+        &self,
+        window: &[f32],
+        measured: &[bool],
+    ) -> Result<Scored, ScoreError> {
+        self.score_where(window, |column| measured.get(column) == Some(&true))
+    }
+
+    fn score_where(
+        &self,
+        window: &[f32],
+        measured: impl Fn(usize) -> bool,
+    ) -> Result<Scored, ScoreError> {
+        let expected = (self.rows + self.reading.horizon()) * self.inputs;
+        check(window, expected)?;
+        let outputs = self.run(&window[..self.rows * self.inputs])?;
+        let newest = &window[expected - self.inputs..];
+        self.reading.scored(outputs, newest, measured)
+    }
+
+    /// The outputs of the graph for the rows that it sees.
     fn run(&self, window: &[f32]) -> Result<Vec<Vec<f64>>, ScoreError> {
-        self.check(window)?;
         let run = || -> TractResult<Vec<Vec<f64>>> {
             let input = Tensor::from_shape(&self.shape, &self.prepare(window))?;
             // A fresh state for each window: see the module's documentation.
@@ -173,26 +175,6 @@ impl Detector {
                 message: panic_message(&*panic),
             }),
         }
-    }
-
-    fn check(&self, window: &[f32]) -> Result<(), ScoreError> {
-        if window.len() != self.rows * self.inputs {
-            return Err(ScoreError::WindowSize {
-                expected: self.rows * self.inputs,
-                actual: window.len(),
-            });
-        }
-        // Over all of them, which compilers turn into wide instructions; a search for the first ends at each value.
-        if window
-            .iter()
-            .fold(true, |all, value| all & value.is_finite())
-        {
-            return Ok(());
-        }
-        let index = window.iter().position(|value| !value.is_finite());
-        Err(ScoreError::NotFinite {
-            index: index.unwrap_or_default(),
-        })
     }
 
     /// Normalises a window and brings it into the layout of the model.
@@ -224,30 +206,7 @@ impl Detector {
             None => vec![0.0; self.rows * self.inputs],
         };
         let outputs = self.run(&window).map_err(BuildError::Probe)?;
-        if let (Some(place), Some(score)) = (self.score.place, outputs.first())
-            && place >= score.len()
-        {
-            return Err(BuildError::OutputPlace {
-                place,
-                actual: score.len(),
-            });
-        }
-        let sizes = [
-            ("score", self.score.len()),
-            ("contribution", Some(self.inputs)),
-        ];
-        for ((key, expected), output) in sizes.into_iter().zip(&outputs) {
-            if let Some(expected) = expected
-                && output.len() != expected
-            {
-                return Err(BuildError::OutputShape {
-                    key,
-                    expected,
-                    actual: output.len(),
-                });
-            }
-        }
-        Ok(())
+        self.reading.check_sizes(&outputs, self.inputs)
     }
 
     fn prove(
@@ -281,12 +240,43 @@ impl Detector {
                 *actual,
             )?;
         }
+        // Predicted values and residuals come in turn.
+        let predicted = scored.values.iter().step_by(2).copied().flatten();
+        let expected = window.predicted.iter().flatten();
+        for ((name, expected), actual) in self
+            .value_names()
+            .iter()
+            .step_by(2)
+            .zip(expected)
+            .zip(predicted)
+        {
+            check(name.to_string(), *expected, actual)?;
+        }
         Ok(())
     }
 
     /// Whether the model tells each input's part in the score.
     pub fn has_contribution(&self) -> bool {
-        self.has_contribution
+        match &self.reading {
+            Reading::Score { contribution, .. } => contribution.is_some(),
+            Reading::Forecast(_) => true,
+        }
+    }
+
+    /// Names of what comes with each score: `predicted/ROLE` and `residual/ROLE` of a forecast.
+    pub(crate) fn value_names(&self) -> &[Arc<str>] {
+        match &self.reading {
+            Reading::Score { .. } => &[],
+            Reading::Forecast(forecaster) => forecaster.names(),
+        }
+    }
+
+    /// The columns that are predicted.
+    pub(crate) fn predicted_columns(&self) -> &[usize] {
+        match &self.reading {
+            Reading::Score { .. } => &[],
+            Reading::Forecast(forecaster) => forecaster.columns(),
+        }
     }
 }
 
@@ -299,6 +289,27 @@ pub(crate) fn refused_operators(
     let outputs: Vec<&str> = outputs.iter().map(String::as_str).collect();
     prune::prune(&mut graph, &outputs);
     allow::refused(&graph)
+}
+
+/// Whether a window has so many values, all of them finite.
+fn check(window: &[f32], expected: usize) -> Result<(), ScoreError> {
+    if window.len() != expected {
+        return Err(ScoreError::WindowSize {
+            expected,
+            actual: window.len(),
+        });
+    }
+    // Over all of them, which compilers turn into wide instructions; a search for the first ends at each value.
+    if window
+        .iter()
+        .fold(true, |all, value| all & value.is_finite())
+    {
+        return Ok(());
+    }
+    let index = window.iter().position(|value| !value.is_finite());
+    Err(ScoreError::NotFinite {
+        index: index.unwrap_or_default(),
+    })
 }
 
 fn engine(step: &'static str) -> impl FnOnce(TractError) -> BuildError {

@@ -8,7 +8,7 @@ use millrace_tags::Moment;
 use sha2::{Digest, Sha256};
 
 use crate::builtin::{Builtin, Training};
-use crate::bundle::{Bundle, Column, DecisionRule, Input, Source, Threshold, Window};
+use crate::bundle::{Bundle, Column, DecisionRule, Input, ModelOutput, Source, Threshold, Window};
 use crate::onnx::{Detector, ScoreError, Scored};
 use crate::threshold::Progress;
 
@@ -29,6 +29,8 @@ pub struct ModelSpec {
     pub window: Window,
     /// The score that begins an event.
     pub threshold: Threshold,
+    /// What a model of a bundle gives; `None` for other scorers.
+    pub output: Option<ModelOutput>,
     /// When scores become events.
     pub decision: DecisionRule,
     /// What tells the asset from others that the model serves, such as the tags of its inputs. What was learned on
@@ -54,13 +56,14 @@ impl ModelSpec {
         over.chain(gaps).max().unwrap_or_default()
     }
 
-    /// SHA-256, hex, of everything that what is learned depends on: the model, the asset, windows and threshold.
+    /// SHA-256, hex, of everything that what is learned depends on: the model, the asset, windows, output and threshold.
     pub fn fingerprint(&self) -> String {
         let Self {
             sha256,
             inputs,
             columns,
             window,
+            output,
             threshold,
             decision,
             asset,
@@ -68,7 +71,7 @@ impl ModelSpec {
         } = self;
         let smoothing = decision.smoothing;
         let text = format!(
-            "{sha256} {inputs:?} {columns:?} {window:?} {threshold:?} {smoothing} {asset:?}"
+            "{sha256} {inputs:?} {columns:?} {window:?} {output:?} {threshold:?} {smoothing} {asset:?}"
         );
         let digest = Sha256::digest(text.as_bytes());
         digest.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -84,7 +87,11 @@ impl From<&Bundle> for ModelSpec {
             sha256: bundle.sha256().to_owned(),
             inputs: manifest.inputs.clone(),
             columns: manifest.columns.clone(),
-            window: manifest.window.clone(),
+            window: Window {
+                len: manifest.window_rows(),
+                ..manifest.window.clone()
+            },
+            output: Some(manifest.output.clone()),
             threshold: manifest.threshold,
             decision: manifest.decision.clone(),
             asset: String::new(),
@@ -102,6 +109,8 @@ pub struct WindowView<'a> {
     pub good: &'a [f64],
     /// The time of each row.
     pub times: &'a [Moment],
+    /// Whether the newest cell of each column is good: measured, not a stand-in.
+    pub measured: &'a [bool],
 }
 
 /// What gives windows their scores. It holds nothing from one window to the next but what a built-in detector learns
@@ -161,7 +170,7 @@ impl Scorer {
     /// See [`ScoreError`]; the scorer stays usable.
     pub fn score(&self, window: WindowView<'_>) -> Result<Scored, ScoreError> {
         match self {
-            Scorer::Onnx(detector) => detector.score(window.values),
+            Scorer::Onnx(detector) => detector.score_measured(window.values, window.measured),
             Scorer::Function(function) => (function.0)(window),
             Scorer::Builtin(builtin) => builtin.score(window),
         }
@@ -170,8 +179,17 @@ impl Scorer {
     /// Names of the further values that come with each score, in the order of [`Scored::values`].
     pub fn value_names(&self) -> &[Arc<str>] {
         match self {
-            Scorer::Onnx(_) | Scorer::Function(_) => &[],
+            Scorer::Onnx(detector) => detector.value_names(),
+            Scorer::Function(_) => &[],
             Scorer::Builtin(builtin) => builtin.value_names(),
+        }
+    }
+
+    /// Columns of which one at least must have been measured in the newest row; empty where that does not matter.
+    pub(crate) fn measured_columns(&self) -> &[usize] {
+        match self {
+            Scorer::Onnx(detector) => detector.predicted_columns(),
+            Scorer::Function(_) | Scorer::Builtin(_) => &[],
         }
     }
 

@@ -85,6 +85,12 @@ impl Rows {
         self.good.iter().map(move |good| *good as f64 / rows)
     }
 
+    /// Whether the newest cell of each input is good.
+    pub(crate) fn newest_good(&self) -> Vec<bool> {
+        let newest = self.cells.len().saturating_sub(self.inputs);
+        self.cells.range(newest..).map(|cell| cell.good).collect()
+    }
+
     /// The values, row after row.
     pub(crate) fn values(&self) -> Vec<f32> {
         self.cells.iter().map(|cell| cell.value).collect()
@@ -104,8 +110,10 @@ mod tests {
         let mut rows = Rows::new(2, 2);
         rows.push(Moment(1), &[cell(1.0, true), cell(2.0, false)]);
         assert!(!rows.is_full());
+        assert_eq!(rows.newest_good(), [true, false]);
         rows.push(Moment(2), &[cell(3.0, true), cell(4.0, true)]);
         assert_eq!(rows.good_share(), 0.75);
+        assert_eq!(rows.newest_good(), [true, true]);
         rows.push(Moment(3), &[cell(5.0, true), cell(6.0, true)]);
         assert_eq!(rows.start(), Some(Moment(2)));
         assert_eq!(rows.values(), [3.0, 4.0, 5.0, 6.0]);

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use millrace_buffer::{Buffer, TagSpec};
 use millrace_inference::{NotScored, Output};
-use millrace_tags::{Event, EventState, Sample, SourceId, SourceKind, TagId, Value, ValueType};
+use millrace_tags::{
+    Event, EventState, Reason, Sample, SourceId, SourceKind, TagId, Value, ValueType,
+};
 
 use super::Model;
 use crate::events::EventLog;
@@ -21,7 +23,7 @@ pub(crate) struct ModelTags {
     pub(crate) ratio: TagId,
     /// Tags `share/<role>`.
     pub(crate) shares: HashMap<Arc<str>, TagId>,
-    /// Tags of what else models say, such as `t2` and `q` of a PCA, as they come.
+    /// Tags of what else models say, such as `t2` and `q` of a PCA or the predicted values of a forecast, as they come.
     pub(crate) others: Mutex<HashMap<Arc<str>, TagId>>,
 }
 
@@ -54,10 +56,17 @@ impl Publisher {
                 let mut samples = vec![number(self.tags.score, score)];
                 samples.extend(ratio.map(|ratio| number(self.tags.ratio, ratio)));
                 for (role, share) in &share {
-                    samples.extend(self.tags.shares.get(role).map(|tag| number(*tag, *share)));
+                    let tag = self.tags.shares.get(role).copied();
+                    // A column that is made of inputs is in no configuration.
+                    let tag = tag.unwrap_or_else(|| self.tag(&format!("share/{role}").into()));
+                    samples.push(number(tag, *share));
                 }
                 for (name, value) in &values {
-                    samples.push(number(self.tag(name), *value));
+                    let tag = self.tag(name);
+                    samples.push(match value {
+                        Some(value) => number(tag, *value),
+                        None => Sample::bad(tag, Reason::Missed, at),
+                    });
                 }
                 self.live.confirm(&samples);
                 self.buffer.append(self.tags.source, samples);
@@ -134,7 +143,9 @@ fn state(reason: &NotScored) -> &'static str {
     match reason {
         NotScored::WarmingUp { .. } => "warming-up",
         NotScored::Training(_) => "calibrating",
-        NotScored::TooFewGood { .. } | NotScored::Gap { .. } => "starved",
+        NotScored::TooFewGood { .. } | NotScored::Gap { .. } | NotScored::Unmeasured { .. } => {
+            "starved"
+        }
         NotScored::Held => "running",
         NotScored::Failed(_) => "failed",
     }

@@ -200,6 +200,7 @@ fn spec(name: &str, len: usize) -> ModelSpec {
             min_good_share: 0.5,
             normalisation: None,
         },
+        output: None,
         threshold: Threshold::Fixed(10.0),
         decision: DecisionRule {
             smoothing: 1,

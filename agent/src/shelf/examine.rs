@@ -191,7 +191,7 @@ fn made_up(bundle: &Bundle) -> Vec<Vec<f32>> {
         (low + (high - low) * random.f64()) as f32
     };
     let mut window = || -> Vec<f32> {
-        let rows = 0..bundle.window().len;
+        let rows = 0..bundle.manifest().window_rows();
         rows.flat_map(|_| columns.iter().enumerate())
             .map(|(index, column)| value(index, column))
             .collect()

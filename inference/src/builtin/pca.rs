@@ -147,7 +147,7 @@ impl Pca {
         Scored {
             score: t2_ratio.max(q_ratio),
             contribution: Some(contribution),
-            values: vec![t2, q],
+            values: vec![Some(t2), Some(q)],
         }
     }
 }

@@ -92,7 +92,7 @@ pub enum Grid {
 /// How samples become windows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Window {
-    /// Rows of a window.
+    /// Rows of a window. In a manifest: as many as the model sees.
     pub len: usize,
     /// Rows from one window to the next.
     pub stride: usize,
@@ -152,6 +152,46 @@ pub struct OutputNames {
     pub score: String,
     /// One number for each input: its part in the score.
     pub contribution: Option<String>,
+}
+
+/// A model that predicts columns: the score is how far the measured values are from what it predicted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Forecast {
+    /// Name of the graph's output.
+    pub output: String,
+    /// The columns that are predicted, by their places.
+    pub columns: Vec<usize>,
+    /// How many rows after the newest one that the model sees.
+    pub horizon: usize,
+    /// For each of the columns, the residual that makes a score of 1.
+    pub sigma: Vec<f64>,
+}
+
+/// What the model gives.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ModelOutput {
+    /// Scores.
+    Score(OutputNames),
+    /// Values that are still to be measured.
+    Forecast(Forecast),
+}
+
+impl ModelOutput {
+    /// Name of the graph's output that everything else is made of.
+    pub fn name(&self) -> &str {
+        match self {
+            ModelOutput::Score(names) => &names.score,
+            ModelOutput::Forecast(forecast) => &forecast.output,
+        }
+    }
+
+    /// What is predicted, where the model predicts.
+    pub fn forecast(&self) -> Option<&Forecast> {
+        match self {
+            ModelOutput::Score(_) => None,
+            ModelOutput::Forecast(forecast) => Some(forecast),
+        }
+    }
 }
 
 /// How the score that begins an event is found.
@@ -241,12 +281,21 @@ pub struct Manifest {
     pub columns: Vec<Column>,
     /// How samples become windows.
     pub window: Window,
-    /// Names of the graph's outputs.
-    pub output: OutputNames,
+    /// What the model gives.
+    pub output: ModelOutput,
     /// The score that begins an event.
     pub threshold: Threshold,
     /// When scores become events.
     pub decision: DecisionRule,
     /// Golden vectors, where the bundle has them.
     pub golden: Option<GoldenFile>,
+}
+
+impl Manifest {
+    /// Rows of a window that is scored: those that the model sees and, of a forecast, those up to the one that it
+    /// predicts.
+    pub fn window_rows(&self) -> usize {
+        let horizon = self.output.forecast().map_or(0, |it| it.horizon);
+        self.window.len + horizon
+    }
 }

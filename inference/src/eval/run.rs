@@ -20,8 +20,8 @@ pub struct ScoredWindow {
     pub ratio: Option<f64>,
     /// Each input's share in the score; empty where the model does not tell.
     pub share: Vec<(Arc<str>, f64)>,
-    /// What else the model says, by name.
-    pub values: Vec<(Arc<str>, f64)>,
+    /// What else the model says, by name; `None` where that is not known.
+    pub values: Vec<(Arc<str>, Option<f64>)>,
     /// Share of good cells, 0 to 1.
     pub good: f64,
 }

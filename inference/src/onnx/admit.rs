@@ -7,7 +7,6 @@ use tract_onnx::pb::type_proto::Value as TypeValue;
 
 use super::allow;
 use super::error::BuildError;
-use super::pick::Pick;
 use crate::bundle::{Layout, Manifest};
 
 /// The shape of one window in the layout of the model.
@@ -33,19 +32,6 @@ pub(super) fn check(proto: &pb::ModelProto, manifest: &Manifest) -> Result<Strin
     let input = the_input(graph, manifest.model.input.as_deref())?;
     check_input_type(input, &input_shape(manifest))?;
     Ok(input.name.clone())
-}
-
-/// Whether the graph has the outputs that the manifest names.
-pub(super) fn check_outputs(
-    graph: &pb::GraphProto,
-    manifest: &Manifest,
-    score: &Pick,
-) -> Result<(), BuildError> {
-    check_output(graph, "score", &score.output)?;
-    match &manifest.output.contribution {
-        Some(contribution) => check_output(graph, "contribution", contribution),
-        None => Ok(()),
-    }
 }
 
 /// The engine looks for the way to a transposition in circles if it is none.
@@ -154,7 +140,8 @@ fn fixed_dimension(dim: &pb::tensor_shape_proto::Dimension) -> Option<i64> {
     }
 }
 
-fn check_output(
+/// Whether the graph has the output that this key of the manifest names.
+pub(super) fn check_output(
     graph: &pb::GraphProto,
     key: &'static str,
     expected: &str,

@@ -97,9 +97,9 @@ pub enum BuildError {
     )]
     InputType,
     /// The graph has no output of that name.
-    #[error("output.{key} is {expected:?}; the graph's outputs are [{}]", actual.join(", "))]
+    #[error("{key} is {expected:?}; the graph's outputs are [{}]", actual.join(", "))]
     Output {
-        /// `score` or `contribution`.
+        /// The key of model.toml that names it.
         key: &'static str,
         /// The name that the manifest gives.
         expected: String,
@@ -108,13 +108,13 @@ pub enum BuildError {
     },
     /// An output has another size than it should.
     #[error(
-        "output.{key} has {actual} numbers for one window; expected {expected}{}",
-        element_hint(key)
+        "{key} has {actual} numbers for one window; expected {expected}{}",
+        shape_hint(key)
     )]
     OutputShape {
-        /// `score` or `contribution`.
+        /// The key of model.toml that names it.
         key: &'static str,
-        /// One score, or one number for each input.
+        /// One score, one number for each input, or one for each role that is predicted.
         expected: usize,
         /// What the model gives.
         actual: usize,
@@ -163,7 +163,7 @@ pub enum BuildError {
     Golden {
         /// Which window.
         index: usize,
-        /// `score`, or `contribution` of a role.
+        /// `score`, or `contribution` or `predicted` of a role.
         output: String,
         /// The number in the golden file.
         expected: f64,
@@ -192,7 +192,7 @@ pub enum ScoreError {
     /// The model's output is not a finite number.
     #[error("the model's {output} is not a finite number")]
     NotANumber {
-        /// `score` or `contribution`.
+        /// `score`, `contribution` or `predicted value`.
         output: &'static str,
     },
     /// A built-in detector found nothing to learn in its windows: look at its inputs. It begins anew.
@@ -209,9 +209,10 @@ pub enum ScoreError {
     },
 }
 
-fn element_hint(key: &str) -> &'static str {
+fn shape_hint(key: &str) -> &'static str {
     match key {
-        "score" => "\nhint: choose one of them: \"NAME[0]\" is the first",
+        "output.score" => "\nhint: choose one of them: \"NAME[0]\" is the first",
+        "forecast.output" => ", or so many for each row up to the horizon",
         _ => "",
     }
 }

@@ -113,9 +113,10 @@ fn scores(monitor: &mut Monitor, rows: &[Vec<f64>]) -> Vec<(f64, Vec<f64>)> {
         .enumerate()
         .flat_map(|(i, row)| scan(monitor, i, row));
     let score = |output| match output {
-        Output::Score { score, values, .. } => {
-            Some((score, values.into_iter().map(|value| value.1).collect()))
-        }
+        Output::Score { score, values, .. } => Some((
+            score,
+            values.into_iter().filter_map(|value| value.1).collect(),
+        )),
         _ => None,
     };
     outputs

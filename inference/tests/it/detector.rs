@@ -157,7 +157,7 @@ fn shapes_that_differ_from_the_manifest_are_refused() {
         matches!(
             error,
             BuildError::OutputShape {
-                key: "contribution",
+                key: "output.contribution",
                 expected: 2,
                 actual: 3
             }

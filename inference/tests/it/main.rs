@@ -6,6 +6,7 @@ mod builtin;
 mod bundle;
 mod detector;
 mod fixture;
+mod forecast;
 mod monitor;
 mod nab;
 mod pump;

@@ -3,10 +3,12 @@
 Run with the requirements of models/requirements.txt.
 """
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 HERE = Path(__file__).resolve().parent
@@ -165,3 +167,49 @@ model = helper.make_model(
     ir_version=8,
 )
 (HERE / "external.onnx").write_bytes(model.SerializeToString(deterministic=True))
+
+# Forecasts. Each column goes on along the line through its newest two rows.
+save(
+    "line",
+    [
+        ("Transpose", ["window"], ["columns"], {"perm": [0, 2, 1]}),
+        ("MatMul", ["columns", "w"], ["next"], {}),
+        ("Squeeze", ["next", "last"], ["predicted"], {}),
+    ],
+    [WINDOW],
+    [value("predicted", ["N", 2])],
+    {"w": np.array([[0], [-1], [2]], np.float32), "last": np.array([2], np.int64)},
+)
+
+# A recurrent layer that predicts two rows of both columns; and golden windows of it, with what onnxruntime predicts.
+save(
+    "forecast",
+    [
+        ("Transpose", ["window"], ["steps"], {"perm": [1, 0, 2]}),
+        ("GRU", ["steps", "W", "R", "B"], ["", "h"], {"hidden_size": 5, "linear_before_reset": 1}),
+        ("Reshape", ["h", "flat"], ["state"], {}),
+        ("Gemm", ["state", "out", "bias"], ["rows"], {}),
+        ("Reshape", ["rows", "shape"], ["predicted"], {}),
+    ],
+    [value("window", [1, 3, 2])],
+    [value("predicted", [1, 2, 2])],
+    {
+        "W": rng.normal(0, 0.5, (1, 15, 2)).astype(np.float32),
+        "R": rng.normal(0, 0.5, (1, 15, 5)).astype(np.float32),
+        "B": rng.normal(0, 0.5, (1, 30)).astype(np.float32),
+        "flat": np.array([1, 5], np.int64),
+        "out": rng.normal(0, 1, (5, 4)).astype(np.float32),
+        "bias": rng.normal(0, 1, 4).astype(np.float32),
+        "shape": np.array([1, 2, 2], np.int64),
+    },
+)
+SIGMA = np.array([0.5, 2.0])
+session = onnxruntime.InferenceSession(HERE / "forecast.onnx", providers=["CPUExecutionProvider"])
+windows = []
+for rows in rng.normal(0, 1, (20, 5, 2)).astype(np.float32):
+    predicted = session.run(["predicted"], {"window": rows[None, :3]})[0][0, -1].astype(float)
+    score = np.max(np.abs(rows[-1].astype(float) - predicted) / SIGMA)
+    windows.append(
+        {"values": rows.flatten().tolist(), "score": score, "predicted": predicted.tolist()}
+    )
+(HERE / "forecast.json").write_text(json.dumps({"windows": windows}) + "\n")

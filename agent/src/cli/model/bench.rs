@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use millrace_inference::{Bundle, Detector, Normalisation, Scorer, WindowView};
+use millrace_inference::{Bundle, Detector, Normalisation, Scorer, Source, WindowView};
 use millrace_tags::Moment;
 use nix::time::{ClockId, clock_gettime};
 use serde_json::json;
@@ -82,14 +82,16 @@ impl BenchArgs {
         let load = begun.elapsed();
         let scorer = Scorer::from(detector);
         let windows = windows(bundle);
-        let inputs = bundle.inputs().len();
-        let good = vec![1.0; inputs];
-        let times: Vec<Moment> = (0..bundle.window().len as i64).map(Moment).collect();
+        let columns = bundle.manifest().columns.len();
+        let (good, measured) = (vec![1.0; columns], vec![true; columns]);
+        let rows = bundle.manifest().window_rows();
+        let times: Vec<Moment> = (0..rows as i64).map(Moment).collect();
         let score = |at: usize| {
             let view = WindowView {
                 values: &windows[at % windows.len()],
                 good: &good,
                 times: &times,
+                measured: &measured,
             };
             scorer
                 .score(view)
@@ -159,18 +161,21 @@ fn windows(bundle: &Bundle) -> Vec<Vec<f32>> {
         return golden.windows.iter().map(|w| w.values.clone()).collect();
     }
     let mean = |normalisation: &Normalisation, at: usize| normalisation.mean.get(at).copied();
-    let row: Vec<f32> = bundle
-        .inputs()
-        .iter()
+    let range = |source: &Source| match source {
+        Source::Input(input) => bundle.inputs().get(*input)?.range,
+        _ => None,
+    };
+    let columns = bundle.manifest().columns.iter();
+    let row: Vec<f32> = columns
         .enumerate()
-        .map(|(at, input)| {
-            let middle = input.range.map(|(small, large)| (small + large) / 2.0);
+        .map(|(at, column)| {
+            let middle = range(&column.source).map(|(small, large)| (small + large) / 2.0);
             let normalisation = bundle.window().normalisation.as_ref();
             let value = normalisation.and_then(|n| mean(n, at)).or(middle);
             value.map_or(PLAUSIBLE, |value| value as f32)
         })
         .collect();
-    let rows = bundle.window().len;
+    let rows = bundle.manifest().window_rows();
     vec![row.iter().copied().cycle().take(rows * row.len()).collect()]
 }
 

@@ -1,5 +1,7 @@
 //! Reads model.toml. The whole file is read before anything is refused, so that one run names every problem.
 
+mod output;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -7,7 +9,7 @@ use toml::de::DeTable;
 
 use super::{
     Calibration, Column, DecisionRule, Fill, GoldenFile, Grid, Input, Layout, Manifest, ModelFile,
-    Normalisation, OutputNames, Source, Threshold, Window,
+    Normalisation, Source, Threshold, Window,
 };
 use crate::bundle::fields::{Fields, Findings};
 use crate::bundle::problem::Problem;
@@ -87,7 +89,7 @@ fn read(root: Fields<'_>) -> Option<Manifest> {
     let model = model(root.table("model"));
     let (inputs, columns) = inputs(&root);
     let window = window(root.table("window"), &inputs, columns.len());
-    let output = output(root.table("output"));
+    let output = output::read(&root, &columns, window.as_ref());
     let threshold = threshold(root.table("threshold"));
     let decision = decision(root.table("decision"));
     let golden = root.has("golden").then(|| golden(root.table("golden")));
@@ -463,21 +465,6 @@ fn normalisation(fields: Fields<'_>, columns: usize) -> Option<Normalisation> {
         mean: mean?,
         scale: scale?,
         clip,
-    })
-}
-
-fn output(fields: Fields<'_>) -> Option<OutputNames> {
-    let expected = "the name of the graph's output that is the score";
-    let score = fields.required("score", expected, fields.text("score", expected, is_short));
-    let contribution = fields.text(
-        "contribution",
-        "the name of the graph's output with one number for each input",
-        is_short,
-    );
-    fields.finish();
-    Some(OutputNames {
-        score: score?,
-        contribution,
     })
 }
 

@@ -265,7 +265,7 @@ fn window_json(window: &ScoredWindow) -> Value {
     })
 }
 
-fn named(numbers: &[(Arc<str>, f64)]) -> Value {
+fn named<T: serde::Serialize>(numbers: &[(Arc<str>, T)]) -> Value {
     let members = numbers.iter();
     let members = members.map(|(name, number)| (name.to_string(), json!(number)));
     Value::Object(members.collect())
