@@ -60,7 +60,7 @@ pub(crate) use gateway::{DATA_DIR, Gateway};
 pub(crate) use line::Line;
 pub(crate) use local::{Local, ModelPolicy};
 pub(crate) use meaning::TagMeaning;
-pub(crate) use model::Model;
+pub(crate) use model::{Model, detector};
 pub(crate) use names::NAME_BYTES_MAX;
 pub(crate) use pattern::Pattern;
 use place::Place;

@@ -3,7 +3,9 @@
 mod detector;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use millrace_inference::BuiltinSettings;
@@ -12,9 +14,10 @@ use super::complaint::Complaint;
 use super::files::FileUse;
 use super::keys::{KeyDoc, Kind, SectionDoc, nearest};
 use super::names::{self, Taken};
+use super::problem::Problem;
 use super::report::Report;
 use super::section::Section;
-use super::tree::{Raw, Table};
+use super::tree::{self, Raw, Table};
 use crate::model::Bounds;
 
 /// All detectors that need no bundle.
@@ -345,6 +348,47 @@ impl Model {
         })
     }
 }
+
+/// A detector without a configuration around it: its method, the roles of its inputs, further keys of `[[model]]` with their
+/// values. A value that is no TOML is a text.
+///
+/// # Errors
+/// Every problem at once.
+pub(crate) fn detector(
+    method: &str,
+    roles: &[&str],
+    keys: &[(String, String)],
+) -> Result<BuiltinSettings, Vec<Problem>> {
+    let text = |text: &str| toml_edit::Value::from(text).to_string();
+    let mut written = format!("name = {0}\ndetector = {0}\n", text(method));
+    for (key, value) in keys {
+        let value = match value.parse::<toml_edit::Value>() {
+            Ok(_) => value.clone(),
+            Err(_) => text(value),
+        };
+        let _ = writeln!(written, "{key} = {value}");
+    }
+    // Tags of no device: whoever asks has values of his own for the roles.
+    let mut tags = Taken::default();
+    tags.unknown_below(NO_DEVICE);
+    written.push_str("[inputs]\n");
+    for role in roles {
+        let tag = text(&format!("{NO_DEVICE}/{role}"));
+        let _ = writeln!(written, "{} = {tag}", text(role));
+    }
+    let report = Report::new(None);
+    let table = tree::parse(&Arc::from(Path::new("detector")), &written);
+    let table = table.map_err(|problem| vec![*problem])?;
+    let model = Model::read(&table, 0, &tags, &report);
+    let (problems, _, _) = report.into_parts();
+    match model.and_then(|model| model.detector) {
+        Some(detector) if problems.is_empty() => Ok(detector),
+        _ => Err(problems),
+    }
+}
+
+/// Stands for a device where there is none.
+const NO_DEVICE: &str = "data";
 
 fn read_inputs(section: &Section<'_>, tags: &Taken) -> Option<BTreeMap<String, String>> {
     let wanted = || {

@@ -47,15 +47,15 @@ struct Measured {
 impl BenchArgs {
     pub(super) fn run(&self, global: &Global) -> anyhow::Result<ExitCode> {
         let found = which::find(&self.model, global)?;
-        let measured = self.measure(&found.bundle)?;
-        let bundle = &found.bundle;
+        let (path, bundle) = found.bundle()?;
+        let measured = self.measure(bundle)?;
         if global.json {
             output::json(&json!({
                 "model": {
                     "name": bundle.name(),
                     "version": bundle.version(),
                     "sha256": bundle.sha256(),
-                    "bundle": found.path.display().to_string(),
+                    "bundle": path.display().to_string(),
                 },
                 "windows": measured.windows,
                 "load_ms": ms(measured.load),

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use millrace_inference::eval::{Evaluation, Figures, LabelledRow, Run, plot};
-use millrace_inference::{Bundle, Detector, Grid, ModelSpec, Monitor, Threshold};
+use millrace_inference::{Grid, Monitor, Threshold};
 use millrace_tags::{Moment, Reason, Sample, TagId, Value};
 
 use super::super::{Failure, Global, output, show};
 use super::which::{self, Found};
-use crate::device::chain;
+use crate::config;
 
 mod file;
 mod report;
@@ -30,13 +30,20 @@ const SCAN_EVERY: Duration = Duration::from_secs(1);
 /// The data are a CSV file with one row a time, a file that `millrace buffer export` wrote, or what this gateway itself has
 /// stored. They take the same way as live samples: grid, gaps, window, threshold, decision. With --labels it says how good
 /// the events are: F1, false alarm rate and missed alarm rate by two rules (interval: what was known once an event was over; causal:
-/// what was known at the time), and the delay of each detection.
+/// what was known at the time), and the delay of each detection. What learns, a detector of this program or a threshold, learns from the
+/// first windows of the data, as it would on a gateway that sees them first; --skip leaves them out of the figures.
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("data").required(true))]
 pub(crate) struct EvalArgs {
-    /// A bundle (directory or tar file), or the name of a configured model
-    #[arg(value_name = "BUNDLE|NAME")]
+    /// A bundle (directory or tar file), the name of a configured model or, with --inputs, a detector of this program such as pca
+    #[arg(value_name = "BUNDLE|NAME|DETECTOR")]
     model: String,
+    /// What the detector of this program looks at: a role each, called like its column, or named with it: pressure,flow=f1
+    #[arg(long, value_name = "ROLE[=COLUMN]", num_args = 1.., value_delimiter = ',')]
+    inputs: Vec<String>,
+    /// A key of [[model]] for the detector, such as train=400, grid=scan or limits={flow=5}
+    #[arg(long, value_name = "KEY=VALUE", num_args = 1.., requires = "inputs", value_parser = key)]
+    set: Vec<(String, String)>,
     /// Data: a heading, then one row a time with a column for each input; or an export of the store
     #[arg(long, value_name = "FILE", group = "data")]
     csv: Option<PathBuf>,
@@ -108,11 +115,11 @@ impl EvalArgs {
                 .hint("plots are SVG, which every browser shows")
                 .into());
         }
-        let found = which::find(&self.model, global)?;
+        let found = self.find(global)?;
         let wanted = self.wanted(&found)?;
         let (evaluation, rows, labels) = match &self.csv {
-            Some(path) => self.of_file(path, &found.bundle, &wanted)?,
-            None => self.of_buffer(&found.bundle, &wanted, global)?,
+            Some(path) => self.of_file(path, &found, &wanted)?,
+            None => self.of_buffer(&found, &wanted, global)?,
         };
         let counted = labels.get(self.skip..).unwrap_or_default();
         if self.labels.is_some() && counted.is_empty() {
@@ -120,11 +127,10 @@ impl EvalArgs {
             return Err(Failure::usage(none).into());
         }
         if let Some(path) = &self.plot {
-            self.draw(path, &found.bundle, &evaluation, &labels)?;
+            self.draw(path, &found, &evaluation, &labels)?;
         }
         let report = Report {
-            bundle: &found.bundle,
-            path: &found.path,
+            found: &found,
             data: self.data_name(),
             rows,
             evaluation: &evaluation,
@@ -138,6 +144,22 @@ impl EvalArgs {
         Ok(ExitCode::SUCCESS)
     }
 
+    /// The model that is meant.
+    fn find(&self, global: &Global) -> Result<Found, Failure> {
+        if self.inputs.is_empty() {
+            return which::find(&self.model, global);
+        }
+        let roles: Vec<&str> = self.inputs.iter().map(|input| role(input)).collect();
+        let detector = config::detector(&self.model, &roles, &self.set);
+        detector.map(Found::detector).map_err(|problems| {
+            let said: Vec<&str> = problems.iter().map(|it| it.message.as_str()).collect();
+            let hint = problems.iter().find_map(|it| it.hint.clone());
+            let hint =
+                hint.unwrap_or_else(|| "docs/configuration.md has the keys of [[model]]".into());
+            Failure::usage(said.join("; ")).hint(hint)
+        })
+    }
+
     fn data_name(&self) -> String {
         match &self.csv {
             Some(path) => path.display().to_string(),
@@ -146,22 +168,19 @@ impl EvalArgs {
     }
 
     fn wanted(&self, found: &Found) -> Result<Wanted, Failure> {
-        let roles: Vec<String> = found
-            .bundle
-            .inputs()
-            .iter()
-            .map(|input| input.role.clone())
-            .collect();
+        let spec = found.spec();
+        let roles: Vec<String> = spec.inputs.iter().map(|it| it.role.clone()).collect();
         if let Some((role, _)) = self.map.iter().find(|(role, _)| !roles.contains(role)) {
             return Err(Failure::usage(format!("the model has no input {role}"))
                 .hint(format!("its roles are {}", roles.join(", "))));
         }
         let mut map = self.map.clone();
+        map.extend(self.inputs.iter().filter_map(|input| pair(input).ok()));
         if self.from_buffer {
             let configured = found.inputs.iter();
             map.extend(configured.map(|(role, tag)| (role.clone(), tag.clone())));
         }
-        let window = found.bundle.window();
+        let window = &spec.window;
         let untimed = match window.grid {
             Grid::Every(step) => step,
             Grid::Scan => SCAN_EVERY.min(window.max_gap),
@@ -176,19 +195,18 @@ impl EvalArgs {
         })
     }
 
-    fn new_run(&self, bundle: &Bundle) -> Result<Run, Failure> {
-        let mut spec = ModelSpec::from(bundle);
+    fn new_run(&self, found: &Found) -> Result<Run, Failure> {
+        let mut spec = found.spec();
         if let Some(threshold) = self.threshold {
             spec.threshold = Threshold::Fixed(threshold);
         }
-        let detector = Detector::build(bundle).map_err(|error| Failure::new(chain(&error)))?;
-        Ok(Run::new(Monitor::of(&spec, detector)))
+        Ok(Run::new(Monitor::of(&spec, found.scorer()?)))
     }
 
     fn of_file(
         &self,
         path: &Path,
-        bundle: &Bundle,
+        found: &Found,
         wanted: &Wanted,
     ) -> Result<(Evaluation, u64, Vec<LabelledRow>), Failure> {
         let file = CsvFile::open(path)?;
@@ -196,17 +214,17 @@ impl EvalArgs {
             let mut samples = Samples::new(wanted)?;
             samples.take_export(file)?;
             let rows = samples.count() as u64;
-            let evaluation = self.of_samples(samples, bundle)?;
+            let evaluation = self.of_samples(samples, found)?;
             return Ok((evaluation, rows, Vec::new()));
         }
-        let mut run = self.new_run(bundle)?;
+        let mut run = self.new_run(found)?;
         let fed = table::feed(file, wanted, &mut run)?;
         Ok((run.finish(), fed.rows, fed.labels))
     }
 
     fn of_buffer(
         &self,
-        bundle: &Bundle,
+        found: &Found,
         wanted: &Wanted,
         global: &Global,
     ) -> anyhow::Result<(Evaluation, u64, Vec<LabelledRow>)> {
@@ -220,10 +238,10 @@ impl EvalArgs {
             )?;
         }
         let rows = samples.count() as u64;
-        Ok((self.of_samples(samples, bundle)?, rows, Vec::new()))
+        Ok((self.of_samples(samples, found)?, rows, Vec::new()))
     }
 
-    fn of_samples(&self, samples: Samples, bundle: &Bundle) -> Result<Evaluation, Failure> {
+    fn of_samples(&self, samples: Samples, found: &Found) -> Result<Evaluation, Failure> {
         let absent = samples.absent();
         if !absent.is_empty() {
             return Err(
@@ -232,22 +250,18 @@ impl EvalArgs {
                 ),
             );
         }
-        samples.feed(|| self.new_run(bundle))
+        samples.feed(|| self.new_run(found))
     }
 
     fn draw(
         &self,
         path: &Path,
-        bundle: &Bundle,
+        found: &Found,
         evaluation: &Evaluation,
         labels: &[LabelledRow],
     ) -> Result<(), Failure> {
-        let title = format!(
-            "{} {} on {}",
-            bundle.name(),
-            bundle.version(),
-            self.data_name()
-        );
+        let spec = found.spec();
+        let title = format!("{} {} on {}", spec.name, spec.version, self.data_name());
         let time = |at: Moment| show::utc(at.0 as f64 / 1e6);
         let svg = plot::svg(&title, evaluation, labels, time);
         std::fs::write(path, svg).map_err(|error| {
@@ -272,6 +286,19 @@ fn pair(text: &str) -> Result<(String, String), String> {
         }
         _ => Err("expected ROLE=COLUMN, such as pressure=p1".to_owned()),
     }
+}
+
+/// `pressure` of `pressure=p1`, or all of it.
+fn role(input: &str) -> &str {
+    input.split_once('=').map_or(input, |(role, _)| role).trim()
+}
+
+/// `key=value`
+fn key(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=');
+    let pair = pair.filter(|(key, value)| !key.is_empty() && !value.is_empty());
+    let (key, value) = pair.ok_or("expected KEY=VALUE, such as train=400")?;
+    Ok((key.trim().to_owned(), value.trim().to_owned()))
 }
 
 fn threshold(text: &str) -> Result<f64, String> {

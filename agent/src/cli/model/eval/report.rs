@@ -1,22 +1,19 @@
 //! What came of an evaluation, as text and as JSON.
 
 use std::fmt::Write;
-use std::path::Path;
 use std::sync::Arc;
 
-use millrace_inference::Bundle;
 use millrace_inference::eval::{Counts, Episode, Evaluation, Figures, ScoredWindow};
 use millrace_tags::Moment;
 use serde_json::{Value, json};
 
 use super::super::super::show;
 use super::super::super::table::Table;
+use super::super::which::{Found, What};
 
 /// What is said of one evaluation.
 pub(super) struct Report<'a> {
-    pub(super) bundle: &'a Bundle,
-    /// Where the bundle is.
-    pub(super) path: &'a Path,
+    pub(super) found: &'a Found,
     /// What was scored.
     pub(super) data: String,
     /// Rows, or stored samples.
@@ -62,12 +59,13 @@ impl Report<'_> {
             text.push_str(&windows(&self.evaluation.windows));
             text.push('\n');
         }
+        let spec = self.found.spec();
         let _ = writeln!(
             text,
             "{} {} ({}) on {}: {} {}",
-            self.bundle.name(),
-            self.bundle.version(),
-            self.path.display(),
+            spec.name,
+            spec.version,
+            self.found.place(),
             self.data,
             show::count(self.rows),
             match self.data.as_str() {
@@ -140,12 +138,17 @@ impl Report<'_> {
             })
             .collect();
         let events: Vec<Value> = self.evaluation.episodes.iter().map(event).collect();
+        let spec = self.found.spec();
+        let bundle = match &self.found.what {
+            What::Bundle(path, _) => Some(path.display().to_string()),
+            What::Detector(_) => None,
+        };
         let mut report = json!({
             "model": {
-                "name": self.bundle.name(),
-                "version": self.bundle.version(),
-                "sha256": self.bundle.sha256(),
-                "bundle": self.path.display().to_string(),
+                "name": spec.name,
+                "version": spec.version,
+                "sha256": spec.sha256,
+                "bundle": bundle,
             },
             "data": self.data,
             "rows": self.rows,

@@ -17,7 +17,12 @@ struct Typed {
 }
 
 fn typed(words: &[&str]) -> EvalArgs {
-    Typed::try_parse_from([&["eval", BUNDLE], words].concat())
+    let model = if words.contains(&"--inputs") {
+        "pca"
+    } else {
+        BUNDLE
+    };
+    Typed::try_parse_from([&["eval", model], words].concat())
         .unwrap()
         .args
 }
@@ -58,12 +63,11 @@ fn eval(text: &str, words: &[&str]) -> anyhow::Result<serde_json::Value> {
     std::fs::write(&path, text)?;
     let file = path.display().to_string();
     let args = typed(&[&["--csv", &file], words].concat());
-    let found = which::find(&args.model, &Global::default())?;
+    let found = args.find(&Global::default())?;
     let wanted = args.wanted(&found)?;
-    let (evaluation, rows, labels) = args.of_file(&path, &found.bundle, &wanted)?;
+    let (evaluation, rows, labels) = args.of_file(&path, &found, &wanted)?;
     let report = Report {
-        bundle: &found.bundle,
-        path: &found.path,
+        found: &found,
         data: "data.csv".to_owned(),
         rows,
         evaluation: &evaluation,
@@ -128,6 +132,45 @@ fn a_long_file_of_an_export_scores_the_same_as_its_table() {
     );
     let error = refused(&text, &[&map[..6], &["bearing_temp=pump/none"]].concat());
     assert!(error.contains("no sample of pump/none"), "{error}");
+}
+
+#[test]
+fn a_detector_of_this_program_learns_from_the_first_windows() {
+    let inputs = [
+        "--inputs",
+        "pressure,flow,load=motor_current",
+        "vibration",
+        "bearing_temp",
+    ];
+    let set = ["--set", "train=200", "grid=scan", "threshold_value=4"];
+    let labels = ["--labels", "label", "--skip", "200"];
+    let words = [&inputs[..], &set[..], &labels[..]].concat();
+    let told = eval(&csv(600, 400), &words).unwrap();
+    assert_eq!(told["model"]["version"], "pca");
+    assert_eq!(told["model"]["bundle"], serde_json::Value::Null);
+    // The last window of the training is scored, too.
+    assert_eq!(told["scored"], 401, "{told}");
+    assert_eq!(told["unscored"][0]["windows"], 199, "{told}");
+    assert_eq!(told["events"].as_array().map(Vec::len), Some(1), "{told}");
+    assert_eq!(told["events"][0]["top"][0]["role"], "vibration");
+    assert_eq!(told["labels"]["detected"], 1);
+    assert_eq!(told["labels"]["false_starts"], 0);
+    let f1 = told["labels"]["causal"]["f1"].as_f64();
+    assert!(f1 > Some(0.95), "{told}");
+
+    let one = |set: &[&str]| {
+        refused(
+            &csv(30, 20),
+            &[&["--inputs", "flow", "--set"], set].concat(),
+        )
+    };
+    let error = one(&["trian=200"]);
+    assert!(error.contains("did you mean train?"), "{error}");
+    let error = one(&["train=2"]);
+    assert!(error.contains("train"), "{error}");
+    let error = one(&["grid=often"]);
+    assert!(error.contains("grid"), "{error}");
+    assert!(Typed::try_parse_from(["eval", "pca", "--csv", "a", "--set", "train=20"]).is_err());
 }
 
 #[test]
@@ -230,7 +273,7 @@ fn each_boot_is_a_run_of_its_own_in_utc() {
     let evaluation = samples
         .feed(|| {
             runs.set(runs.get() + 1);
-            args.new_run(&found.bundle)
+            args.new_run(&found)
         })
         .unwrap();
     assert_eq!(runs.get(), 2);
