@@ -147,6 +147,24 @@ pub(crate) struct Terms {
     pub(crate) from: String,
 }
 
+/// What every version of the state begins with.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    version: u32,
+}
+
+/// Why a state cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum Unreadable {
+    /// A newer version of the program wrote it: it stays as it is.
+    #[error("{} is of a newer version of millrace; install that one again: what is on the shelf waits for it", .0.display())]
+    Newer(PathBuf),
+    /// The disk, or damage.
+    #[error("{0}")]
+    Other(String),
+}
+
 /// The shelf of one model.
 #[derive(Debug, Clone)]
 pub(crate) struct Shelf {
@@ -170,19 +188,28 @@ impl Shelf {
     /// # Errors
     /// Where it cannot be read.
     pub(crate) fn state(&self) -> Result<State, String> {
+        self.read().map_err(|unreadable| unreadable.to_string())
+    }
+
+    fn read(&self) -> Result<State, Unreadable> {
         let path = self.directory.join(STATE_FILE);
         let text = match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(State::default());
             }
-            text => text.map_err(|error| format!("{}: {error}", path.display()))?,
+            text => {
+                text.map_err(|error| Unreadable::Other(format!("{}: {error}", path.display())))?
+            }
         };
-        let state: State = serde_json::from_slice(&text)
-            .map_err(|error| format!("{} is damaged: {error}", path.display()))?;
-        if state.format != FORMAT || state.version > VERSION {
-            return Err(format!("{} is of a newer version", path.display()));
+        // Its version alone, since a newer one may look otherwise.
+        if let Ok(head) = serde_json::from_slice::<Head>(&text)
+            && head.format == FORMAT
+            && head.version > VERSION
+        {
+            return Err(Unreadable::Newer(path));
         }
-        Ok(state)
+        serde_json::from_slice(&text)
+            .map_err(|error| Unreadable::Other(format!("{} is damaged: {error}", path.display())))
     }
 
     fn write(&self, mut state: State) -> Result<(), ShelfError> {

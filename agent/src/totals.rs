@@ -71,7 +71,7 @@ impl Totals {
             }
         };
         if text.starts_with(MAGIC) && text.lines().next() != Some(HEAD) {
-            tracing::error!(path = %path.display(), "another version wrote the totals; they begin anew and are not kept");
+            tracing::error!(path = %path.display(), "a newer version of millrace wrote the totals, and has them again when it is back; with this one they begin anew and are not kept");
             return Self::default();
         }
         let body = text.strip_prefix(HEAD).unwrap_or("{}");

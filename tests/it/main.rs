@@ -26,6 +26,7 @@ mod mainflux;
 mod meanings;
 mod models;
 mod nats;
+mod newer;
 mod opcua_restart;
 mod opcua_tools;
 mod opcua_trust;

@@ -166,7 +166,7 @@ impl Layers {
             .map_err(failed(&path))?;
         if kept.format != FORMAT || kept.version > VERSION {
             let what = format!(
-                "it is {} {}; this program reads {FORMAT} {VERSION}",
+                "it is {} {}; this program reads {FORMAT} {VERSION}: install the newer version of millrace again",
                 kept.format, kept.version
             );
             return Err(failed(&path)(std::io::Error::other(what)));

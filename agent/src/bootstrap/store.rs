@@ -51,6 +51,13 @@ pub(super) enum Phase {
     Settled,
 }
 
+/// What every version of `enrolment.json` begins with.
+#[derive(Deserialize)]
+struct Head {
+    format: String,
+    version: u32,
+}
+
 /// `enrolment.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -98,7 +105,10 @@ pub(super) enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// The state was damaged, or is of a newer version: `millrace bootstrap reset` begins anew.
+    /// A newer version of the program wrote the state: install that one again. Nothing is changed meanwhile.
+    #[error("{} is of a newer version of millrace; install that one again, or `millrace bootstrap reset` forgets the enrolment and asks again", .0.display())]
+    Newer(PathBuf),
+    /// The state was damaged: `millrace bootstrap reset` begins anew.
     #[error("{} is not what this version wrote; `millrace bootstrap reset` forgets the enrolment and asks again", .0.display())]
     State(PathBuf),
     /// There is no attempt.
@@ -180,10 +190,13 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
             Err(source) => return Err(StoreError::File { path, source }),
         };
-        serde_json::from_str::<State>(&text)
-            .ok()
-            .filter(|state| state.format == FORMAT && state.version == VERSION)
-            .ok_or(StoreError::State(path))
+        // Its version alone, since a newer one may look otherwise.
+        let head = serde_json::from_str::<Head>(&text).ok();
+        match head.filter(|head| head.format == FORMAT) {
+            Some(head) if head.version > VERSION => Err(StoreError::Newer(path)),
+            Some(_) => serde_json::from_str(&text).map_err(|_| StoreError::State(path)),
+            None => Err(StoreError::State(path)),
+        }
     }
 
     pub(super) fn save(&self, state: &State) -> Result<(), StoreError> {

@@ -62,7 +62,7 @@ pub(crate) enum LastGoodError {
         source: serde_json::Error,
     },
     /// A newer version of the program wrote it.
-    #[error("{} has version {version}; this program reads {VERSION}", .path.display())]
+    #[error("{} is of a newer version of millrace (form {version}, this one reads {VERSION}); install that one again", .path.display())]
     Newer {
         /// Which.
         path: PathBuf,

@@ -82,7 +82,7 @@ pub(super) fn read(path: &Path) -> (Option<Contents>, bool) {
         }
     };
     if bytes.starts_with(&MAGIC) && bytes.get(4) != Some(&VERSION) {
-        tracing::error!(path = %path.display(), "another version wrote what OPC UA devices have delivered; it begins anew and is not kept");
+        tracing::error!(path = %path.display(), "a newer version of millrace wrote what OPC UA devices have delivered, and has it again when it is back; with this one it begins anew and is not kept");
         return (None, false);
     }
     let contents = Contents::parse(&bytes);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use millrace_inference::{Bundle, Trust};
 
-use super::{Shelf, ShelfError, State, Terms, changing};
+use super::{Shelf, ShelfError, State, Terms, Unreadable, changing};
 use crate::config::{self, ModelPolicy};
 use crate::device::chain;
 
@@ -61,10 +61,13 @@ impl Shelf {
         digest(&model.bundle).is_ok_and(|digest| taken != Some(digest))
     }
 
-    /// The state; one that cannot be read is set aside, and the shelf begins anew.
+    /// The state; one that cannot be read is set aside, and the shelf begins anew. That of a newer version stays where it is: the
+    /// configured bundle runs without a shelf then.
     fn usable_state(&self, trouble: &mut Vec<String>) -> State {
-        match self.state() {
+        match self.read() {
             Ok(state) => state,
+            // Said where the configured bundle is put on the shelf.
+            Err(Unreadable::Newer(_)) => State::default(),
             Err(error) => {
                 let path = self.directory.join(super::STATE_FILE);
                 // Where this fails, too, writing fails and says so.
@@ -82,14 +85,21 @@ impl Shelf {
         policy: &ModelPolicy,
         digest: &str,
     ) -> Result<State, ShelfError> {
-        let known = self.state().map_err(ShelfError::Disk)?;
+        let terms = Terms {
+            policy: policy.clone(),
+            signed: false,
+            older: true,
+            from: "configuration".to_owned(),
+        };
+        let known = match self.state() {
+            Ok(known) => known,
+            Err(error) => {
+                // It cannot be kept, and is examined where it lies.
+                super::examined(model, &model.bundle, &terms).map_err(ShelfError::Refused)?;
+                return Err(ShelfError::Disk(error));
+            }
+        };
         if !known.versions.iter().any(|it| it.digest == digest) {
-            let terms = Terms {
-                policy: policy.clone(),
-                signed: false,
-                older: true,
-                from: "configuration".to_owned(),
-            };
             let packed = pack(&model.bundle).map_err(ShelfError::Refused)?;
             match self.arriving().and_then(|file| {
                 std::fs::write(file.path(), packed)

@@ -291,6 +291,36 @@ fn only_what_a_trusted_key_signed_where_that_is_asked() {
     assert_eq!(second.unwrap().version(), "1.0.0");
 }
 
+/// A downgrade: the configured bundle runs, and what the newer program had on the shelf is there when it comes back.
+#[test]
+fn the_shelf_of_a_newer_version_is_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (shelf, model, _configured) = stocked(dir.path());
+    let file = dir.path().join("models/hall%2Fpump/shelf.json");
+    let later = r#"{"format":"millrace-shelf","version":99,"active":["later"]}"#;
+    assert!(
+        fs::read_to_string(&file)
+            .unwrap()
+            .contains("millrace-shelf")
+    );
+    fs::write(&file, later).unwrap();
+    let bundles = fs::read_dir(file.parent().unwrap()).unwrap().count();
+    let settled = shelf.settle(&model, &ModelPolicy::default());
+    assert_eq!(settled.candidates, [(model.bundle.clone(), None)]);
+    assert_eq!(settled.trouble.len(), 1, "{:?}", settled.trouble);
+    assert!(settled.trouble[0].contains("newer version of millrace"));
+    let refused = install(&shelf, bundle("1.3.0").path(), &terms()).unwrap_err();
+    assert!(
+        refused.to_string().contains("install that one again"),
+        "{refused}"
+    );
+    assert_eq!(fs::read_to_string(&file).unwrap(), later);
+    assert_eq!(
+        fs::read_dir(file.parent().unwrap()).unwrap().count(),
+        bundles
+    );
+}
+
 #[test]
 fn other_roles_and_what_is_no_bundle_change_nothing() {
     let dir = tempfile::tempdir().unwrap();

@@ -393,8 +393,8 @@ impl<'a> Agent<'a> {
                     },
                 )
             }
-            Err(_) => {
-                tracing::warn!("there is no last good configuration: running without devices");
+            Err(error) => {
+                tracing::warn!(error = %crate::device::chain(&error), "there is no last good configuration: running without devices");
                 (
                     Config::empty(&data_dir),
                     ConfigStatus {

@@ -75,7 +75,7 @@ impl Ids {
             match line {
                 Line::Head { millrace_commands } if millrace_commands > VERSION => {
                     return Err(std::io::Error::other(format!(
-                        "it has version {millrace_commands}; this program reads {VERSION}"
+                        "it is of a newer version of millrace (form {millrace_commands}, this one reads {VERSION}); install that one again"
                     )));
                 }
                 Line::Head { .. } => {}
