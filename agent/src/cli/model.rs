@@ -29,7 +29,7 @@ pub(crate) enum ModelCommand {
     Rollback(change::RollbackArgs),
     Remove(change::RemoveArgs),
     Calibrate(calibrate::CalibrateArgs),
-    Eval(eval::EvalArgs),
+    Eval(Box<eval::EvalArgs>),
     Bench(bench::BenchArgs),
     /// Examine a bundle for the agent, which asks on standard input
     #[command(hide = true)]

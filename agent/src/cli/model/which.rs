@@ -22,14 +22,14 @@ pub(super) enum What {
     /// A bundle that was loaded, and where it is.
     Bundle(PathBuf, Box<Bundle>),
     /// A detector that needs none.
-    Detector(BuiltinSettings),
+    Detector(Box<BuiltinSettings>),
 }
 
 impl Found {
     /// A detector with these settings.
     pub(super) fn detector(settings: BuiltinSettings) -> Self {
         Self {
-            what: What::Detector(settings),
+            what: What::Detector(Box::new(settings)),
             inputs: BTreeMap::new(),
         }
     }
