@@ -41,7 +41,7 @@ pub(crate) struct EvalArgs {
     /// What the detector of this program looks at: a role each, called like its column, or named with it: pressure,flow=f1
     #[arg(long, value_name = "ROLE[=COLUMN]", num_args = 1.., value_delimiter = ',')]
     inputs: Vec<String>,
-    /// A key of [[model]] for the detector, such as train=400, grid=scan or limits={flow=5}
+    /// A key of `[[model]]` for the detector, such as train=400, grid=scan or limits={flow=5}
     #[arg(long, value_name = "KEY=VALUE", num_args = 1.., requires = "inputs", value_parser = key)]
     set: Vec<(String, String)>,
     /// Data: a heading, then one row a time with a column for each input; or an export of the store
