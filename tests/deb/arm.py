@@ -13,7 +13,7 @@ import struct
 import sys
 import time
 
-from arm_site import PEERS, TAGS, Broker, Gateway, Program, device, expect, free_port, process, rows, ticks, wait
+from arm_site import PEERS, TAGS, Broker, Gateway, NotShown, Program, device, expect, free_port, process, rows, ticks, wait
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ZOO = REPOSITORY / "inference/tests/zoo"
@@ -40,12 +40,17 @@ class Tally:
     def __init__(self):
         self.passed = 0
         self.failed = 0
+        self.not_shown = 0
 
     def check(self, what, claim, *args):
         """Runs a check, which raises where it does not hold, and may give a figure."""
         began = time.monotonic()
         try:
             figure = claim(*args)
+        except NotShown as error:
+            self.not_shown += 1
+            print(f"-       {what}: not shown: {error}", flush=True)
+            return
         except Exception as error:  # whatever goes wrong is this check's failure
             self.failed += 1
             print(f"FAILED  {what}\n        {type(error).__name__}: {error}", flush=True)
@@ -291,6 +296,10 @@ def serial_line(program, work):
         line = f'[[line]]\nname = "bus"\nport = "{path[0]}"\nbaud = 19200\n\n'
         gateway.configure(line + device(gateway, "modbus-rtu", "bus"))
         with gateway.running(program):
+            # qemu-user 7.2 has no TCGETS2, by which ports get any rate.
+            error = wait("the port", lambda: (lambda d: d["error"] or (d["state"] == "online"))(gateway.ask("status")["devices"][0]))
+            if "Function not implemented" in str(error):
+                raise NotShown(error)
             row = gateway.wait_for_samples("pump", SAMPLES)
             status = gateway.ask("status")["devices"][0]
     expect(status["tags_good"] == TAGS and status["read_errors_total"] == 0, status)
@@ -378,7 +387,7 @@ def main():
         print("# buffers from one architecture to the next", flush=True)
         chain(tally, work, [reference, *others, reference], "killed", Gateway.kill)
         chain(tally, work, [*reversed(others), reference, others[-1]], "stopped", Gateway.stop)
-    print(f"{tally.passed} passed, {tally.failed} failed")
+    print(f"{tally.passed} passed, {tally.failed} failed, {tally.not_shown} not shown")
     return tally.failed > 0
 
 

@@ -26,6 +26,10 @@ class Failed(Exception):
     """A check that did not hold."""
 
 
+class NotShown(Exception):
+    """What this emulator cannot do; it says nothing about the program."""
+
+
 def expect(holds, otherwise):
     if not holds:
         raise Failed(otherwise)
