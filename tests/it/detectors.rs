@@ -10,10 +10,12 @@ use serde_json::Value;
 
 use crate::plant;
 
-/// `level` changes with every poll; `twin` goes with it, but for some noise.
+/// `level` changes with every poll; the twins go with it, but for some noise. Of two that go together and part nobody can
+/// say which one left; of three, the one that left is beside two that still agree.
 const MAP: &str = "name,address,type,order,signal\n\
                    level,holding:0,f32,,sine 50 10 7s\n\
-                   twin,holding:2,f32,,sine 20 4 7s 0.2\n";
+                   twin,holding:2,f32,,sine 20 4 7s 0.2\n\
+                   other,holding:4,f32,,sine 30 6 7s 0.3\n";
 
 /// With a row a poll cycle, a slow machine makes no row that was not read.
 const MODELS: &str = r#"
@@ -47,6 +49,7 @@ threshold_value = 20
 [model.inputs]
 level = "pump/level"
 twin = "pump/twin"
+other = "pump/other"
 
 [[model]]
 name = "missing"
@@ -67,7 +70,7 @@ fn config(port: u16, broker: u16) -> String {
         "[[device]]\nname = \"pump\"\ndriver = \"modbus-tcp\"\naddress = \"127.0.0.1:{port}\"\nunit_id = 1\n\
          poll_interval = \"200ms\"\ntimeout = \"500ms\"\n\n"
     ));
-    for (name, address) in [("level", 0), ("twin", 2)] {
+    for (name, address) in [("level", 0), ("twin", 2), ("other", 4)] {
         text.push_str(&format!(
             "[[device.tag]]\nname = \"{name}\"\naddress = \"holding:{address}\"\ntype = \"f32\"\nwritable = true\n\n"
         ));
@@ -120,7 +123,7 @@ fn each_detector_finds_its_fault_and_tells_the_broker() -> Result<()> {
         ensure!(events(&subscriber, model, "begin").is_empty(), "{model}");
     }
 
-    // What was written stays: the twin leaves its place beside the level.
+    // What was written stays: the twin leaves its place beside the others.
     gateway.json(&["write", "pump/twin", "60"])?;
     let event = one(&subscriber, "pca", "begin")?;
     assert_eq!((top(&event), &event["version"]), ("twin", &"pca".into()));
