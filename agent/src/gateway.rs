@@ -64,11 +64,41 @@ pub(crate) struct Gateway {
 
 /// A name that is not configured.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no {what} {name}; there are: {known}")]
-pub(crate) struct NotFound {
-    pub(crate) what: &'static str,
-    pub(crate) name: String,
-    pub(crate) known: String,
+#[error("{0}")]
+pub(crate) struct NotFound(String);
+
+impl NotFound {
+    /// Names those that there are.
+    pub(crate) fn new<'a>(
+        what: &str,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let known: Vec<&str> = known.into_iter().collect();
+        Self(match known.is_empty() {
+            true => format!("there is no {what} {name}; none is configured"),
+            false => format!("there is no {what} {name}; there are: {}", known.join(", ")),
+        })
+    }
+
+    /// Of no tag, the list of which is long.
+    pub(crate) fn tag(name: &str) -> Self {
+        Self(format!(
+            "there is no tag {name}; `millrace tags` lists them"
+        ))
+    }
+
+    /// Where none was named and there is not only one.
+    pub(crate) fn unnamed<'a>(what: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let known: Vec<&str> = known.into_iter().collect();
+        Self(match known.is_empty() {
+            true => format!("no {what} is configured"),
+            false => format!(
+                "there are several {what}s, name one of them: {}",
+                known.join(", ")
+            ),
+        })
+    }
 }
 
 /// A configuration file that runs, as `config show` prints it.
@@ -201,33 +231,22 @@ impl Gateway {
     /// Names those that there are.
     pub(crate) fn device(&self, name: &str) -> Result<Arc<Device>, NotFound> {
         let named = self.devices.iter().find(|device| device.name == name);
-        named.cloned().ok_or_else(|| {
-            let known: Vec<&str> = self.devices.iter().map(|d| d.name.as_str()).collect();
-            NotFound {
-                what: "device",
-                name: name.to_owned(),
-                known: known.join(", "),
-            }
-        })
+        let known = self.devices.iter().map(|device| device.name.as_str());
+        named
+            .cloned()
+            .ok_or_else(|| NotFound::new("device", name, known))
     }
 
     /// The model of that name, and how it is configured.
     ///
     /// # Errors
     /// Names those that there are.
-    pub(crate) fn model(&self, name: &str) -> Result<(&config::Model, &Arc<Model>), String> {
+    pub(crate) fn model(&self, name: &str) -> Result<(&config::Model, &Arc<Model>), NotFound> {
         let mut models = self.config.models.iter().zip(&self.models);
+        let known = self.config.models.iter().map(|model| model.name.as_str());
         models
             .find(|(settings, _)| settings.name == name)
-            .ok_or_else(|| {
-                let known: Vec<&str> = self
-                    .config
-                    .models
-                    .iter()
-                    .map(|it| it.name.as_str())
-                    .collect();
-                format!("there is no model {name}; there are: {}", known.join(", "))
-            })
+            .ok_or_else(|| NotFound::new("model", name, known))
     }
 
     /// The line of that name.
@@ -236,14 +255,10 @@ impl Gateway {
     /// Names those that there are.
     pub(crate) fn line(&self, name: &str) -> Result<Line, NotFound> {
         let named = self.lines.iter().find(|line| line.name() == name);
-        named.cloned().ok_or_else(|| {
-            let known: Vec<&str> = self.lines.iter().map(Line::name).collect();
-            NotFound {
-                what: "line",
-                name: name.to_owned(),
-                known: known.join(", "),
-            }
-        })
+        let known = self.lines.iter().map(Line::name);
+        named
+            .cloned()
+            .ok_or_else(|| NotFound::new("line", name, known))
     }
 
     /// What an edge node of Sparkplug tells of through this uplink.

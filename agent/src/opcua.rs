@@ -173,13 +173,6 @@ impl Gateway {
         let named = all.iter().find(|(known, _)| *known == name);
         named
             .map(|(_, settings)| (*settings).clone())
-            .ok_or_else(|| {
-                let known: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-                NotFound {
-                    what: "OPC UA device",
-                    name: name.to_owned(),
-                    known: known.join(", "),
-                }
-            })
+            .ok_or_else(|| NotFound::new("OPC UA device", name, all.iter().map(|(name, _)| *name)))
     }
 }

@@ -201,15 +201,21 @@ impl Shelf {
                 text.map_err(|error| Unreadable::Other(format!("{}: {error}", path.display())))?
             }
         };
-        // Its version alone, since a newer one may look otherwise.
-        if let Ok(head) = serde_json::from_slice::<Head>(&text)
-            && head.format == FORMAT
-            && head.version > VERSION
-        {
+        let damaged =
+            |why: String| Unreadable::Other(format!("{} is damaged: {why}", path.display()));
+        // Its version alone first, since a newer one may look otherwise.
+        let head: Head =
+            serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        if head.format != FORMAT {
+            return Err(damaged(format!(
+                "format is {:?}; {FORMAT:?} is expected",
+                head.format
+            )));
+        }
+        if head.version > VERSION {
             return Err(Unreadable::Newer(path));
         }
-        serde_json::from_slice(&text)
-            .map_err(|error| Unreadable::Other(format!("{} is damaged: {error}", path.display())))
+        serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))
     }
 
     fn write(&self, mut state: State) -> Result<(), ShelfError> {

@@ -57,14 +57,8 @@ impl Gateway {
 
     fn nothing_named(&self, name: &str) -> NotFound {
         let devices = self.devices.iter().map(|device| device.name.as_str());
-        let known: Vec<&str> = devices
-            .chain(self.lines.iter().map(|line| line.name()))
-            .collect();
-        NotFound {
-            what: "device or line",
-            name: name.to_owned(),
-            known: known.join(", "),
-        }
+        let known = devices.chain(self.lines.iter().map(|line| line.name()));
+        NotFound::new("device or line", name, known)
     }
 }
 

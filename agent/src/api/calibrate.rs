@@ -25,9 +25,7 @@ pub(super) async fn restart(
 ) -> Result<Json<ModelStatus>, Refusal> {
     let name = &request.model;
     let gateway = door.get();
-    let (_, model) = gateway
-        .model(name)
-        .map_err(|error| Refusal(StatusCode::NOT_FOUND, error))?;
+    let (_, model) = gateway.model(name)?;
     let learns = model.learn_anew().await;
     tracing::info!(target: "audit", uid = ?peer.uid, model = %name, done = learns, "the calibration begins anew");
     if !learns {

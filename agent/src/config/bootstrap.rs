@@ -34,8 +34,7 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
     keys: &[
         KeyDoc::new(
             "provider",
-            Kind::Choice {
-                now: &[
+            Kind::Choice(&[
                     "mainflux",
                     "magistrala-proof",
                     "hmac-claim",
@@ -44,9 +43,7 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
                     "azure-dps",
                     "aws-claim",
                     "file",
-                ],
-                later: &[],
-            },
+                ]),
             "How the core hands out credentials; see [bootstrap](bootstrap.md).",
         )
         .required(),
@@ -109,16 +106,13 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
         wire::PROXY_PASSWORD_FILE,
         KeyDoc::new(
             "generation",
-            Kind::Choice {
-                now: &[
+            Kind::Choice(&[
                     "auto",
                     "mainflux-0.12",
                     "mainflux-0.13",
                     "magistrala-0.15",
                     "magistrala-0.30",
-                ],
-                later: &[],
-            },
+                ]),
             "Only with mainflux: the newest generation that the core is like. `auto` tries each, and keeps to what \
              worked.",
         )
@@ -131,10 +125,7 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
         KeyDoc::new("id_scope", Kind::Text, "Only with azure-dps: the ID scope of the provisioning service."),
         KeyDoc::new(
             "dps_key",
-            Kind::Choice {
-                now: &["device", "group"],
-                later: &[],
-            },
+            Kind::Choice(&["device", "group"]),
             "Only with azure-dps: whether the key is this device's, or that of its enrolment group.",
         )
         .default("device"),

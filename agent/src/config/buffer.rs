@@ -53,10 +53,7 @@ pub(crate) const BUFFER: SectionDoc = SectionDoc {
         .default("24h"),
         KeyDoc::new(
             "when_full",
-            Kind::Choice {
-                now: &["drop-oldest", "drop-newest", "block"],
-                later: &[],
-            },
+            Kind::Choice(&["drop-oldest", "drop-newest", "block"]),
             "What gives way when there is no room for more samples: the oldest, the newest, or sources that \
              can wait (`block`: subscribed OPC UA devices are not read meanwhile, what others read is \
              refused). All that is lost is counted and announced.",
@@ -82,10 +79,7 @@ pub(crate) const BUFFER: SectionDoc = SectionDoc {
         .means("an eighth of max_bytes"),
         KeyDoc::new(
             "alarm_when_full",
-            Kind::Choice {
-                now: &["drop-oldest", "drop-newest"],
-                later: &[],
-            },
+            Kind::Choice(&["drop-oldest", "drop-newest"]),
             "What gives way when there is no room for more events; no source can wait with one.",
         )
         .default("drop-oldest"),

@@ -1,6 +1,6 @@
 //! What is said of a value that does not fit.
 
-use super::keys::{Kind, all_of, nearest, one_of};
+use super::keys::{Kind, nearest, one_of};
 use super::place::Place;
 use super::problem::Problem;
 
@@ -61,21 +61,9 @@ impl Complaint {
 }
 
 /// What is said of a word that is none of those that the key takes.
-pub(super) fn choice_complaint(text: &str, key: &str, kind: &Kind) -> Complaint {
-    let Kind::Choice { now, later } = kind else {
-        return Complaint::new(kind.wanted());
-    };
-    let works = format!(
-        "{} {}",
-        all_of(now),
-        if now.len() == 1 { "is" } else { "are" }
-    );
-    if later.contains(&text) {
-        return Complaint::whole(format!("{key} {text} is not in this version yet; {works}"))
-            .hint(format!("set {key} to {}", one_of(now)));
-    }
-    let complaint = Complaint::new(format!("{} is expected", one_of(now)));
-    match nearest(text, now.iter().chain(later.iter()).copied()) {
+pub(super) fn choice_complaint(text: &str, words: &[&str], kind: &Kind) -> Complaint {
+    let complaint = Complaint::new(kind.wanted());
+    match nearest(text, words.iter().copied()) {
         Some(near) => complaint.hint(format!("did you mean {near}?")),
         None => complaint,
     }
@@ -93,7 +81,7 @@ impl Kind {
             Kind::Number => "a number is expected".to_owned(),
             Kind::Duration { .. } => "a duration with a unit is expected".to_owned(),
             Kind::Size { .. } => "a size with a unit is expected".to_owned(),
-            Kind::Choice { now, .. } => format!("{} is expected", one_of(now)),
+            Kind::Choice(words) => format!("{} is expected", one_of(words)),
             Kind::File => "the path of a file is expected".to_owned(),
             Kind::Secret => {
                 "the path of a file, env:NAME or credential:NAME is expected".to_owned()

@@ -52,10 +52,7 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
         .required(),
         KeyDoc::new(
             "driver",
-            Kind::Choice {
-                now: &[MODBUS_TCP, MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TLS, OPCUA],
-                later: &[],
-            },
+            Kind::Choice(&[MODBUS_TCP, MODBUS_RTU, MODBUS_RTU_TCP, MODBUS_TLS, OPCUA]),
             "The protocol that it speaks: Modbus over TCP, on a serial line, as RTU frames over TCP, inside of TLS \
              (Modbus Security); OPC UA.",
         )
@@ -211,10 +208,7 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
         .only(&[OPCUA]),
         KeyDoc::new(
             "collect",
-            Kind::Choice {
-                now: &["subscribe", "poll"],
-                later: &[],
-            },
+            Kind::Choice(&["subscribe", "poll"]),
             "Whether the server sends changes, or every tag is read at its interval.",
         )
         .default("subscribe")
@@ -264,10 +258,7 @@ pub(crate) const DEVICE: SectionDoc = SectionDoc {
         .only(&[OPCUA]),
         KeyDoc::new(
             "discard",
-            Kind::Choice {
-                now: &["oldest", "newest"],
-                later: &[],
-            },
+            Kind::Choice(&["oldest", "newest"]),
             "Which values the server drops when that queue is full.",
         )
         .default("oldest")

@@ -30,10 +30,7 @@ pub(crate) const GATEWAY: SectionDoc = SectionDoc {
         .means("/var/lib/millrace"),
         KeyDoc::new(
             "clock",
-            Kind::Choice {
-                now: &["auto", "trusted"],
-                later: &[],
-            },
+            Kind::Choice(&["auto", "trusted"]),
             "Whether the wall clock is right. `auto`: where systemd-timesyncd runs, once that has synchronized it, a \
              real-time clock holds a time, or somebody has set it while the agent ran; until then samples carry no UTC time. \
              `trusted`: it is, unless it is before 2025; for gateways without a real-time clock that something else sets.",

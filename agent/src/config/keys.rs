@@ -73,12 +73,7 @@ pub(crate) enum Kind {
         max: u64,
     },
     /// One of these words.
-    Choice {
-        /// What this version does.
-        now: &'static [&'static str],
-        /// What is recognised and refused.
-        later: &'static [&'static str],
-    },
+    Choice(&'static [&'static str]),
     /// The path of a file, relative to the file that names it.
     File,
     /// Where a secret is: a file, `env:NAME` or `credential:NAME`.

@@ -36,10 +36,7 @@ pub(crate) const LINE: SectionDoc = SectionDoc {
         .default("9600"),
         KeyDoc::new(
             "parity",
-            Kind::Choice {
-                now: &["none", "odd", "even"],
-                later: &[],
-            },
+            Kind::Choice(&["none", "odd", "even"]),
             "The parity bit.",
         )
         .default("even"),

@@ -41,10 +41,7 @@ pub(crate) const MODEL: SectionDoc = SectionDoc {
         .means("`bundle` or `detector` must be written"),
         KeyDoc::new(
             "detector",
-            Kind::Choice {
-                now: &["pca", "ewma", "cusum", "stuck", "rate", "range", "missing"],
-                later: &[],
-            },
+            Kind::Choice(&["pca", "ewma", "cusum", "stuck", "rate", "range", "missing"]),
             "A detector that needs no bundle. It gives scores and events as bundles do; a score of 1 is at its limit. `pca`: T² and Q of \
              all inputs together. `ewma`: the mean of an input leaves its place. `cusum`: an input drifts. `stuck`: an input does not change. \
              `rate`: an input changes too fast. `range`: an input leaves its limits. `missing`: an input has no good values. The first three \
@@ -155,10 +152,7 @@ pub(crate) const MODEL: SectionDoc = SectionDoc {
         .only(DETECTORS),
         KeyDoc::new(
             "threshold",
-            Kind::Choice {
-                now: &["fixed", "quantile", "pot"],
-                later: &[],
-            },
+            Kind::Choice(&["fixed", "quantile", "pot"]),
             "The score that begins an event: `threshold_value`; or found from the first windows that have scores: by a quantile, or by the \
              largest of them (peaks over threshold), which reaches beyond what was seen.",
         )

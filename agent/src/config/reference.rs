@@ -123,7 +123,7 @@ fn takes(kind: &Kind) -> String {
             )
         }
         Kind::Size { min, max } => format!("size, {} to {}", show_size(*min), show_size(*max)),
-        Kind::Choice { now, later } => choice(now, later),
+        Kind::Choice(words) => choice(words),
         Kind::File => "path".to_owned(),
         Kind::Secret => "path, `env:NAME` or `credential:NAME`".to_owned(),
         Kind::Texts => "list of texts".to_owned(),
@@ -133,15 +133,9 @@ fn takes(kind: &Kind) -> String {
     }
 }
 
-fn choice(now: &[&str], later: &[&str]) -> String {
-    let code = |words: &[&str]| {
-        let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
-        quoted.join(", ")
-    };
-    match later.is_empty() {
-        true => code(now),
-        false => format!("{}; refused in this version: {}", code(now), code(later)),
-    }
+fn choice(words: &[&str]) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    quoted.join(", ")
 }
 
 fn absent(absent: Absent) -> String {
@@ -195,7 +189,7 @@ mod tests {
                 }
                 Kind::Number => text.parse::<f64>().is_ok(),
                 Kind::Bool => text.parse::<bool>().is_ok(),
-                Kind::Choice { now, .. } => now.contains(&text),
+                Kind::Choice(words) => words.contains(&text),
                 _ => false,
             };
             assert!(reads, "{} = {text}", key.name);

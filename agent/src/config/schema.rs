@@ -62,7 +62,7 @@ fn property(key: &KeyDoc) -> Value {
         Kind::Bool => json!({"type": "boolean"}),
         Kind::Integer { min, max } => json!({"type": "integer", "minimum": min, "maximum": max}),
         Kind::Number => json!({"type": "number"}),
-        Kind::Choice { now, .. } => json!({"enum": now}),
+        Kind::Choice(words) => json!({"enum": words}),
         Kind::Texts => json!({"type": "array", "items": {"type": "string"}}),
         Kind::Text | Kind::File | Kind::Secret | Kind::Duration { .. } | Kind::Size { .. } => {
             json!({"type": "string"})

@@ -226,18 +226,18 @@ impl<'a> Section<'a> {
         self.read(key, read_size, parse_size)
     }
 
-    /// One of the words that the key takes in this version.
+    /// One of the words that the key takes.
     pub(crate) fn choice(&self, key: &str) -> Option<&'static str> {
         let doc = self.doc.key(key)?;
-        let Kind::Choice { now, .. } = &doc.kind else {
+        let Kind::Choice(words) = &doc.kind else {
             return None;
         };
-        let known = |text: &str| now.iter().find(|word| **word == text).copied();
+        let known = |text: &str| words.iter().find(|word| **word == text).copied();
         self.read(
             key,
             |node, doc| {
                 let text = node.as_text().unwrap_or_default();
-                known(text).ok_or_else(|| choice_complaint(text, key, &doc.kind))
+                known(text).ok_or_else(|| choice_complaint(text, words, &doc.kind))
             },
             known,
         )

@@ -79,10 +79,7 @@ pub(crate) const TAG: SectionDoc = SectionDoc {
         .only(MODBUS),
         KeyDoc::new(
             "scale_rule",
-            Kind::Choice {
-                now: &["exponent", "factor", "divisor"],
-                later: &[],
-            },
+            Kind::Choice(&["exponent", "factor", "divisor"]),
             "How `scale_register` is meant: raw × 10^register, raw × register, raw ÷ register.",
         )
         .default("exponent")

@@ -91,10 +91,7 @@ pub(crate) const UPLINK: SectionDoc = SectionDoc {
         KeyDoc::new("key_file", Kind::File, "The PEM private key of cert_file."),
         KeyDoc::new(
             "start",
-            Kind::Choice {
-                now: &["oldest", "now"],
-                later: &[],
-            },
+            Kind::Choice(&["oldest", "now"]),
             "Where an uplink begins that the store does not know yet: with the oldest data, or with those \
              of now.",
         )

@@ -49,11 +49,7 @@ impl Gateway {
             .filter(|device| found.iter().any(|(tag, _)| device.tags.contains(tag)))
             .collect();
         if devices.is_empty() {
-            return Err(NotFound {
-                what: "tag",
-                name: names.join(" "),
-                known: "see `millrace tags`".to_owned(),
-            });
+            return Err(NotFound::tag(&names.join(" ")));
         }
         let reads = devices.iter().map(|device| self.read_fresh(device));
         let read = futures_util::future::join_all(reads).await;

@@ -21,9 +21,8 @@ pub(crate) struct ModelTags {
     pub(crate) score: TagId,
     /// Tag `ratio`: score over threshold.
     pub(crate) ratio: TagId,
-    /// Tags `share/<role>`.
-    pub(crate) shares: HashMap<Arc<str>, TagId>,
-    /// Tags of what else models say, such as `t2` and `q` of a PCA or the predicted values of a forecast, as they come.
+    /// Tags of what some models say beside them, such as `share/<role>`, `t2` and `q` of a PCA, or the predicted values of a
+    /// forecast, as they come.
     pub(crate) others: Mutex<HashMap<Arc<str>, TagId>>,
 }
 
@@ -56,9 +55,7 @@ impl Publisher {
                 let mut samples = vec![number(self.tags.score, score)];
                 samples.extend(ratio.map(|ratio| number(self.tags.ratio, ratio)));
                 for (role, share) in &share {
-                    let tag = self.tags.shares.get(role).copied();
-                    // A column that is made of inputs is in no configuration.
-                    let tag = tag.unwrap_or_else(|| self.tag(&format!("share/{role}").into()));
+                    let tag = self.tag(&format!("share/{role}").into());
                     samples.push(number(tag, *share));
                 }
                 for (name, value) in &values {

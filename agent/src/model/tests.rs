@@ -56,7 +56,6 @@ impl Bench {
                 source: registered.source,
                 score: registered.tags[0],
                 ratio: registered.tags[1],
-                shares: HashMap::new(),
                 others: Mutex::default(),
             },
             buffer: buffer.clone(),

@@ -92,19 +92,14 @@ impl Gateway {
     /// Names those that there are.
     pub(crate) fn configured_model(&self, name: Option<&str>) -> Result<config::Model, NotFound> {
         let models = &self.config.models;
-        let found = match (name, models.as_slice()) {
-            (Some(name), models) => models.iter().find(|model| model.name == name),
-            (None, [only]) => Some(only),
-            (None, _) => None,
-        };
-        found.cloned().ok_or_else(|| {
-            let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-            NotFound {
-                what: "model",
-                name: name.unwrap_or("without a name").to_owned(),
-                known: known.join(", "),
+        match (name, models.as_slice()) {
+            (Some(name), _) => Ok(self.model(name)?.0.clone()),
+            (None, [only]) => Ok(only.clone()),
+            (None, _) => {
+                let known = models.iter().map(|model| model.name.as_str());
+                Err(NotFound::unnamed("model", known))
             }
-        })
+        }
     }
 
     /// The shelf of a configured model.

@@ -293,15 +293,9 @@ impl Builder {
     }
 
     fn model_tags(&self, config: &config::Model) -> ModelTags {
-        let roles: Vec<Arc<str>> = config
-            .inputs
-            .keys()
-            .map(|role| role.as_str().into())
-            .collect();
-        let mut names = vec!["score".to_owned(), "ratio".to_owned()];
-        names.extend(roles.iter().map(|role| format!("share/{role}")));
-        let spec = |name: &String| TagSpec {
-            name: name.as_str().into(),
+        let names = ["score", "ratio"];
+        let spec = |name: &&str| TagSpec {
+            name: (*name).into(),
             value_type: ValueType::F64,
             unit: None,
         };
@@ -324,7 +318,6 @@ impl Builder {
             source: registration.source,
             score: next(),
             ratio: next(),
-            shares: roles.into_iter().zip(tags).collect(),
             others: Mutex::default(),
         }
     }

@@ -105,7 +105,8 @@ async fn previous_on_trial(
 
 /// Has a version score from the next window on, here and after a restart. Where it does not, the one before goes on.
 pub(super) async fn promote(gateway: &Gateway, name: &str, step: &Step) -> Outcome {
-    let (settings, model) = gateway.model(name)?;
+    let found = gateway.model(name).map_err(|error| error.to_string());
+    let (settings, model) = found?;
     if let Some(detector) = &settings.detector {
         return Err(format!(
             "{name} is a detector of this program ({}), which has no versions; change its keys in the configuration",

@@ -39,10 +39,7 @@ pub(crate) const CLAIM: SectionDoc = SectionDoc {
         KeyDoc::new("token", Kind::Text, "The token, in quotes. It is never shown.").required(),
         KeyDoc::new(
             "kind",
-            Kind::Choice {
-                now: &["one-time", "static"],
-                later: &[],
-            },
+            Kind::Choice(&["one-time", "static"]),
             "`one-time`: the token is good for one enrolment, and destroyed once that has proved itself. `static`: \
              it moves to `<data_dir>/secrets` then, and may stand in the claims of many gateways.",
         )
@@ -55,10 +52,7 @@ pub(crate) const CLAIM: SectionDoc = SectionDoc {
         .means("the authorities of the system are trusted"),
         KeyDoc::new(
             "provider",
-            Kind::Choice {
-                now: &["hmac-claim", "mainflux", "magistrala-proof", "est", "thingsboard"],
-                later: &[],
-            },
+            Kind::Choice(&["hmac-claim", "mainflux", "magistrala-proof", "est", "thingsboard"]),
             "How the core hands out credentials, as in `[bootstrap]`.",
         )
         .default("hmac-claim"),

@@ -9,20 +9,14 @@ use crate::config::section::Section;
 
 pub(super) const COMPRESSION: KeyDoc = KeyDoc::new(
             "compression",
-            Kind::Choice {
-                now: &["none", "zstd", "gzip"],
-                later: &[],
-            },
+            Kind::Choice(&["none", "zstd", "gzip"]),
             "Payloads are compressed, where the profile's receivers can undo it. One that does not get smaller \
              stays as it is; zstd and gzip are known by their first bytes.",
         )
         .default("none");
 pub(super) const SEAL: KeyDoc = KeyDoc::new(
             "seal",
-            Kind::Choice {
-                now: &["none", "aes-256-gcm"],
-                later: &[],
-            },
+            Kind::Choice(&["none", "aes-256-gcm"]),
             "Payloads are encrypted from end to end, whatever the codec: neither broker nor core reads them. See \
              [profiles](profiles.md). Commands to the agent are not sealed.",
         )

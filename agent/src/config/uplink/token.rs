@@ -17,10 +17,7 @@ const LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) const TOKEN: KeyDoc = KeyDoc::new(
     "token",
-    Kind::Choice {
-        now: &["none", "azure-sas", "jwt"],
-        later: &[],
-    },
+    Kind::Choice(&["none", "azure-sas", "jwt"]),
     "The password is a token that is made anew for each connection, instead of password_file: a shared access signature \
      of Azure, or a JSON web token (RS256 with an RSA key, ES256 with one of P-256). Before it ends the uplink connects \
      anew. Tokens need the clock to be set.",

@@ -9,10 +9,7 @@ use super::{Complaint, KeyDoc, Kind, Section};
 /// The key.
 pub(super) const VERIFY: KeyDoc = KeyDoc::new(
     "verify",
-    Kind::Choice {
-        now: &["echo", "puback"],
-        later: &[],
-    },
+    Kind::Choice(&["echo", "puback"]),
     "What counts as delivered where the core acknowledges what it may discard (profiles `nats`, `mainflux`, `magistrala`). \
      `echo`: Millrace subscribes to each topic that it publishes to, and settles nothing of it before a message came \
      back; again with each connection and every ten minutes. A topic of which nothing comes back is named in `status`, \
@@ -23,10 +20,7 @@ pub(super) const VERIFY: KeyDoc = KeyDoc::new(
 /// Who settles.
 pub(super) const SETTLE: KeyDoc = KeyDoc::new(
     "settle",
-    Kind::Choice {
-        now: &["broker", "core"],
-        later: &[],
-    },
+    Kind::Choice(&["broker", "core"]),
     "Whose acknowledgement makes data delivered. `core`: nothing counts before the core itself says so with the command \
      `ack`, see [commands](commands.md); an acknowledgement of the broker only means that it was sent. Needs a profile \
      that sends stream and numbers and takes commands.",

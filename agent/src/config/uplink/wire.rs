@@ -11,10 +11,7 @@ use crate::config::section::Section;
 
 pub(super) const PROTOCOL: KeyDoc = KeyDoc::new(
     "protocol",
-    Kind::Choice {
-        now: &["auto", "5", "3.1.1"],
-        later: &[],
-    },
+    Kind::Choice(&["auto", "5", "3.1.1"]),
     "The version of MQTT. `auto` speaks 5, and 3.1.1 with a broker that refuses 5 or hangs up on it.",
 )
 .means("what the profile says, else `auto`");
