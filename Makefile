@@ -123,7 +123,7 @@ deb: ## the Debian packages for amd64, arm64 and armhf, in target/debian: make d
 test-deb: ## life of a package in a Debian 12 root, as root: install to purge, claims, images: make test-deb DEB=FILE PREVIOUS=OLDER-FILE
 	[ -x "$(TARGET_DIR)/deb-venv/bin/python" ] || python3 -m venv "$(TARGET_DIR)/deb-venv"
 	"$(TARGET_DIR)/deb-venv/bin/pip" install --quiet --disable-pip-version-check -r tests/deb/requirements.txt
-	MILLRACE_SBOM_PYTHON="$(TARGET_DIR)/deb-venv/bin/python" tests/deb/life.sh "$(or $(DEB),$(lastword $(sort $(wildcard $(TARGET_DIR)/debian/millrace_*_amd64.deb))),no-package.deb)" "$(TARGET_DIR)/deb-root"
+	MILLRACE_SBOM_PYTHON="$(TARGET_DIR)/deb-venv/bin/python" tests/deb/life.sh "$(or $(DEB),$(lastword $(sort $(wildcard $(TARGET_DIR)/debian/millrace_*_amd64.deb))),no-package.deb)" "$(TARGET_DIR)/deb-roots"
 
 test-arm: setup ## the programs for ARM beside the one for amd64, under qemu-user, from what `make deb` made: make test-arm ARCHES=armhf
 	MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" tests/deb/arm.sh \

@@ -10,6 +10,7 @@ clean() {
     wait
     # A stick that an interrupted take-claim has mounted.
     awk -v w="$work/" 'index($2, w) == 1 { print $2 }' /proc/self/mounts | sort -r | while read -r place; do umount "$place" || true; done
+    if [ -e "$work/stick" ]; then losetup --noheadings --output NAME -j "$work/stick" | xargs -r losetup -d; fi
     rm -rf --one-file-system "$work"
 }
 trap clean EXIT

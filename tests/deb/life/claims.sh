@@ -26,6 +26,39 @@ claim "$root/boot/millrace-claim.toml"
 check "what the service's user lays in root's way is harmless" in_root /usr/lib/millrace/take-claim
 check "its target is as it was" not grep -q planted "$root/etc/passwd"
 check "nothing to do is no failure" in_root /usr/lib/millrace/take-claim
+
+# A stick, as two kinds of machines format it.
+on_stick() { mount "$loop" "$work/stick.mounted" && { "$@"; local rc=$?; umount "$loop"; return $rc; }; }
+if [ -e /dev/loop-control ]; then
+    mkdir -p "$work/stick.mounted" "$root/dev/disk/by-label"
+    for kind in vfat ext4; do
+        if ! modprobe $kind 2>/dev/null && ! grep -qw $kind /proc/filesystems; then
+            not_checked "a stick with $kind: this kernel does not know it"
+            continue
+        fi
+        rm -f "$work/stick" "$root/var/lib/millrace/claim/usb.toml"
+        truncate -s 16M "$work/stick"
+        case $kind in vfat) mkfs.vfat -n MILLRACE "$work/stick" ;; ext4) mkfs.ext4 -q -L MILLRACE "$work/stick" ;; esac >/dev/null
+        loop=$(losetup --find --show "$work/stick")
+        cp -a "$loop" "$root/dev/"
+        ln -sfn "../../${loop#/dev/}" "$root/dev/disk/by-label/MILLRACE"
+        on_stick claim "$work/stick.mounted/millrace-claim.toml"
+        check "a claim on a stick with $kind is taken" in_root /usr/lib/millrace/take-claim
+        check "$kind: the service has it, and nobody else" mode_in /var/lib/millrace/claim/usb.toml "600 millrace millrace"
+        check "$kind: its source is gone" not on_stick test -e "$work/stick.mounted/millrace-claim.toml"
+        check "$kind: no block of it holds the token" not grep -aq "$planted" "$work/stick"
+        losetup -d "$loop"
+        rm -f "$root$loop"
+    done
+    head -c 65536 /dev/zero > "$root/dev/blank"
+    ln -sfn ../../blank "$root/dev/disk/by-label/MILLRACE"
+    claim "$root/boot/millrace-claim.toml"
+    check "a stick that cannot be read is a failure" not in_root /usr/lib/millrace/take-claim
+    check "and keeps no other claim from being taken" not test -e "$root/boot/millrace-claim.toml"
+    rm -f "$root/dev/disk/by-label/MILLRACE" "$root/dev/blank"
+else
+    not_checked "claims on sticks: this machine has no loop devices"
+fi
 grep -rl --exclude-dir=proc --exclude-dir=sys "$planted" "$root" 2>/dev/null | grep -v "^$root/var/lib/millrace/claim/" > "$work/found" || true
 check "the token is nowhere else" same "$(cat "$work/found")" ""
 

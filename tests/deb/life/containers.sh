@@ -2,7 +2,7 @@
 
 echo "# an image for containers"
 # Of the root only what the program needs: it is packed twice.
-(cd "$base" && tar -cf "$work/root.tar" --numeric-owner ./etc/os-release ./usr/lib/os-release ./lib $(ls -d ./lib64 ./usr/lib64 2>/dev/null) \
+(cd "$base" && tar -cf "$work/root.tar" --numeric-owner ./etc/os-release ./usr/lib/os-release ./lib $(ls -d ./lib64 ./usr/lib64 ./usr/lib/ld-linux* 2>/dev/null) \
     $(ls ./usr/lib/*/{ld-linux*,libc.so.6,libm.so.6,libgcc_s.so.1} 2>/dev/null))
 check "builds" "$repo/packaging/oci/build.sh" "$package" "$work/root.tar" "$work/oci"
 check "twice the same" bash -c "'$repo/packaging/oci/build.sh' '$package' '$work/root.tar' '$work/oci2' && diff -r '$work/oci' '$work/oci2'"
