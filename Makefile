@@ -13,7 +13,7 @@ help: ## this list
 	@grep -E '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 demo: ## the main job on simulated devices, a bundled model and an embedded broker
-	$(CARGO) run --release --quiet --locked -p millrace-agent --bin millrace -- demo
+	$(CARGO) run --profile demo --quiet --locked -p millrace-agent --bin millrace -- demo
 
 setup: ## what the tests need: Debian packages, a Python environment in .venv
 	tests/setup.sh
@@ -115,7 +115,7 @@ soak-skab: setup ## 16 experiments of the Skoltech benchmark over Modbus through
 	$(CARGO) test --locked -p millrace-inference --test it skab:: -- --nocapture
 
 soak-demo: ## the demo for an hour: outages, faults, the verdict at the end
-	$(CARGO) run --release --quiet --locked -p millrace-agent --bin millrace -- demo --seconds $(or $(SOAK_SECONDS),3600)
+	$(CARGO) run --profile demo --quiet --locked -p millrace-agent --bin millrace -- demo --seconds $(or $(SOAK_SECONDS),3600)
 
 deb: ## the Debian packages for amd64, arm64 and armhf, in target/debian: make deb ARCHES="amd64 armhf"; fetches Debian's Rust for the three
 	packaging/deb/build.sh $(ARCHES)
