@@ -152,8 +152,9 @@ impl Bootstrap {
                 Err(error) => error,
             };
             let outcome = error.outcome();
-            tracing::warn!(error = %chain(&error), "no enrolment yet");
-            self.say(name(outcome), Some(self.with_way(outcome, chain(&error))));
+            let told = self.told(&error);
+            tracing::warn!(error = %told, "no enrolment yet");
+            self.say(name(outcome), Some(self.with_way(outcome, told)));
             let pause = cadence.after(outcome, error.retry_after(), fastrand::f64());
             tokio::time::sleep(pause.unwrap_or(LOOK)).await;
         }

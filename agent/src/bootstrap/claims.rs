@@ -7,11 +7,13 @@
 use std::path::{Path, PathBuf};
 
 use millrace_uplink::Secret;
-use millrace_uplink::bootstrap::Outcome;
+use millrace_uplink::bootstrap::{BootstrapError, Outcome};
 
+use super::ask::AskError;
 use super::store::{State, Store};
 use super::{Bootstrap, key};
-use crate::config;
+use crate::config::{self, BootstrapSettingsError};
+use crate::device::chain;
 
 /// Where the kernel shows network interfaces.
 const INTERFACES: &str = "/sys/class/net";
@@ -114,6 +116,25 @@ pub(crate) fn first_contact(
 }
 
 impl Bootstrap {
+    /// What failed; of a key that an installer brought, where it stands and what it is called there.
+    pub(super) fn told(&self, error: &AskError) -> String {
+        use BootstrapError::Settings;
+        match (&self.settings.brought, error) {
+            (
+                Some(claim),
+                AskError::Provider(Settings { key, problem })
+                | AskError::Settings(BootstrapSettingsError::Provider(Settings { key, problem })),
+            ) => {
+                let key = match *key {
+                    "external_key_file" => "token",
+                    same => same,
+                };
+                format!("claim {}: {key} {problem}", claim.path.display())
+            }
+            _ => chain(error),
+        }
+    }
+
     /// What failed, with what the way to the core looks like where nobody answered.
     pub(super) fn with_way(&self, outcome: Outcome, said: String) -> String {
         let interface = self.settings.interface.as_deref();

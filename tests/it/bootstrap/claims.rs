@@ -109,6 +109,20 @@ fn a_bad_claim_is_named_and_its_token_is_nowhere() -> Result<()> {
         bring(&gateway, "usb", &text)?;
         wait_claim(&gateway, named)?;
     }
+    // What is wrong with a key for the provider is said of the claim's own keys, too.
+    bring(
+        &gateway,
+        "usb",
+        &format!("{url}token = \"{}\"\n", &KEY[..12]),
+    )?;
+    wait_for("a token that is too short", STEP, || {
+        let status = gateway.json(&["bootstrap", "status"]).ok()?;
+        let named = "usb.toml: token holds a key that is too short; expected at least 20";
+        status.to_string().contains(named).then_some(())
+    })
+    .with_context(|| gateway.log())?;
+    bring(&gateway, "usb", &token)?;
+    wait_claim(&gateway, "url is missing")?;
     let status = gateway.json(&["status"])?;
     assert!(
         status["problems"][0]
