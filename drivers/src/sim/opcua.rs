@@ -6,9 +6,13 @@
 //! value of a monitored item, every change after it, every value of a Read. What was handed to a
 //! subscription and never fetched counts too, so [`SimOpcua::freeze`] it and let it drain before comparing.
 //!
+//! The server is async-opcua's; what it says about itself is ours (`core.rs`), and its standard nodes are data
+//! (`standard.rs`).
+//!
 //! Nothing of it is for a plant: it trusts every client certificate.
 
 mod clock;
+mod core;
 mod endpoints;
 mod faults;
 mod front;
@@ -18,6 +22,7 @@ mod method;
 mod node;
 mod plant;
 mod space;
+mod standard;
 mod structure;
 
 use std::collections::BTreeMap;

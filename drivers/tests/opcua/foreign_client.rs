@@ -14,6 +14,12 @@ Fixed,f32,constant 4.5
 Pump,structure,constant 1450
 ";
 
+/// Fewer than there are: a browse that loses a branch of types ends below.
+const STANDARD_NODES: u64 = 600;
+
+/// Nodes in one Read.
+const READS_MAX: usize = 4321;
+
 /// Values in one page of history.
 const PAGE: usize = 7;
 
@@ -44,12 +50,28 @@ async fn a_foreign_client_reads_subscribes_and_calls() {
     let nodes = nodes_from_csv(NODES.as_bytes()).expect("nodes");
     let mut settings = SimOpcuaSettings::new("127.0.0.1:0".parse().expect("address"), nodes);
     settings.interval = Duration::from_millis(20);
-    settings.history = 1000;
+    settings.history = 100_000;
     settings.faults.history_max = Some(PAGE);
+    settings.faults.reads_max = Some(READS_MAX);
     let sim = SimOpcua::start(settings).await.expect("server");
     let Some(found) = found_by_asyncua(&sim.url()).await else {
         return;
     };
+    let server = &found["server"];
+    let ours = [
+        "http://opcfoundation.org/UA/",
+        "urn:millrace:sim:server",
+        "urn:millrace:sim",
+    ];
+    assert_eq!(server["namespaces"], json!(ours));
+    assert_eq!(server["root"], json!(["Objects", "Types", "Views"]));
+    assert!(server["nodes"].as_u64() > Some(STANDARD_NODES), "{server}");
+    assert_eq!(server["state"], json!(0), "it runs");
+    assert_eq!(server["runs"], json!(true));
+    assert_eq!(server["most read"], json!(READS_MAX));
+    assert_eq!(server["clock goes"], json!(true));
+    assert_eq!(server["items"], json!(3), "the clock, and events two times");
+    assert_eq!(server["resends"], "Good");
     assert_eq!(found["fixed"], json!(4.5));
     let children = json!(["Fixed", "Misbehave", "Multiply", "Pump", "Tick"]);
     assert_eq!(found["children"], children);

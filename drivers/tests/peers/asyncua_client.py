@@ -44,6 +44,47 @@ async def history(node):
     return [v.Value.Value for v in forward], [v.Value.Value for v in backward]
 
 
+async def below(node):
+    """The standard nodes below this one, by any reference that makes a hierarchy."""
+    reached, rest = {}, [node]
+    while rest:
+        node = rest.pop()
+        if node.nodeid in reached or node.nodeid.NamespaceIndex != 0:
+            continue
+        reached[node.nodeid] = node
+        rest.extend(await node.get_children(refs=ua.ObjectIds.HierarchicalReferences))
+    return list(reached.values())
+
+
+async def about_itself(client):
+    """What the server says about itself, and whether all its standard nodes can be read and their events filtered."""
+    found = {}
+    nodes = await below(client.nodes.root)
+    for node in nodes:
+        await node.read_attributes(list(ua.AttributeIds))
+    found["nodes"] = len(nodes)
+    found["namespaces"] = await client.get_namespace_array()
+    found["root"] = sorted([(await child.read_browse_name()).Name for child in await client.nodes.root.get_children()])
+    status = await client.get_node(ua.ObjectIds.Server_ServerStatus).read_value()
+    found["state"] = status.State
+    found["runs"] = status.StartTime <= status.CurrentTime
+    most = ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerRead
+    found["most read"] = await client.get_node(most).read_value()
+    changes = Changes()
+    subscription = await client.create_subscription(50, changes)
+    await subscription.subscribe_data_change(client.get_node(ua.ObjectIds.Server_ServerStatus_CurrentTime))
+    times = [await asyncio.wait_for(changes.values.get(), PATIENCE_S) for _ in range(2)]
+    found["clock goes"] = times[0] < times[1]
+    await subscription.subscribe_events(client.nodes.server)
+    await subscription.subscribe_alarms_and_conditions(client.nodes.server)
+    number = ua.Variant(subscription.subscription_id, ua.VariantType.UInt32)
+    servers, _ = await client.nodes.server.call_method("GetMonitoredItems", number)
+    found["items"] = len(servers)
+    found["resends"] = await code_of(client.nodes.server.call_method("ResendData", number))
+    await subscription.delete()
+    return found
+
+
 async def code_of(awaitable):
     try:
         await awaitable
@@ -79,6 +120,7 @@ async def look(url, found):
         found["written"] = await node("Fixed").read_value()
         found["wrong type"] = await code_of(node("Fixed").write_value(ua.Variant("x", ua.VariantType.String)))
         found["nowhere"] = await code_of(node("Nowhere").read_value())
+        found["server"] = await about_itself(client)
         found["misbehave"] = await code_of(folder.call_method(f"{index}:Misbehave", "be nice"))
         # The server goes away, and hears no farewell.
         await folder.call_method(f"{index}:Misbehave", "reorder")

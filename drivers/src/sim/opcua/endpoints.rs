@@ -3,14 +3,12 @@
 use std::net::SocketAddr;
 
 use opcua::crypto::SecurityPolicy;
-use opcua::server::diagnostics::DiagnosticsNodeManagerBuilder;
-use opcua::server::node_manager::ServerContext;
-use opcua::server::node_manager::memory::{CoreNodeManagerBuilder, InMemoryNodeManagerBuilder};
-use opcua::server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerEndpoint, ServerUserToken};
 use opcua::types::MessageSecurityMode;
+use opcua_server::diagnostics::DiagnosticsNodeManagerBuilder;
+use opcua_server::{ANONYMOUS_USER_TOKEN_ID, ServerBuilder, ServerEndpoint, ServerUserToken};
 
 use super::SimOpcuaSettings;
-use super::clock::WrongClock;
+use super::core;
 
 /// Below the pki directory.
 pub(super) const CERTIFICATE: &str = "own/cert.der";
@@ -34,7 +32,9 @@ const PUBLISH_MIN_MS: u32 = 10;
 /// A server for clients that connect to `address`.
 pub(super) fn builder(settings: &SimOpcuaSettings, address: SocketAddr) -> ServerBuilder {
     let mut tokens = vec![ANONYMOUS_USER_TOKEN_ID.to_owned()];
-    let mut builder = with_clock(settings.faults.clock_ahead_ms)
+    let mut builder = ServerBuilder::new()
+        .with_node_manager(core::builder(settings.faults.clock_ahead_ms))
+        .with_node_manager(DiagnosticsNodeManagerBuilder)
         .application_name("Millrace simulated server")
         .application_uri("urn:millrace:sim:server")
         .product_uri("urn:millrace:sim")
@@ -59,18 +59,6 @@ pub(super) fn builder(settings: &SimOpcuaSettings, address: SocketAddr) -> Serve
     };
     limit(&mut builder, settings);
     builder
-}
-
-/// The library's own nodes, with a wrong clock before them where it is to be wrong.
-fn with_clock(ahead_ms: i64) -> ServerBuilder {
-    if ahead_ms == 0 {
-        return ServerBuilder::new();
-    }
-    ServerBuilder::new()
-        .without_node_managers()
-        .with_node_manager(move |_: ServerContext| WrongClock { ahead_ms })
-        .with_node_manager(InMemoryNodeManagerBuilder::new(CoreNodeManagerBuilder))
-        .with_node_manager(DiagnosticsNodeManagerBuilder)
 }
 
 fn limit(builder: &mut ServerBuilder, settings: &SimOpcuaSettings) {

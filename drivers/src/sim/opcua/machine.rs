@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use opcua::server::{ServerHandle, SubscriptionCache};
 use opcua::types::{VariableId, Variant};
+use opcua_server::{ServerHandle, SubscriptionCache};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;

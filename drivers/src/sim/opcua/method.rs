@@ -1,11 +1,11 @@
 //! The methods of the simulated server.
 
-use opcua::nodes::MethodBuilder;
-use opcua::server::address_space::AddressSpace;
-use opcua::server::node_manager::MethodCall;
 use opcua::types::{
     Argument, DataTypeId, Identifier, LocalizedText, NodeId, QualifiedName, StatusCode, Variant,
 };
+use opcua_server::address_space::AddressSpace;
+use opcua_server::address_space::MethodBuilder;
+use opcua_server::node_manager::MethodCall;
 use tokio::sync::mpsc;
 
 use super::faults::Upset;

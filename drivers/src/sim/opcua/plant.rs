@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use opcua::server::{MonitoredItemHandle, SubscriptionCache};
 use opcua::types::{AttributeId, DataValue, DateTime, Identifier, NodeId, StatusCode, Variant};
+use opcua_server::{MonitoredItemHandle, SubscriptionCache};
 
 use super::history::{History, Span};
 use super::node::{SimNode, SimType};

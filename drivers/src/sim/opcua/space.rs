@@ -3,20 +3,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use opcua::nodes::VariableBuilder;
-use opcua::server::address_space::{AddressSpace, add_namespaces};
-use opcua::server::diagnostics::NamespaceMetadata;
-use opcua::server::node_manager::memory::{InMemoryNodeManagerBuilder, InMemoryNodeManagerImpl};
-use opcua::server::node_manager::{
-    HistoryNode, MethodCall, MonitoredItemRef, NodeManagerBuilder, ParsedReadValueId,
-    RequestContext, ServerContext, WriteNode,
-};
-use opcua::server::{ContinuationPoint, CreateMonitoredItem};
 use opcua::sync::RwLock;
 use opcua::types::{
     AttributeId, DataValue, HistoryData, NodeId, NumericRange, ObjectId, QualifiedName,
     ReadRawModifiedDetails, StatusCode, TimestampsToReturn, VariableTypeId,
 };
+use opcua_server::address_space::VariableBuilder;
+use opcua_server::address_space::{AddressSpace, add_namespaces};
+use opcua_server::diagnostics::NamespaceMetadata;
+use opcua_server::node_manager::memory::{InMemoryNodeManagerBuilder, InMemoryNodeManagerImpl};
+use opcua_server::node_manager::{
+    HistoryNode, MethodCall, MonitoredItemRef, NodeManagerBuilder, ParsedReadValueId,
+    RequestContext, ServerContext, WriteNode,
+};
+use opcua_server::{ContinuationPoint, CreateMonitoredItem};
 use tokio::sync::mpsc;
 
 use super::faults::{Faults, Upset};
@@ -265,7 +265,7 @@ impl InMemoryNodeManagerImpl for Furnished {
     }
 }
 
-fn stamped(mut data: DataValue, wanted: TimestampsToReturn) -> DataValue {
+pub(super) fn stamped(mut data: DataValue, wanted: TimestampsToReturn) -> DataValue {
     use TimestampsToReturn::{Neither, Server, Source};
     if matches!(wanted, Server | Neither) {
         data.source_timestamp = None;

@@ -1,13 +1,13 @@
 //! The structure that nodes of the type `structure` hold, with its definition in the address space, as a client needs
 //! it to read a type that it has never heard of.
 
-use opcua::nodes::{DataTypeBuilder, ObjectBuilder, ReferenceDirection};
-use opcua::server::address_space::AddressSpace;
 use opcua::types::{
     ByteString, ByteStringBody, DataTypeDefinition, DataTypeId, ExtensionObject, NodeId,
     ObjectTypeId, QualifiedName, ReferenceTypeId, StructureDefinition, StructureField,
     StructureType, Variant,
 };
+use opcua_server::address_space::AddressSpace;
+use opcua_server::address_space::{DataTypeBuilder, ObjectBuilder, ReferenceDirection};
 
 /// The name of the type.
 const NAME: &str = "PumpState";
