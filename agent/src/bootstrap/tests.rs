@@ -170,6 +170,38 @@ async fn the_first_request_comes_within_the_spread() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_vouches_for_the_core_vouches_for_a_broker_without_an_authority_of_its_own() {
+    const TABLE: &str = "-----BEGIN CERTIFICATE-----\nVEFCTEU=\n-----END CERTIFICATE-----\n";
+    const OWN: &str = "-----BEGIN CERTIFICATE-----\nT1dO\n-----END CERTIFICATE-----\n";
+    let cases: [(MakeProvider, &str); 2] = [
+        (
+            |_, _, _| Ok(Box::new(Says(|| Ok(enrolment(LAYER, "pw"))))),
+            TABLE,
+        ),
+        (
+            |_, _, _| {
+                Ok(Box::new(Says(|| {
+                    Ok(Enrolment {
+                        ca_cert: Some(OWN.to_owned()),
+                        ..enrolment(LAYER, "pw")
+                    })
+                })))
+            },
+            OWN,
+        ),
+    ];
+    for (make, expected) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("key"), "external").unwrap();
+        std::fs::write(dir.path().join("table.pem"), TABLE).unwrap();
+        let (bootstrap, _applied) = bootstrap(dir.path(), "ca_file = \"table.pem\"\n", make);
+        until_applied(bootstrap).await;
+        let kept = dir.path().join("data/secrets/current/ca.pem");
+        assert_eq!(std::fs::read_to_string(kept).unwrap(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_enrolment_waits_for_the_end_of_a_trial_of_a_configuration() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("key"), "external").unwrap();

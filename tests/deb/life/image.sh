@@ -61,7 +61,7 @@ root=$work/root
 # In a root, since cloud-init would set up the machine that it is installed on.
 fresh
 cp /etc/resolv.conf "$root/etc/resolv.conf"
-cp "$repo/packaging/image/cloud-init.yaml" "$root/root/"
+cp "$repo/packaging/image/cloud-init.yaml" "$root/"
 in_root apt-get update -q >"$work/apt.log" 2>&1 &&
     in_root apt-get install -y -q --no-install-recommends cloud-init >>"$work/apt.log" 2>&1 || tail -3 "$work/apt.log"
-check "cloud-init takes its file" in_root cloud-init schema --config-file /root/cloud-init.yaml
+check "cloud-init takes its file" in_root cloud-init schema --config-file /cloud-init.yaml
