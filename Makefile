@@ -6,7 +6,7 @@ CARGO ?= cargo
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 export CROSS_CONFIG := $(CURDIR)/cross.toml
 
-.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-fleet soak-uplink soak-opcua soak-opcua-recovery soak-skab soak-demo deb test-deb test-arm reproducible audit help
+.PHONY: demo setup test lint bench soak soak-modbus soak-fuzz soak-buffer soak-agent soak-fleet soak-uplink soak-opcua soak-opcua-recovery soak-skab soak-demo deb test-deb test-arm test-board reproducible audit help
 .DEFAULT_GOAL := help
 
 help: ## this list
@@ -128,6 +128,10 @@ test-deb: ## life of a package in a Debian 12 root, as root: install to purge, c
 test-arm: setup ## the programs for ARM beside the one for amd64, under qemu-user, from what `make deb` made: make test-arm ARCHES=armhf
 	MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" tests/deb/arm.sh \
 		$(foreach arch,amd64 $(or $(ARCHES),arm64 armhf),"$(or $(lastword $(sort $(wildcard $(TARGET_DIR)/debian/millrace_*_$(arch).deb))),no-package-for-$(arch).deb)")
+
+test-board: setup ## the package for arm64 on a whole emulated board with systemd, as root: claim, serial meter, stick, watchdog: make test-board DEB=FILE
+	MILLRACE_TEST_PYTHON="$(CURDIR)/.venv/bin/python" tests/deb/board.sh \
+		"$(or $(DEB),$(lastword $(sort $(wildcard $(TARGET_DIR)/debian/millrace_*_arm64.deb))),no-package-for-arm64.deb)" "$(TARGET_DIR)/deb-roots"
 
 reproducible: ## two builds in two places: the same bytes; one and a package that is there: make reproducible DEB=FILE
 	packaging/reproducible/check.sh $(if $(DEB),--against "$(DEB)")

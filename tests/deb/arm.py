@@ -11,7 +11,6 @@ import pathlib
 import re
 import struct
 import sys
-import time
 
 from arm_site import PEERS, TAGS, Broker, Gateway, NotShown, Program, device, expect, free_port, process, rows, ticks, wait
 
@@ -32,31 +31,6 @@ KINDS = [
 DEMO_SECONDS = 60
 # Samples of one life of an agent: several commits.
 SAMPLES = 600
-
-
-class Tally:
-    """The checks so far."""
-
-    def __init__(self):
-        self.passed = 0
-        self.failed = 0
-        self.not_shown = 0
-
-    def check(self, what, claim, *args):
-        """Runs a check, which raises where it does not hold, and may give a figure."""
-        began = time.monotonic()
-        try:
-            figure = claim(*args)
-        except NotShown as error:
-            self.not_shown += 1
-            print(f"-       {what}: not shown: {error}", flush=True)
-            return
-        except Exception as error:  # whatever goes wrong is this check's failure
-            self.failed += 1
-            print(f"FAILED  {what}\n        {type(error).__name__}: {error}", flush=True)
-            return
-        self.passed += 1
-        print(f"ok      {what}{f': {figure}' if figure else ''} ({time.monotonic() - began:.0f} s)", flush=True)
 
 
 # Programs

@@ -1,4 +1,4 @@
-"""What the checks of `arm.py` run: programs, gateways, a broker, devices. Nothing here waits for time to pass, only for states."""
+"""What the checks of `arm.py` and `board.py` run: programs, gateways, a broker, devices. Nothing here waits for time to pass, only for states."""
 
 import contextlib
 import csv
@@ -35,9 +35,9 @@ def expect(holds, otherwise):
         raise Failed(otherwise)
 
 
-def wait(what, ask):
+def wait(what, ask, limit=LIMIT):
     """Waits until `ask` gives something; what it raises on the way counts as nothing yet."""
-    until, last = time.monotonic() + LIMIT, None
+    until, last = time.monotonic() + limit, None
     while time.monotonic() < until:
         try:
             answer = ask()
@@ -46,13 +46,38 @@ def wait(what, ask):
         except (Failed, OSError, ValueError, LookupError) as error:
             last = error
         time.sleep(LOOK_EVERY)
-    raise Failed(f"{what} did not come within {LIMIT:.0f} s ({last})")
+    raise Failed(f"{what} did not come within {limit:.0f} s ({last})")
 
 
 def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+class Tally:
+    """The checks so far."""
+
+    def __init__(self):
+        self.passed = 0
+        self.failed = 0
+        self.not_shown = 0
+
+    def check(self, what, claim, *args):
+        """Runs a check, which raises where it does not hold, and may give a figure."""
+        began = time.monotonic()
+        try:
+            figure = claim(*args)
+        except NotShown as error:
+            self.not_shown += 1
+            print(f"-       {what}: not shown: {error}", flush=True)
+            return
+        except Exception as error:  # whatever goes wrong is this check's failure
+            self.failed += 1
+            print(f"FAILED  {what}\n        {type(error).__name__}: {error}", flush=True)
+            return
+        self.passed += 1
+        print(f"ok      {what}{f': {figure}' if figure else ''} ({time.monotonic() - began:.0f} s)", flush=True)
 
 
 class Program:
@@ -182,19 +207,22 @@ def device(gateway, driver, address):
 class Broker:
     """mosquitto, plain and with TLS and client certificates, and what a subscriber has got from it."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, pki=None):
+        """With the certificates of `pki`, `ca.pem`, `server.pem` and `server.key`; with its own where there is none."""
         self.directory = directory
         self.port, self.tls_port = free_port(), free_port()
         self.samples = {}
         self.gaps = []
         self.lock = threading.Lock()
         directory.mkdir()
-        self.make_certificates()
+        if not pki:
+            self.make_certificates()
+        pki = pki or directory
         (directory / "mosquitto.conf").write_text(
             f"user root\nper_listener_settings true\nmax_queued_messages 0\nmax_inflight_messages 1000\n"
             f"listener {self.port} 127.0.0.1\nallow_anonymous true\n"
-            f"listener {self.tls_port} 127.0.0.1\ncafile {directory}/ca.pem\ncertfile {directory}/server.pem\n"
-            f"keyfile {directory}/server.key\nrequire_certificate true\nuse_identity_as_username true\n"
+            f"listener {self.tls_port} 127.0.0.1\ncafile {pki}/ca.pem\ncertfile {pki}/server.pem\n"
+            f"keyfile {pki}/server.key\nrequire_certificate true\nuse_identity_as_username true\n"
         )
 
     def openssl(self, *words):
@@ -228,7 +256,7 @@ class Broker:
         program = next(path for path in ["/usr/sbin/mosquitto", "/usr/bin/mosquitto"] if os.path.exists(path))
         with open(self.directory / "mosquitto.log", "wb") as log:
             child = subprocess.Popen([program, "-c", str(self.directory / "mosquitto.conf")], stdout=log, stderr=log)
-        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="arm-check")
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id="check")
         subscribed = threading.Event()
         client.on_connect = lambda c, *_: c.subscribe("millrace/#", 1)
         client.on_subscribe = lambda *_: subscribed.set()

@@ -38,16 +38,8 @@ install_missing "make test-deb"
 [ "$arch" = "$(dpkg --print-architecture)" ] || . "$here/foreign.sh"
 
 . "$here/scene.sh"
-base=${2:-$work/base}/$arch
-mkdir -p "$(dirname "$base")"
-if [ ! -x "$base/usr/bin/dpkg" ]; then
-    echo "Making a Debian 12 root in $base"
-    rm -rf "$base.new"
-    debootstrap --arch="$arch" --variant=minbase --include=systemd,udev,ca-certificates bookworm "$base.new" >"$work/debootstrap.log" 2>&1 ||
-        { tail -5 "$work/debootstrap.log"; rm -rf "$base.new"; exit 1; }
-    mv "$base.new" "$base"
-fi
-base=$(readlink -e "$base")
+. "$here/root.sh"
+root_of "$arch" "${2:-$work/roots}"
 version=$(dpkg-deb --field "$package" Version)
 older=$(other 0.0.9-1 "$package")
 newer=$(other 9.9.9-1 "$package")

@@ -77,7 +77,7 @@ class Ca:
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         )
         if local:
-            names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            names = [x509.DNSName("localhost"), x509.DNSName("core.example"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self.key, hashes.SHA256())
 

@@ -1,4 +1,4 @@
-"""A Modbus TCP device whose registers are tick counters.
+"""A Modbus device, over TCP or a serial line, whose registers are tick counters.
 
 Tag i is a u32 in the holding registers 2i and 2i+1 (high word first) with the value tick * 1000 + i, so that a value
 proves which tag it belongs to and when it was served. With --log each served request becomes one JSON line:
@@ -10,13 +10,16 @@ import asyncio
 import json
 import time
 
-from pymodbus.server import ModbusTcpServer
+from pymodbus import FramerType
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer
 from pymodbus.simulator import DataType, SimData, SimDevice
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--port", type=int, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", type=int)
+    where.add_argument("--serial", help="a pseudo-terminal: Modbus RTU at 19200 bit/s")
     parser.add_argument("--unit", type=int, default=1)
     parser.add_argument("--tags", type=int, default=200)
     parser.add_argument("--rate", type=float, default=100.0, help="ticks a second")
@@ -51,7 +54,11 @@ async def serve(args):
         return None
 
     device = SimDevice(id=args.unit, simdata=register_map(args), action=refresh)
-    server = ModbusTcpServer(device, address=("127.0.0.1", args.port))
+    if args.serial:
+        # Of a pseudo-terminal, which has no parity bits.
+        server = ModbusSerialServer(device, framer=FramerType.RTU, port=args.serial, baudrate=19200, bytesize=8, parity="N", stopbits=1)
+    else:
+        server = ModbusTcpServer(device, address=("127.0.0.1", args.port))
     await server.serve_forever(background=True)
     print(json.dumps({"ready": True, "start": start}), flush=True)
     await server.serving
