@@ -111,7 +111,7 @@ pub enum SessionState {
         error: String,
         /// Whether the broker refuses us until somebody changes something.
         refused: bool,
-        /// Whether there was a connection, and the broker closed it while messages waited.
+        /// Whether there was a connection, and the broker closed it while messages or subscriptions waited.
         closed: bool,
         /// Whether the broker said that one of them was too large.
         oversize: bool,

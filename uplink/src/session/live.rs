@@ -72,7 +72,7 @@ pub(super) struct Summary {
     pub(super) pace: Pace,
     /// Whether any message was acked.
     pub(super) acked: bool,
-    /// Whether the broker closed the connection while messages waited, and one of them may be why.
+    /// Whether the broker closed the connection while messages or subscriptions of the feed waited, and one of them may be why.
     pub(super) closed: bool,
     /// Whether it said that one of them was too large.
     pub(super) oversize: bool,
@@ -208,7 +208,7 @@ impl<'a, F: Feed> Live<'a, F> {
             ids: self.flight.ids(),
             pace,
             acked: self.acked,
-            closed: waiting && to_blame,
+            closed: (waiting || !self.asked.is_empty()) && to_blame,
             oversize: waiting && cause == Some(PartingCause::TooLarge),
             taken_over: cause == Some(PartingCause::TakenOver),
         };

@@ -927,6 +927,30 @@ async fn properties_go_both_ways() {
     assert_eq!(lanes.received[0].properties, properties);
 }
 
+/// Mainflux hangs up on a SUBSCRIBE that it does not allow; by then it may have acknowledged all messages.
+#[tokio::test(start_paused = true)]
+async fn who_hangs_up_on_a_subscription_alone_has_closed_over_it() {
+    let (link, mut peer) = connection_v5();
+    let mut lanes = Lanes {
+        wish: Some(Listening::Begin("a".into())),
+        ..Lanes::default()
+    };
+    let settings = settings();
+    let shutdown = CancellationToken::new();
+    let mut feed = &mut lanes;
+    let (ids, pace) = (Default::default(), Pace::open());
+    let live = Live::new(link, &terms(), &settings, &mut feed, ids, pace);
+    let script = async {
+        let packet = peer.packet().await;
+        drop(peer);
+        packet
+    };
+    let ((outcome, summary), packet) = tokio::join!(live.run(&shutdown), script);
+    assert!(matches!(packet, Packet::Subscribe { .. }), "{packet:?}");
+    assert!(matches!(outcome, Err(LostError::Io(_))), "{outcome:?}");
+    assert!(summary.closed);
+}
+
 /// Nothing else may wake the session before the next ping.
 #[tokio::test(start_paused = true)]
 async fn what_the_feed_has_to_listen_to_is_subscribed_at_once() {
