@@ -18,7 +18,7 @@ gnu() { # architecture: what its binutils and C library are called by
 }
 
 # What a binary may have at most, in MB: the design asks for 25, which is not reached (docs/decisions/0015-size.md).
-binary_max_mb=50
+binary_max_mb=40
 
 # The oldest glibc that the packages run on: what agent/Cargo.toml says in `depends`. What the binaries ask for is checked against it.
 glibc_floor() {
