@@ -48,7 +48,7 @@ soon() { local n; for n in $(seq 240); do "$@" >/dev/null 2>&1 && return 0; slee
 # The copy of the root that a part works on.
 root=$work/root
 fresh() { rm -rf --one-file-system "$root"; cp -a "$base" "$root"; }
-in_root() { chroot "$root" env DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
+in_root() { chroot "$root" env -u TMPDIR DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"; }
 # Conffiles that were edited stay, as an unattended upgrade does it.
 install_deb() { cp "$1" "$root/p.deb"; local rc=0; in_root dpkg --force-confold -i /p.deb || rc=$?; rm -f "$root/p.deb"; return $rc; }
 mode() { [ "$(stat -c '%a %U %G' "$root$1")" = "$2" ] || { stat -c '%a %U %G %n' "$root$1"; return 1; }; }
