@@ -45,7 +45,7 @@ handler() { # architecture: has the kernel start its programs with the emulator
     local name=aarch64
     [ "$1" = arm64 ] || name=arm
     [ ! -e "/proc/sys/fs/binfmt_misc/qemu-$name" ] || return 0
-    mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc 2>/dev/null || return 0
+    [ -e /proc/sys/fs/binfmt_misc/register ] || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc 2>/dev/null || return 0
     # Flag F of that file: the emulator is opened now, so that it need not be in the root that it serves.
     tr -d '\n' < "/usr/lib/binfmt.d/qemu-$name.conf" > /proc/sys/fs/binfmt_misc/register 2>/dev/null || true
 }
