@@ -12,7 +12,7 @@ import re
 import struct
 import sys
 
-from arm_site import PEERS, TAGS, Broker, Gateway, NotShown, Program, device, expect, free_port, process, rows, ticks, wait
+from arm_site import PEERS, TAGS, Broker, Gateway, NotShown, Program, Tally, device, expect, free_port, process, rows, ticks, wait
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 ZOO = REPOSITORY / "inference/tests/zoo"
