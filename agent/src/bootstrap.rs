@@ -315,13 +315,13 @@ impl Bootstrap {
                 (Next::GoOn, AGAIN_AFTER)
             }
             Err(error) => {
-                tracing::warn!(error = %chain(&error), "no new enrolment");
+                let told = self.told(&error);
+                tracing::warn!(error = %told, "no new enrolment");
                 self.say(
                     shown,
                     Some(format!(
-                        "{}, and there is no new enrolment: {}",
-                        why.sentence(),
-                        chain(&error)
+                        "{}, and there is no new enrolment: {told}",
+                        why.sentence()
                     )),
                 );
                 let pause = error.retry_after().unwrap_or_default().max(AGAIN_AFTER);

@@ -43,7 +43,7 @@ dpkg-deb -x "$root"/tmp/busybox-static_*.deb "$work/start"
 rm -f "$root"/tmp/*.deb "$root/etc/resolv.conf"
 kernel=$(basename "$work"/kernel/lib/modules/*)
 cp -a "$work/kernel/lib/modules" "$root/usr/lib/"
-depmod -b "$root/usr" -C /dev/null "$kernel" 2>/dev/null || depmod -b "$root" "$kernel"
+depmod -b "$root" "$kernel"
 
 # What the kernel begins with: the drivers of the disk, then the system on it.
 mkdir "$work/start/modules"

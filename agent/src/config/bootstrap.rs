@@ -35,15 +35,15 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
         KeyDoc::new(
             "provider",
             Kind::Choice(&[
-                    "mainflux",
-                    "magistrala-proof",
-                    "hmac-claim",
-                    "est",
-                    "thingsboard",
-                    "azure-dps",
-                    "aws-claim",
-                    "file",
-                ]),
+                "mainflux",
+                "magistrala-proof",
+                "hmac-claim",
+                "est",
+                "thingsboard",
+                "azure-dps",
+                "aws-claim",
+                "file",
+            ]),
             "How the core hands out credentials; see [bootstrap](bootstrap.md).",
         )
         .required(),
@@ -107,12 +107,12 @@ pub(crate) const BOOTSTRAP: SectionDoc = SectionDoc {
         KeyDoc::new(
             "generation",
             Kind::Choice(&[
-                    "auto",
-                    "mainflux-0.12",
-                    "mainflux-0.13",
-                    "magistrala-0.15",
-                    "magistrala-0.30",
-                ]),
+                "auto",
+                "mainflux-0.12",
+                "mainflux-0.13",
+                "magistrala-0.15",
+                "magistrala-0.30",
+            ]),
             "Only with mainflux: the newest generation that the core is like. `auto` tries each, and keeps to what \
              worked.",
         )

@@ -927,14 +927,19 @@ async fn properties_go_both_ways() {
     assert_eq!(lanes.received[0].properties, properties);
 }
 
+/// A feed that has something to listen to.
+fn with_a_wish() -> Lanes {
+    Lanes {
+        wish: Some(Listening::Begin("a".into())),
+        ..Lanes::default()
+    }
+}
+
 /// Mainflux hangs up on a SUBSCRIBE that it does not allow; by then it may have acknowledged all messages.
 #[tokio::test(start_paused = true)]
 async fn who_hangs_up_on_a_subscription_alone_has_closed_over_it() {
     let (link, mut peer) = connection_v5();
-    let mut lanes = Lanes {
-        wish: Some(Listening::Begin("a".into())),
-        ..Lanes::default()
-    };
+    let mut lanes = with_a_wish();
     let settings = settings();
     let shutdown = CancellationToken::new();
     let mut feed = &mut lanes;
@@ -955,10 +960,7 @@ async fn who_hangs_up_on_a_subscription_alone_has_closed_over_it() {
 #[tokio::test(start_paused = true)]
 async fn what_the_feed_has_to_listen_to_is_subscribed_at_once() {
     let (link, mut peer) = connection_v5();
-    let mut lanes = Lanes {
-        wish: Some(Listening::Begin("a".into())),
-        ..Lanes::default()
-    };
+    let mut lanes = with_a_wish();
     let settings = settings();
     let started = Instant::now();
     let script = async { peer.packet().await };
